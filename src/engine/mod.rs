@@ -2,5 +2,6 @@
 //!
 //! The way of a run: [`probe`] (headers only) → [`policy`] (device, dtype, memory) → load → generate.
 
+pub mod format;
 pub mod outcome;
 pub mod request;
