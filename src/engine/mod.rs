@@ -5,3 +5,4 @@
 pub mod format;
 pub mod outcome;
 pub mod request;
+pub mod session;
