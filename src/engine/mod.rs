@@ -5,4 +5,6 @@
 pub mod format;
 pub mod outcome;
 pub mod request;
+pub mod sample;
 pub mod session;
+pub mod text;
