@@ -2,6 +2,7 @@
 //!
 //! The way of a run: [`probe`] (headers only) → [`policy`] (device, dtype, memory) → load → generate.
 
+pub mod config;
 #[cfg(target_os = "linux")]
 pub mod ffi;
 pub mod format;
