@@ -75,7 +75,7 @@ impl Sampler {
 
     fn penalize(&self, logits: &mut [f32], recent: &[u32]) {
         let penalty = self.options.repetition_penalty;
-        if penalty == 1.0 {
+        if (penalty - 1.0).abs() < f32::EPSILON {
             return;
         }
         let window = recent.len().min(self.options.repetition_window);
@@ -148,10 +148,10 @@ fn check(flag: &str, range: &str, value: f32, fits: bool) -> Result<()> {
 
 /// The largest logit, after a check of all.
 fn largest(logits: &[f32]) -> Result<f32> {
-    // No early exit, so that both passes run at vector speed.
-    let damaged = logits.iter().fold(false, |bad, &logit| bad | logit.is_nan() | (logit == f32::INFINITY));
+    // Neither pass exits early, so that both run at vector speed; NaN is not below infinity.
+    let sound = logits.iter().filter(|&&logit| logit < f32::INFINITY).count();
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    if damaged || largest == f32::NEG_INFINITY {
+    if sound < logits.len() || largest == f32::NEG_INFINITY {
         return Err(Error::new(Code::IntegrityFailed, "the model computed logits that are not numbers")
             .hint("check the model's files: damaged or wrongly converted weights do this"));
     }
@@ -226,6 +226,7 @@ fn exp(x: f32) -> f32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the compared values are exact")]
 mod tests {
     use proptest::prelude::*;
 

@@ -51,10 +51,9 @@ fn expression(tag: &str, end: &str) -> usize {
             Some(_) if escaped => escaped = false,
             Some(_) if c == '\\' => escaped = true,
             Some(mark) if c == mark => quote = None,
-            Some(_) => {}
             None if tag[at..].starts_with(end) => return at + end.len(),
             None if c == '"' || c == '\'' => quote = Some(c),
-            None => {}
+            _ => {}
         }
     }
     tag.len()

@@ -93,7 +93,8 @@ fn sentence_piece(metadata: &Metadata, tokens: &[String], kinds: Vec<Kind>) -> R
     let unknown = id(metadata, "unknown_token_id", Some(0), tokens.len())?;
     let pieces = SentencePiece::new(tokens.to_vec(), scores.to_vec(), kinds, unknown, space_prefix)?;
     let decoding = Decoding::SentencePiece { strip_space: space_prefix };
-    Ok(Tokenizer::new(Vocabulary::SentencePiece(pieces), decoding, roles).with_special(prefix, suffix))
+    Ok(Tokenizer::new(Vocabulary::SentencePiece(Box::new(pieces)), decoding, roles)
+        .with_special(prefix, suffix))
 }
 
 fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>> {

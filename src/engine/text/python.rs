@@ -44,12 +44,18 @@ fn quoted(text: &str) -> String {
             '\t' => quoted += "\\t",
             '\\' => quoted += "\\\\",
             c if c == quote => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted += &format!("\\x{:02x}", u32::from(c)),
+            c if c.is_control() => escape(&mut quoted, "\\x", u32::from(c), 2),
             c => quoted.push(c),
         }
     }
     quoted.push(quote);
     quoted
+}
+
+/// Appends the mark and the code's last hexadecimal digits.
+fn escape(text: &mut String, mark: &str, code: u32, digits: u32) {
+    text.push_str(mark);
+    text.extend((0..digits).rev().filter_map(|digit| char::from_digit(code >> (4 * digit) & 15, 16)));
 }
 
 fn number(value: &Value) -> String {
@@ -94,6 +100,7 @@ fn entries(value: &Value) -> Vec<(Value, Value)> {
 
 /// The filter `tojson` of transformers: `json.dumps` without escaping for HTML and, unless asked for,
 /// without escaping to ASCII.
+#[allow(clippy::needless_pass_by_value, reason = "minijinja hands named arguments over by value")]
 pub(super) fn to_json(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
     let mut positional = positional.0.into_iter();
     let mut argument = |name: &str| -> Result<Value, Error> {
@@ -223,7 +230,7 @@ impl JsonWriter {
                 '\u{c}' => *json += "\\f",
                 c if c < ' ' || self.ensure_ascii && !(' '..='~').contains(&c) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
-                        *json += &format!("\\u{unit:04x}");
+                        escape(json, "\\u", u32::from(*unit), 4);
                     }
                 }
                 c => json.push(c),

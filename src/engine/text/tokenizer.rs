@@ -48,7 +48,7 @@ pub struct Tokenizer {
 #[derive(Debug)]
 pub(super) enum Vocabulary {
     Library(Box<tokenizers::Tokenizer>),
-    SentencePiece(SentencePiece),
+    SentencePiece(Box<SentencePiece>),
 }
 
 /// How the text of a sequence follows from its tokens.

@@ -40,17 +40,8 @@ struct File<'a> {
 #[derive(Deserialize)]
 struct Added {
     id: u32,
-    content: String,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    normalized: bool,
-    #[serde(default)]
-    special: bool,
+    #[serde(flatten)]
+    token: AddedToken,
 }
 
 #[derive(Deserialize)]
@@ -115,7 +106,8 @@ impl From<tokenizers::Error> for Failure {
 
 fn parse(text: &str, config: &TokenizerConfig) -> Result<Tokenizer, Failure> {
     let file: File = serde_json::from_str(text)?;
-    let mut added: Vec<(u32, AddedToken)> = file.added_tokens.into_iter().map(Added::into_token).collect();
+    let mut added: Vec<(u32, AddedToken)> =
+        file.added_tokens.into_iter().map(|added| (added.id, added.token)).collect();
     for (id, content, special) in config.added_tokens()? {
         if !added.iter().any(|(_, token)| token.content == content) {
             added.push((id, AddedToken::from(content, special).normalized(false)));
@@ -148,17 +140,6 @@ fn parse(text: &str, config: &TokenizerConfig) -> Result<Tokenizer, Failure> {
     let (prefix, suffix) = special(around, config, &roles)?;
     let vocabulary = Vocabulary::Library(Box::new(library));
     Ok(Tokenizer::new(vocabulary, decoding, roles).with_special(prefix, suffix))
-}
-
-impl Added {
-    fn into_token(self) -> (u32, AddedToken) {
-        let token = AddedToken::from(self.content, self.special)
-            .single_word(self.single_word)
-            .lstrip(self.lstrip)
-            .rstrip(self.rstrip)
-            .normalized(self.normalized);
-        (self.id, token)
-    }
 }
 
 fn model(raw: &RawValue, added: &[(u32, AddedToken)]) -> Result<ModelWrapper, Failure> {
