@@ -2,6 +2,7 @@
 //!
 //! The way of a run: [`probe`] (headers only) → [`policy`] (device, dtype, memory) → load → generate.
 
+pub mod config;
 #[cfg(target_os = "linux")]
 pub mod ffi;
 pub mod format;
@@ -9,4 +10,6 @@ pub mod format;
 pub mod kernels;
 pub mod outcome;
 pub mod request;
+pub mod sample;
 pub mod session;
+pub mod text;
