@@ -7,6 +7,9 @@ use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::{Array, Dtype, transforms};
 
 use crate::engine::cache::KvCache;
+#[cfg(target_os = "linux")]
+use crate::engine::kernels;
+use crate::engine::layers::Backend;
 use crate::engine::memory;
 use crate::engine::models::{LanguageModel, Logits};
 use crate::engine::outcome::{Event, FinishReason, Generation, Timings, Usage};
@@ -217,7 +220,7 @@ impl Generator {
             .forward(tokens, &mut self.cache, Logits::Last)?
             .ok_or_else(|| Error::internal("a step without logits"))?;
         if greedy {
-            let token = argmax_axis(&logits, -1, false)?.as_dtype(Dtype::Int32)?;
+            let token = most_likely(&logits, self.model.cache_shape().backend)?;
             transforms::async_eval([&token])?;
             Ok(Pending::Token(token))
         } else {
@@ -299,6 +302,15 @@ impl Generator {
         show(&mut text, stops.finish(), channel);
         let tokens = history.split_off(prompt_tokens.len());
         Ok(Decoded { tokens, text, finish_reason, first_token })
+    }
+}
+
+/// The index of the largest of logits `[1, vocabulary]`, int32 `[1]`, chosen on the device.
+fn most_likely(logits: &Array, backend: Backend) -> Result<Array> {
+    match backend {
+        #[cfg(target_os = "linux")]
+        Backend::Kernels => Ok(kernels::argmax(logits)?),
+        _ => Ok(argmax_axis(logits, -1, false)?.as_dtype(Dtype::Int32)?),
     }
 }
 

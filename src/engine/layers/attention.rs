@@ -11,7 +11,7 @@ use super::projection::Projection;
 use super::rope::Rope;
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
-use crate::engine::kernels::{self, AttentionParams};
+use crate::engine::kernels;
 use crate::error::{Error, Result};
 
 /// Sizes of one attention block.
@@ -61,19 +61,20 @@ impl Attention {
     fn attend_fused(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
         let AttentionShape { heads, kv_heads, head_dim, scale, window } = self.shape;
         let (keys, values) = cache.layer(layer)?;
-        let params = AttentionParams {
+        let asked = kernels::Attention {
             heads,
             kv_heads,
             head_dim,
             rotary_dims: self.rope.dimensions,
-            interleaved: self.rope.interleaved,
-            offset: cache.offset(),
+            traditional: self.rope.interleaved,
+            rope_scale: 1.0,
             scale,
+            offset: cache.offset(),
             window,
         };
-        let (out, keys, values) = kernels::attention(qkv, keys, values, &self.rope.frequencies, &params)?;
-        cache.set_layer(layer, keys, values);
-        Ok(out)
+        let attended = kernels::attention(qkv, keys, values, &self.rope.frequencies, &asked)?;
+        cache.set_layer(layer, attended.keys, attended.values);
+        Ok(attended.output)
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -91,10 +91,9 @@ impl Projection {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays: Vec<&Array> = self.norm.iter().map(|norm| &norm.weight).chain(&self.bias).collect();
-        match &self.weights {
-            Weights::Stock(matrices) => arrays.extend(matrices.iter().flat_map(Matrix::arrays)),
-            #[cfg(target_os = "linux")]
-            Weights::Packed(matrices) => arrays.extend(matrices.iter().flat_map(PackedMatrix::arrays)),
+        // Packed weights are computed when they are packed.
+        if let Weights::Stock(matrices) = &self.weights {
+            arrays.extend(matrices.iter().flat_map(Matrix::arrays));
         }
         arrays
     }
@@ -111,7 +110,7 @@ impl Projection {
                     After::SiluGate => kernels::Epilogue::SiluGate,
                     After::Residual(residual) => kernels::Epilogue::Residual(residual),
                 };
-                kernels::project(x, norm, &matrices, self.bias.as_ref(), epilogue)
+                Ok(kernels::project(x, norm, &matrices, self.bias.as_ref(), epilogue)?)
             }
         }
     }
@@ -153,7 +152,7 @@ impl Weights {
         match loader.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => {
-                Ok(Self::Packed(weights.iter().map(PackedMatrix::pack).collect::<Result<Vec<_>>>()?))
+                Ok(Self::Packed(weights.iter().map(PackedMatrix::pack).collect::<Result<Vec<_>, _>>()?))
             }
             _ => Ok(Self::Stock(
                 stack(weights)?
