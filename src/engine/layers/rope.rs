@@ -2,8 +2,8 @@
 
 use mlx_rs::{Array, fast};
 
-use crate::engine::config::{RopeConfig, RopeScaling};
-use crate::error::{Code, Error, Result};
+use crate::engine::config::{self, RopeScaling};
+use crate::error::Result;
 
 /// Rotates pairs of a head's first `dimensions` elements by the position times a frequency a pair.
 #[derive(Debug)]
@@ -18,16 +18,16 @@ pub struct Rope {
 }
 
 impl Rope {
-    pub fn new(config: &RopeConfig) -> Result<Self> {
-        let frequencies = frequencies(config)?;
+    pub fn new(config: &config::Rope) -> Self {
+        let frequencies = frequencies(config);
         let size = frequencies.len() as i32;
         let periods: Vec<f32> = frequencies.iter().map(|frequency| frequency.recip()).collect();
-        Ok(Self {
+        Self {
             dimensions: config.dims,
             interleaved: config.traditional,
             frequencies: Array::from_slice(&frequencies, &[size]),
             periods: Array::from_slice(&periods, &[size]),
-        })
+        }
     }
 
     /// `x [1, heads, L, head_dim]`, whose first token stands at `offset`.
@@ -51,7 +51,7 @@ impl Rope {
 }
 
 /// Radians a position for each pair: `theta^(-2i / dimensions)`, then scaled.
-pub fn frequencies(config: &RopeConfig) -> Result<Vec<f32>> {
+pub fn frequencies(config: &config::Rope) -> Vec<f32> {
     let plain = (0..config.dims / 2).map(|pair| {
         let exponent = -2.0 * pair as f64 / config.dims as f64;
         f64::from(config.theta).powf(exponent)
@@ -59,17 +59,20 @@ pub fn frequencies(config: &RopeConfig) -> Result<Vec<f32>> {
     let scaled: Vec<f64> = match &config.scaling {
         RopeScaling::Default => plain.collect(),
         RopeScaling::Linear { factor } => plain.map(|frequency| frequency / f64::from(*factor)).collect(),
+        RopeScaling::Factors(factors) => {
+            plain.zip(factors).map(|(frequency, factor)| frequency / f64::from(*factor)).collect()
+        }
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
             high_freq_factor,
             original_max_position_embeddings,
         } => {
-            // Llama 3.1: waves longer than the original context are slowed by `factor`, short ones
-            // stay, and the band between is interpolated.
+            // Waves longer than the original context are slowed by `factor`, short ones stay, and
+            // the band between is interpolated.
             let (factor, low, high) =
                 (f64::from(*factor), f64::from(*low_freq_factor), f64::from(*high_freq_factor));
-            let context = *original_max_position_embeddings as f64;
+            let context = f64::from(*original_max_position_embeddings);
             plain
                 .map(|frequency| {
                     let turns = context * frequency / std::f64::consts::TAU;
@@ -78,13 +81,6 @@ pub fn frequencies(config: &RopeConfig) -> Result<Vec<f32>> {
                 })
                 .collect()
         }
-        RopeScaling::Unsupported(name) => {
-            return Err(Error::new(
-                Code::ModelUnsupported,
-                format!("the model stretches its positions by \"{name}\", which is not supported"),
-            )
-            .hint("supported are default, linear and llama3"));
-        }
     };
-    Ok(scaled.into_iter().map(|frequency| frequency as f32).collect())
+    scaled.into_iter().map(|frequency| frequency as f32).collect()
 }

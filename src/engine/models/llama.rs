@@ -32,7 +32,7 @@ struct Block {
 impl Llama {
     pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
-        let rope = Rc::new(Rope::new(&config.rope)?);
+        let rope = Rc::new(Rope::new(&config.rope));
         let embed_tokens = Embedding::load(loader, "model.embed_tokens", config.vocab_size, hidden)?;
         let blocks = (0..config.layers)
             .map(|index| Block::load(loader, config, index, &rope))
@@ -75,7 +75,7 @@ impl Block {
                 &[q, kv, kv],
                 hidden,
                 Some(norm(loader, config, &at("input_layernorm"))?),
-                config.attention_bias,
+                config.attention_bias.qkv,
             )?,
             output: Projection::load(
                 loader,
@@ -83,7 +83,7 @@ impl Block {
                 &[hidden],
                 q,
                 None,
-                config.attention_bias,
+                config.attention_bias.o,
             )?,
             backend: loader.backend,
         };

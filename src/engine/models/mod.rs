@@ -6,9 +6,10 @@ mod llama;
 use mlx_rs::{Array, Dtype, transforms};
 
 use crate::engine::cache::{CacheShape, KvCache};
+use crate::engine::config::Architecture;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::layers::{Backend, Loader};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 
 /// Which positions' logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +46,8 @@ pub fn load(
 ) -> Result<Box<dyn LanguageModel>> {
     let loader = Loader::new(checkpoint, backend, dtype, progress);
     let config = checkpoint.config();
-    let model: Box<dyn LanguageModel> = match config.model_type.as_str() {
-        "llama" | "mistral" => Box::new(llama::Llama::load(&loader, config)?),
-        other => {
-            return Err(Error::new(
-                Code::ModelUnsupported,
-                format!("{}: the architecture {other} is not supported", checkpoint.path().display()),
-            )
-            .hint("supported are llama and mistral"));
-        }
+    let model: Box<dyn LanguageModel> = match config.architecture {
+        Architecture::Llama => Box::new(llama::Llama::load(&loader, config)?),
     };
     transforms::eval(model.arrays())?;
     Ok(model)
