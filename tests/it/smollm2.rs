@@ -79,7 +79,7 @@ fn the_same_weights_as_mlx_safetensors_give_the_same_tokens() {
 /// Writes the weights of a Llama GGUF as MLX safetensors: quantized words, scales and biases as they
 /// are, queries and keys back in the order of rows that Hugging Face checkpoints have.
 fn convert(gguf: &Checkpoint, folder: &Path) {
-    let config: &ModelConfig = gguf.config();
+    let config: &ModelConfig = &gguf.config;
     let mut header = serde_json::Map::new();
     let mut data: Vec<u8> = Vec::new();
     let mut overrides = serde_json::Map::new();

@@ -75,7 +75,7 @@ impl<'a> Loader<'a> {
         }
         let mut progress = self.progress.borrow_mut();
         progress.done += bytes as u64;
-        let (done, total) = (progress.done, self.checkpoint.bytes());
+        let (done, total) = (progress.done, self.checkpoint.file_bytes());
         (progress.report)(done.min(total), total);
         Ok(weight)
     }

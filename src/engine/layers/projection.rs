@@ -61,7 +61,7 @@ impl Projection {
                 .zip(rows)
                 .map(|(name, &rows)| loader.vector(&format!("{name}.bias"), rows))
                 .collect::<Result<Vec<_>>>()?;
-            Some(ops::concatenate_axis(&parts, 0)?)
+            Some(ops::concatenate(&parts, 0)?)
         } else {
             None
         };
@@ -125,7 +125,7 @@ impl Projection {
             (1, Some(only)) => only,
             (_, last) => {
                 products.extend(last);
-                ops::concatenate_axis(&products, -1)?
+                ops::concatenate(&products, -1)?
             }
         };
         if let Some(bias) = &self.bias {
@@ -136,7 +136,7 @@ impl Projection {
             After::Residual(residual) => ops::add(residual, &product)?,
             After::SiluGate => {
                 // Plain operations: MLX compiles its own activations at run time on a CPU.
-                let halves = ops::split(&product, 2, -1)?;
+                let halves = ops::split_equal(&product, 2, -1)?;
                 let [gate, up] = halves.as_slice() else {
                     return Err(Error::internal("a gate that does not split in two"));
                 };

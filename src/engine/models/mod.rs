@@ -45,7 +45,7 @@ pub fn load(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn LanguageModel>> {
     let loader = Loader::new(checkpoint, backend, dtype, progress);
-    let config = checkpoint.config();
+    let config = &checkpoint.config;
     let model: Box<dyn LanguageModel> = match config.architecture {
         Architecture::Llama => Box::new(llama::Llama::load(&loader, config)?),
     };

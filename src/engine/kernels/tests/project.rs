@@ -5,7 +5,8 @@ use crate::engine::format::weight::WeightData;
 use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
 
 fn weight(random: &mut Random, rows: usize, columns: usize) -> (WeightData, Array) {
-    let groups: Vec<usize> = [16, 32, 64, 128].into_iter().filter(|group| columns.is_multiple_of(*group)).collect();
+    let groups: Vec<usize> =
+        [16, 32, 64, 128].into_iter().filter(|group| columns.is_multiple_of(*group)).collect();
     let bits = random.pick(&[2, 3, 4, 5, 6, 8]);
     let known = groups.iter().any(|&group| group >= 32);
     if !known || random.below(4) == 0 {
