@@ -34,7 +34,7 @@ fn greedy(model: &dyn models::LanguageModel, prompt: &[i32], count: usize) -> Ve
         .map(|_| {
             let logits = model.forward(&next, &mut cache, Logits::Last).expect("forward").expect("logits");
             let token = argmax_axis(&logits, -1, false).expect("argmax").as_dtype(Dtype::Int32).expect("int32");
-            let id = token.try_item::<i32>().expect("token");
+            let id = token.try_item_exact::<i32>().expect("token");
             next = Array::from_slice(&[id], &[1]);
             id
         })
