@@ -1,5 +1,6 @@
 //! From a prompt to text: prefill, decode, sampling, stopping. Runs on the engine's thread.
 
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ const PREFILL_CHUNK: usize = 512;
 /// A loaded model with its tokenizer and the cache of the last conversation.
 pub struct Generator {
     pub model: Box<dyn LanguageModel>,
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Rc<Tokenizer>,
     pub template: Option<ChatTemplate>,
     /// Tokens that end the model's turn.
     pub end_of_turn: Vec<u32>,
@@ -83,6 +84,7 @@ impl Generator {
     fn answer(&mut self, request: &GenerateRequest, channel: &mut Channel) -> Result<Generation> {
         let started = Instant::now();
         let sampler = Sampler::new(request.sampling)?;
+        let stops = StopMatcher::new(&request.stop)?;
         let greedy = request.sampling.temperature == 0.0 && request.sampling.repetition_penalty == 1.0;
         let (prompt, prompt_tokens) = self.prompt(&request.prompt)?;
         let limit = self.room_for(prompt_tokens.len(), request.max_tokens)?;
@@ -101,7 +103,7 @@ impl Generator {
         let prefill_started = Instant::now();
         let decoded = match self.prefill(&prompt_tokens[cached..], greedy, channel)? {
             Some(pending) => {
-                self.decode(pending, &prompt_tokens, limit, &sampler, &request.stop, greedy, channel)?
+                self.decode(pending, &prompt_tokens, limit, &sampler, stops, greedy, channel)?
             }
             None => Decoded {
                 tokens: Vec::new(),
@@ -238,7 +240,7 @@ impl Generator {
         prompt_tokens: &[u32],
         limit: usize,
         sampler: &Sampler,
-        stop: &[String],
+        mut stops: StopMatcher,
         greedy: bool,
         channel: &mut Channel,
     ) -> Result<Decoded> {
@@ -246,8 +248,8 @@ impl Generator {
         let mut text = String::new();
         let mut first_token = None;
         let mut finish_reason = FinishReason::Length;
-        let mut detokenizer = Detokenizer::new();
-        let mut stops = StopMatcher::new(stop);
+        let tokenizer = Rc::clone(&self.tokenizer);
+        let mut detokenizer = Detokenizer::new(&tokenizer, true);
         let mut pending = Some(first);
 
         for step in 0..limit {
@@ -258,7 +260,7 @@ impl Generator {
                     if more {
                         pending = Some(self.step(&token, greedy)?);
                     }
-                    token.try_item::<i32>()?.cast_unsigned()
+                    item(&token)?
                 }
                 Pending::Logits(logits) => {
                     logits.eval()?;
@@ -282,7 +284,7 @@ impl Generator {
                 break;
             }
             history.push(id);
-            if let Some(piece) = detokenizer.push(&self.tokenizer, id)? {
+            if let Some(piece) = detokenizer.push(id)? {
                 let (safe, matched) = stops.push(&piece);
                 show(&mut text, safe, channel);
                 if matched {
@@ -295,7 +297,7 @@ impl Generator {
                 break;
             }
         }
-        if let Some(piece) = detokenizer.finish(&self.tokenizer)? {
+        if let Some(piece) = detokenizer.finish()? {
             let (safe, _) = stops.push(&piece);
             show(&mut text, safe, channel);
         }
@@ -319,6 +321,13 @@ fn show(text: &mut String, piece: String, channel: &mut Channel) {
         text.push_str(&piece);
         (channel.emit)(Event::Text(piece));
     }
+}
+
+/// The token that a step has chosen, once it is computed.
+fn item(token: &Array) -> Result<u32> {
+    token.eval()?;
+    let id = token.try_item_exact::<i32>().map_err(|error| Error::internal(format!("token: {error}")))?;
+    Ok(id.cast_unsigned())
 }
 
 /// Token ids as the model takes them.

@@ -7,9 +7,17 @@ pub mod config;
 mod failure;
 pub mod ffi;
 pub mod format;
+mod generate;
 #[cfg(target_os = "linux")]
 pub mod kernels;
 pub mod layers;
+mod memory;
 pub mod models;
 pub mod outcome;
+pub mod policy;
+pub mod probe;
 pub mod request;
+pub mod runtime;
+pub mod sample;
+pub mod session;
+pub mod text;

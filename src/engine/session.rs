@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,14 +11,17 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::engine::cache::KvCache;
-use crate::engine::device;
+use crate::engine::ffi::array;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::generate::{Channel, Generator};
+#[cfg(target_os = "linux")]
+use crate::engine::kernels;
 use crate::engine::layers::Backend;
-use crate::engine::models;
 use crate::engine::outcome::{Event, Generation};
-use crate::engine::policy::{Machine, Policy};
+use crate::engine::policy::{self, Device, Machine, Policy};
+use crate::engine::probe::Demand;
 use crate::engine::request::{GenerateRequest, LoadOptions};
+use crate::engine::{models, runtime};
 use crate::engine::text::{ChatTemplate, Tokenizer};
 use crate::error::{Error, Result};
 
@@ -172,38 +176,44 @@ fn load(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Generator, Policy)> {
     let checkpoint = Checkpoint::open(path)?;
-    let policy = Policy::decide(&checkpoint, options, &Machine::observe()?)?;
-    thread::scope(|scope| {
-        let text = scope.spawn(|| -> Result<_> {
-            Ok(match checkpoint.metadata() {
-                Some(metadata) => (Tokenizer::from_gguf(metadata)?, ChatTemplate::from_gguf(metadata)?),
-                None => {
-                    let folder = checkpoint.folder();
-                    (Tokenizer::from_directory(folder)?, ChatTemplate::from_directory(folder)?)
-                }
-            })
-        });
-        device::select(policy.device)?;
-        device::set_threads(options.threads);
-        let backend = Backend::of(policy.device.is_gpu());
-        let model = models::load(&checkpoint, backend, policy.mlx_dtype(), progress)?;
-        let (tokenizer, template) =
-            text.join().map_err(|_| Error::internal("the tokenizer's thread panicked"))??;
+    let machine = Machine::detect(runtime::has_gpu())?;
+    let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;
+    runtime::select(policy.device);
+    #[cfg(target_os = "linux")]
+    if let Some(threads) = options.threads {
+        kernels::pool::set_threads(threads);
+    }
+    let backend = Backend::of(policy.device == Device::Gpu);
+    let (model, text) = thread::scope(|scope| {
+        let text = scope.spawn(|| load_text(&checkpoint));
+        let model = models::load(&checkpoint, backend, array::dtype(policy.dtype), progress);
+        (model, text.join().unwrap_or_else(|_| Err(Error::internal("the tokenizer's thread panicked"))))
+    });
+    let (model, (tokenizer, template)) = (model?, text?);
+    let mut end_of_turn = checkpoint.config.eos_token_ids.clone();
+    end_of_turn.extend(tokenizer.end_tokens());
+    let generator = Generator {
+        vocabulary: checkpoint.config.vocab_size,
+        context: policy.context,
+        cache: KvCache::new(model.cache_shape()),
+        held: Vec::new(),
+        model,
+        tokenizer: Rc::new(tokenizer),
+        template,
+        end_of_turn,
+    };
+    Ok((generator, policy))
+}
 
-        let config = checkpoint.config();
-        let mut end_of_turn = config.eos_token_ids.clone();
-        end_of_turn.extend(tokenizer.eos());
-        let cache = KvCache::new(model.cache_shape());
-        let generator = Generator {
-            vocabulary: config.vocab_size,
-            context: policy.context,
-            model,
-            tokenizer,
-            template,
-            end_of_turn,
-            cache,
-            held: Vec::new(),
-        };
-        Ok((generator, policy))
-    })
+/// Tokenizer and chat template, from a GGUF's metadata or the files of a folder.
+fn load_text(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<ChatTemplate>)> {
+    if let Some(metadata) = checkpoint.metadata() {
+        let tokenizer = Tokenizer::from_gguf(metadata)?;
+        let template = ChatTemplate::from_gguf(metadata, tokenizer.special_tokens())?;
+        return Ok((tokenizer, template));
+    }
+    let folder = checkpoint.path();
+    let tokenizer = Tokenizer::from_directory(folder)?;
+    let template = ChatTemplate::from_directory(folder, tokenizer.special_tokens())?;
+    Ok((tokenizer, template))
 }
