@@ -2,6 +2,12 @@
 //!
 //! The way of a run: [`probe`] (headers only) → [`policy`] (device, dtype, memory) → load → generate.
 
+pub mod config;
+#[cfg(target_os = "linux")]
+pub mod ffi;
 pub mod format;
+#[cfg(target_os = "linux")]
+pub mod kernels;
 pub mod outcome;
 pub mod request;
+pub mod session;
