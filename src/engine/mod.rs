@@ -10,4 +10,6 @@ pub mod format;
 pub mod kernels;
 pub mod outcome;
 pub mod request;
+pub mod sample;
 pub mod session;
+pub mod text;
