@@ -126,17 +126,19 @@ impl Blocks<'_> {
         assert!(self.x.len() == T * job.columns, "tokens of another number");
         for index in self.range.clone() {
             let part = job.part(index);
+            let gated = job.finish == Finish::Gate;
+            let parts = [part, if gated { job.second(part) } else { part }];
             // SAFETY: the caller's; views have the lengths of their layouts, `x` and the sums were made
             // for them.
             unsafe {
-                let products = |part: super::job::Part| {
+                let mut products = [[V::zero(); T]; 2];
+                for (products, part) in products.iter_mut().zip(parts).take(1 + usize::from(gated)) {
                     let view = job.view(part);
                     let block = view.block(part.block).as_ptr();
-                    gemv::products::<V, T>(view.layout, block, self.x.as_ptr(), self.sums.of(part.matrix))
-                };
-                let first = products(part);
-                let second =
-                    if job.finish == Finish::Gate { products(job.second(part)) } else { [V::zero(); T] };
+                    let sums = self.sums.of(part.matrix);
+                    *products = gemv::products::<V, T>(view.layout, block, self.x.as_ptr(), sums);
+                }
+                let [first, second] = products;
                 for (token, (first, second)) in first.into_iter().zip(second).enumerate() {
                     job.finish(token, part, first, second);
                 }
