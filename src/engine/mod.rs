@@ -9,5 +9,7 @@ pub mod format;
 #[cfg(target_os = "linux")]
 pub mod kernels;
 pub mod outcome;
+pub mod policy;
+pub mod probe;
 pub mod request;
 pub mod session;
