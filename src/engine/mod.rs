@@ -12,4 +12,6 @@ pub mod outcome;
 pub mod policy;
 pub mod probe;
 pub mod request;
+pub mod sample;
 pub mod session;
+pub mod text;
