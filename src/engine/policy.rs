@@ -223,3 +223,106 @@ fn gigabytes(bytes: u64) -> String {
         bytes => format!("{:.1} GB", bytes / 1e9),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::format::checkpoint::WeightSizes;
+
+    const GB: u64 = 1_000_000_000;
+
+    /// 8 GB packed and 1 GB of float16; a thousand tokens of cache take 0.1 GB in float16.
+    fn demand() -> Demand {
+        Demand {
+            weights: WeightSizes { packed_bytes: 8 * GB, dense_elements: GB / 2 },
+            kv_values_per_token: 50_000,
+            context: 131_072,
+            dtype: FloatType::F16,
+        }
+    }
+
+    fn machine(free_gb: u64, gpu: bool) -> Machine {
+        Machine { free_memory: free_gb * GB, total_memory: 2 * free_gb * GB, gpu }
+    }
+
+    fn asked(context: usize) -> LoadOptions {
+        LoadOptions { context: Some(context), ..LoadOptions::default() }
+    }
+
+    #[test]
+    fn a_gpu_keeps_the_type_and_a_cpu_computes_in_float32() {
+        let gpu = decide(&machine(100, true), &asked(1000), &demand()).unwrap();
+        assert_eq!((gpu.device, gpu.dtype), (Device::Gpu, FloatType::F16));
+        assert_eq!((gpu.weights_bytes, gpu.cache_bytes), (9 * GB, GB / 10));
+        assert_eq!(gpu.estimate_bytes, gpu.weights_bytes + gpu.cache_bytes);
+        let cpu = LoadOptions { device: DeviceChoice::Cpu, ..asked(1000) };
+        let cpu = decide(&machine(100, true), &cpu, &demand()).unwrap();
+        assert_eq!((cpu.device, cpu.dtype), (Device::Cpu, FloatType::F32));
+        assert_eq!((cpu.weights_bytes, cpu.cache_bytes), (10 * GB, GB / 5));
+        assert_eq!(decide(&machine(100, false), &asked(1), &demand()).unwrap().device, Device::Cpu);
+        let gpu = LoadOptions { device: DeviceChoice::Gpu, ..asked(1) };
+        let error = decide(&machine(100, false), &gpu, &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::HardwareIncompatible);
+    }
+
+    #[test]
+    fn more_than_the_free_memory_is_refused_unless_forced() {
+        let error = decide(&machine(9, true), &asked(1000), &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::InsufficientMemory);
+        assert!(error.message().contains("9.0 GB for its weights and 100 MB"), "{error}");
+        assert_eq!(error.details()["available_bytes"], 9 * GB);
+        let forced = LoadOptions { force: true, ..asked(1000) };
+        let policy = decide(&machine(9, true), &forced, &demand()).unwrap();
+        assert!(matches!(policy.warnings[..], [Warning::MemoryExceeded { .. }]));
+    }
+
+    #[test]
+    fn much_of_the_free_memory_is_warned_about() {
+        let warnings = |free| decide(&machine(free, true), &asked(1000), &demand()).unwrap().warnings;
+        assert_eq!(warnings(14), []);
+        let tight = warnings(12);
+        assert!(matches!(tight[..], [Warning::MemoryTight { .. }]));
+        assert_eq!(tight[0].to_string(), "the model needs 9.1 GB of the 12.0 GB of free memory");
+    }
+
+    #[test]
+    fn a_limit_counts_like_less_memory_and_never_like_more() {
+        let limited = |limit| LoadOptions { memory_limit: Some(limit), ..asked(1000) };
+        let error = decide(&machine(100, true), &limited(9 * GB), &demand()).unwrap_err();
+        assert!(error.message().contains("9.0 GB the memory limit allows"), "{error}");
+        assert!(decide(&machine(100, true), &limited(10 * GB), &demand()).unwrap().warnings.is_empty());
+        let error = decide(&machine(9, true), &limited(100 * GB), &demand()).unwrap_err();
+        assert!(error.message().contains("9.0 GB are free"), "{error}");
+    }
+
+    #[test]
+    fn without_a_wish_the_context_is_what_memory_allows() {
+        let decide = |free| decide(&machine(free, true), &LoadOptions::default(), &demand());
+        let whole = decide(100).unwrap();
+        assert_eq!((whole.context, whole.warnings.len()), (131_072, 0));
+        // 14 GB at most are used: 5 GB of cache, 50,000 tokens.
+        let reduced = decide(20).unwrap();
+        assert_eq!(reduced.context, 49_920);
+        assert_eq!(reduced.warnings, [Warning::ContextReduced { from: 131_072, to: 49_920 }]);
+        let least = decide(10).unwrap();
+        assert_eq!(least.context, LEAST_CONTEXT);
+        assert!(matches!(least.warnings[..], [Warning::ContextReduced { .. }, Warning::MemoryTight { .. }]));
+        assert_eq!(decide(9).unwrap_err().code(), Code::InsufficientMemory);
+    }
+
+    #[test]
+    fn contexts_that_make_no_sense_are_named() {
+        let error = decide(&machine(100, true), &asked(0), &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidRequest);
+        let beyond = decide(&machine(100, true), &asked(200_000), &demand()).unwrap();
+        assert_eq!(beyond.warnings, [Warning::ContextBeyondModel { asked: 200_000, model: 131_072 }]);
+        let error = decide(&machine(100, true), &asked(usize::MAX), &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::InsufficientMemory, "no overflow");
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        let machine = Machine::detect(false).unwrap();
+        assert!(machine.free_memory > 0 && machine.free_memory <= machine.total_memory);
+    }
+}

@@ -255,3 +255,6 @@ impl Described<'_> {
             .hint("a folder needs a tokenizer.json, a GGUF file its tokenizer in the metadata"))
     }
 }
+
+#[cfg(test)]
+mod tests;

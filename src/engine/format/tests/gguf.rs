@@ -100,7 +100,7 @@ fn damaged_headers_are_integrity_failures_that_say_why() {
         (b"GGML\x03\0\0\0".to_vec(), "not a GGUF file"),
         (b"GGUF\x03".to_vec(), "ends inside the header"),
         (whole[..whole.len() - 1].to_vec(), "truncated"),
-        (whole[..110].to_vec(), "truncated"),
+        (whole[..110].to_vec(), "left in the file"),
         (counts(u64::MAX, 0), "claims 18446744073709551615 tensors"),
         (counts(1 << 19, 0), "claims 524288 tensors"),
         (counts(0, 1 << 40), "metadata keys"),
