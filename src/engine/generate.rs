@@ -85,7 +85,7 @@ impl Generator {
         let started = Instant::now();
         let sampler = Sampler::new(request.sampling)?;
         let stops = StopMatcher::new(&request.stop)?;
-        let greedy = request.sampling.temperature == 0.0 && request.sampling.repetition_penalty == 1.0;
+        let greedy = request.sampling.is_plain_greedy();
         let (prompt, prompt_tokens) = self.prompt(&request.prompt)?;
         let limit = self.room_for(prompt_tokens.len(), request.max_tokens)?;
 
@@ -102,9 +102,7 @@ impl Generator {
 
         let prefill_started = Instant::now();
         let decoded = match self.prefill(&prompt_tokens[cached..], greedy, channel)? {
-            Some(pending) => {
-                self.decode(pending, &prompt_tokens, limit, &sampler, stops, greedy, channel)?
-            }
+            Some(pending) => self.decode(pending, &prompt_tokens, limit, &sampler, stops, greedy, channel)?,
             None => Decoded {
                 tokens: Vec::new(),
                 text: String::new(),
@@ -115,7 +113,8 @@ impl Generator {
         let ended = Instant::now();
 
         let first = decoded.first_token.unwrap_or(ended);
-        let per_second = |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let per_second =
+            |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         let computed = self.held.len().min(prompt_tokens.len()) - cached;
         Ok(Generation {
             prompt,

@@ -2,7 +2,7 @@
 //! (MLX's streams are bound to a thread; a lazy array built on one fails on another.)
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,8 @@ use crate::engine::outcome::{Event, Generation};
 use crate::engine::policy::{self, Device, Machine, Policy};
 use crate::engine::probe::Demand;
 use crate::engine::request::{GenerateRequest, LoadOptions};
-use crate::engine::{models, runtime};
 use crate::engine::text::{ChatTemplate, Tokenizer};
+use crate::engine::{models, runtime};
 use crate::error::{Error, Result};
 
 /// A loaded model, ready to generate. Keeps the cache of the last conversation: a prompt that
@@ -63,7 +63,7 @@ impl Engine {
         let (path, options) = (path.to_owned(), options.clone());
         let thread = thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || work(path, options, &reports, &inbox))
+            .spawn(move || work(&path, &options, &reports, &inbox))
             .map_err(|error| Error::internal(format!("cannot start the engine's thread: {error}")))?;
         loop {
             match loading.recv() {
@@ -95,8 +95,7 @@ impl Engine {
     ) -> Result<Generation> {
         let cancel = Arc::new(AtomicBool::new(false));
         let (answers, inbox) = channel();
-        let job =
-            Job::Generate { request: Box::new(request.clone()), cancel: Arc::clone(&cancel), answers };
+        let job = Job::Generate { request: Box::new(request.clone()), cancel: Arc::clone(&cancel), answers };
         self.send(job)?;
         loop {
             match inbox.recv() {
@@ -137,10 +136,10 @@ fn thread_lost() -> Error {
 }
 
 /// The engine's thread: load, then answer jobs until the inbox closes.
-fn work(path: PathBuf, options: LoadOptions, reports: &Sender<Loading>, inbox: &Receiver<Job>) {
+fn work(path: &Path, options: &LoadOptions, reports: &Sender<Loading>, inbox: &Receiver<Job>) {
     let started = Instant::now();
     // A closed channel means that the caller is gone: the loop below then ends at once.
-    let mut generator = match load(&path, &options, &mut |done, total| {
+    let mut generator = match load(path, options, &mut |done, total| {
         let _ = reports.send(Loading::Progress { done, total });
     }) {
         Ok((generator, policy)) => {

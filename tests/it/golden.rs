@@ -53,7 +53,10 @@ fn forward(model: &dyn LanguageModel, tokens: &[i32], cache: &mut KvCache) -> Ve
 
 fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len(), "number of logits");
-    found.iter().zip(expected).fold(0.0, |worst, (a, b)| if (a - b).abs() <= worst { worst } else { (a - b).abs() })
+    found
+        .iter()
+        .zip(expected)
+        .fold(0.0, |worst, (a, b)| if (a - b).abs() <= worst { worst } else { (a - b).abs() })
 }
 
 /// Runs one model on one backend; the differences found, as shares of the range.
@@ -117,7 +120,15 @@ fn llama_and_mistral_match_transformers() {
 
 #[test]
 fn affine_quantizations_match_their_dequantized_weights() {
-    let folders = folders(&["quant_2bit", "quant_3bit", "quant_4bit", "quant_5bit", "quant_6bit", "quant_8bit", "quant_mixed"]);
+    let folders = folders(&[
+        "quant_2bit",
+        "quant_3bit",
+        "quant_4bit",
+        "quant_5bit",
+        "quant_6bit",
+        "quant_8bit",
+        "quant_mixed",
+    ]);
     assert!(folders.len() >= 12, "only {} models found", folders.len());
     for folder in folders {
         for backend in backends() {

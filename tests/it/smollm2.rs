@@ -33,7 +33,8 @@ fn greedy(model: &dyn models::LanguageModel, prompt: &[i32], count: usize) -> Ve
     (0..count)
         .map(|_| {
             let logits = model.forward(&next, &mut cache, Logits::Last).expect("forward").expect("logits");
-            let token = argmax_axis(&logits, -1, false).expect("argmax").as_dtype(Dtype::Int32).expect("int32");
+            let token =
+                argmax_axis(&logits, -1, false).expect("argmax").as_dtype(Dtype::Int32).expect("int32");
             let id = token.try_item_exact::<i32>().expect("token");
             next = Array::from_slice(&[id], &[1]);
             id
@@ -72,7 +73,12 @@ fn the_same_weights_as_mlx_safetensors_give_the_same_tokens() {
     let model = load(folder.path(), Backend::of(false));
     for prompt in golden() {
         let expected = ids(&prompt["tokens"]);
-        assert_eq!(greedy(&*model, &ids(&prompt["prompt_ids"]), expected.len()), expected, "{}", prompt["rendered"]);
+        assert_eq!(
+            greedy(&*model, &ids(&prompt["prompt_ids"]), expected.len()),
+            expected,
+            "{}",
+            prompt["rendered"]
+        );
     }
 }
 

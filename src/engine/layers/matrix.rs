@@ -17,13 +17,14 @@ impl Matrix {
     /// Moves a weight to MLX; dense values, scales and biases take the compute type.
     pub fn new(weight: &WeightData, dtype: Dtype) -> Result<Self> {
         match weight {
-            WeightData::Dense { shape, values } => Ok(Self::Dense(from_floats(values, shape)?.as_dtype(dtype)?)),
+            WeightData::Dense { shape, values } => {
+                Ok(Self::Dense(from_floats(values, shape)?.as_dtype(dtype)?))
+            }
             WeightData::Affine { rows, columns, group, bits, packed, scales, biases } => {
                 let words = dimensions(&[*rows, packed.len() / rows.max(&1)])?;
                 let groups = [*rows, columns / group.max(&1)];
-                let floats = |values: &Floats| -> Result<Array> {
-                    Ok(from_floats(values, &groups)?.as_dtype(dtype)?)
-                };
+                let floats =
+                    |values: &Floats| -> Result<Array> { Ok(from_floats(values, &groups)?.as_dtype(dtype)?) };
                 Ok(Self::Affine {
                     packed: Array::from_slice(packed, &words),
                     scales: floats(scales)?,

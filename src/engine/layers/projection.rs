@@ -120,7 +120,8 @@ impl Projection {
             Some(norm) => &fast::rms_norm(x, Some(&norm.weight), norm.eps)?,
             None => x,
         };
-        let mut products = matrices.iter().map(|matrix| matrix.forward(normed)).collect::<Result<Vec<_>>>()?;
+        let mut products =
+            matrices.iter().map(|matrix| matrix.forward(normed)).collect::<Result<Vec<_>>>()?;
         let mut product = match (products.len(), products.pop()) {
             (1, Some(only)) => only,
             (_, last) => {

@@ -33,15 +33,7 @@ impl Rope {
     /// `x [1, heads, L, head_dim]`, whose first token stands at `offset`.
     pub fn forward(&self, x: &Array, offset: usize) -> Result<Array> {
         let base: Option<f32> = None;
-        Ok(fast::rope(
-            x,
-            self.dimensions as i32,
-            self.interleaved,
-            base,
-            1.0,
-            offset as i32,
-            &self.periods,
-        )?)
+        Ok(fast::rope(x, self.dimensions as i32, self.interleaved, base, 1.0, offset as i32, &self.periods)?)
     }
 
     /// The arrays to evaluate at load.

@@ -103,7 +103,10 @@ impl Block {
 }
 
 fn norm(loader: &Loader, config: &ModelConfig, name: &str) -> Result<Norm> {
-    Ok(Norm { weight: loader.vector(&format!("{name}.weight"), config.hidden_size)?, eps: config.rms_norm_eps })
+    Ok(Norm {
+        weight: loader.vector(&format!("{name}.weight"), config.hidden_size)?,
+        eps: config.rms_norm_eps,
+    })
 }
 
 impl LanguageModel for Llama {
