@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod ids;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
