@@ -2,7 +2,9 @@
 
 pub mod engine;
 pub mod error;
+pub mod fs;
 pub mod ids;
+pub mod registry;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
