@@ -7,11 +7,13 @@ pub mod context;
 pub mod engine;
 pub mod error;
 pub mod fs;
+pub mod hub;
 pub mod ids;
 pub mod output;
 pub mod registry;
 pub mod report;
 pub mod settings;
+pub mod sources;
 mod usage;
 
 use std::ffi::OsString;
