@@ -20,6 +20,7 @@ use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use clap::Parser;
 
@@ -74,8 +75,11 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = Arc::new(panic::take_hook());
     let backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
     let (noted, shown) = (Arc::clone(&seen), Arc::clone(&before));
+    let this = thread::current().id();
     panic::set_hook(Box::new(move |info| {
-        *noted.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+        if thread::current().id() == this {
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+        }
         if backtrace {
             shown(info);
         }
