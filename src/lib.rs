@@ -5,6 +5,7 @@ pub mod error;
 pub mod fs;
 pub mod ids;
 pub mod registry;
+pub mod store;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
