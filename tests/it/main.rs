@@ -3,7 +3,9 @@
 mod architecture;
 mod config;
 mod contract;
+mod doctor;
 mod documents;
 mod golden;
 mod sandbox;
 mod smollm2;
+mod status;
