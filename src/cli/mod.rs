@@ -1,6 +1,8 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod config;
+pub mod doctor;
+pub mod status;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -50,6 +52,8 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Config(config::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
+    Status(status::StatusArgs),
 }
 
 impl Command {
@@ -57,12 +61,14 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Config(_) => "config",
+            Self::Doctor(_) => "doctor",
+            Self::Status(_) => "status",
         }
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,
     /// since it is there to tell about that.
     pub fn tolerates_broken_settings(&self) -> bool {
-        matches!(self, Self::Config(_))
+        matches!(self, Self::Doctor(_)) || matches!(self, Self::Config(args) if !args.edits())
     }
 }

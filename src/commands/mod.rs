@@ -1,6 +1,9 @@
 //! The commands, one file each: arguments and context in, a report out. Nothing here prints.
 
 pub mod config;
+pub mod doctor;
+mod facts;
+pub mod status;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -11,5 +14,7 @@ use crate::report::Report;
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Config(args) => config::run(&args, context).map(Report::from),
+        Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
+        Command::Status(args) => status::run(&args, context).map(Report::from),
     }
 }

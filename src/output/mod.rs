@@ -4,8 +4,10 @@
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
 mod config;
+mod doctor;
 pub mod page;
 pub mod progress;
+mod status;
 pub mod units;
 
 use std::fmt::Display;
@@ -232,6 +234,8 @@ impl Output {
 fn human(report: &Report) -> &dyn Human {
     match report {
         Report::Config(report) => report,
+        Report::Doctor(report) => report,
+        Report::Status(report) => report,
     }
 }
 

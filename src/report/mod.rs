@@ -1,6 +1,8 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod config;
+pub mod doctor;
+pub mod status;
 
 use std::borrow::Cow;
 
@@ -55,6 +57,8 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Config "config" config::ConfigReport;
+    Doctor "doctor" doctor::DoctorReport;
+    Status "status" status::StatusReport;
 }
 
 /// Whether the command could do its work.
