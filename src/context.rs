@@ -3,12 +3,15 @@
 use crate::cancel::Cancel;
 use crate::output::Output;
 use crate::settings::Settings;
+use crate::settings::variables::Environment;
 
 /// The surroundings of one command.
 #[derive(Debug)]
 pub struct Context {
     /// What holds for this run: environment, config.toml, defaults.
     pub settings: Settings,
+    /// What the settings were made from, besides config.toml.
+    pub environment: Environment,
     /// The only way to stdout and stderr.
     pub output: Output,
     /// Whether the user asked to stop; long work polls it.

@@ -6,9 +6,14 @@ pub mod commands;
 pub mod context;
 pub mod engine;
 pub mod error;
+pub mod fs;
+pub mod hub;
+pub mod ids;
 pub mod output;
+pub mod registry;
 pub mod report;
 pub mod settings;
+pub mod sources;
 mod usage;
 
 use std::ffi::OsString;
@@ -34,24 +39,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Cli::try_parse_from(&args) {
         Ok(cli) => {
             let output = Output::new(usage::style(&cli.global, &environment));
-            ExitCode::from(answer(cli.command, output, &environment))
+            ExitCode::from(answer(cli.command, output, environment))
         }
         Err(error) => ExitCode::from(usage::answer(&args, &environment, &error)),
     }
 }
 
 /// Runs the command and prints what it reports; returns the exit status.
-fn answer(command: Option<Command>, output: Output, environment: &Environment) -> u8 {
+fn answer(command: Option<Command>, output: Output, environment: Environment) -> u8 {
     let Some(command) = command else {
         return usage::no_command(&output);
     };
     let name = command.name();
-    let loaded = Settings::load(environment).and_then(|loaded| Ok((loaded, Cancel::on_signals()?)));
+    let loaded = Settings::load(&environment).and_then(|loaded| Ok((loaded, Cancel::on_signals()?)));
     let (loaded, cancel) = match loaded {
         Ok(parts) => parts,
         Err(error) => return output.error(Some(name), &error),
     };
-    let context = Context { settings: loaded.settings, output, cancel };
+    let context = Context { settings: loaded.settings, environment, output, cancel };
     match loaded.problem {
         Some(problem) if command.tolerates_broken_settings() => context.output.warn(problem.message()),
         Some(problem) => return context.output.error(Some(name), &problem),
