@@ -2,7 +2,14 @@
 //!
 //! The way of a run: [`probe`] (headers only) → [`policy`] (device, dtype, memory) → load → generate.
 
+pub mod config;
+#[cfg(target_os = "linux")]
+pub mod ffi;
 pub mod format;
+#[cfg(target_os = "linux")]
+pub mod kernels;
 pub mod outcome;
 pub mod request;
+pub mod sample;
 pub mod session;
+pub mod text;

@@ -1,4 +1,12 @@
 //! Model files: their headers, read and checked by ourselves before anything trusts them.
 
+pub mod checkpoint;
+pub mod file;
+pub mod ggml_type;
+pub mod gguf;
+pub mod layout;
 pub mod metadata;
+pub mod safetensors;
+pub mod tensors;
+pub mod unpack;
 pub mod weight;

@@ -1,0 +1,242 @@
+//! A model's weights and configuration, the same whatever files they are in.
+//!
+//! Names are those of Hugging Face checkpoints. Everything is read by position through `&self`, so
+//! several threads may read at once.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig};
+use crate::engine::format::file::{damaged, unsupported};
+use crate::engine::format::layout::Layout;
+use crate::engine::format::metadata::Metadata;
+use crate::engine::format::safetensors::Dtype;
+use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
+use crate::engine::format::unpack::{self, Fault};
+use crate::engine::format::weight::{Floats, WeightData};
+use crate::error::Result;
+
+/// Where a checkpoint came from.
+#[derive(Debug)]
+pub enum Origin {
+    /// A folder, which has its tokenizer and chat template in files beside the weights.
+    Folder(PathBuf),
+    /// A GGUF file, which has them in its metadata.
+    Gguf { path: PathBuf, metadata: Metadata },
+}
+
+/// An opened checkpoint. Opening reads headers and configuration only.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub config: ModelConfig,
+    pub origin: Origin,
+    tensors: Tensors,
+}
+
+impl Checkpoint {
+    /// Opens a folder or a .gguf file.
+    ///
+    /// # Errors
+    /// INTEGRITY_FAILED for damaged or missing files, MODEL_UNSUPPORTED for a model or an element
+    /// type that the engine lacks, FILE_NOT_FOUND where there is no model.
+    pub fn open(path: &Path) -> Result<Self> {
+        let layout = Layout::find(path)?;
+        let (tensors, metadata) = tensors::open(&layout)?;
+        let (config, origin) = match (layout, metadata) {
+            (Layout::Gguf(path), Some(metadata)) => {
+                let config = config::from_gguf(&metadata, &tensors, rope_factors(&tensors)?)?;
+                (config, Origin::Gguf { path, metadata })
+            }
+            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
+                let files = ConfigFiles::read(&folder)?;
+                let has_head = tensors.get("lm_head.weight").is_some();
+                let config = config::from_config_json(&files, has_head, tensors.stored_float())?;
+                (config, Origin::Folder(folder))
+            }
+        };
+        check_encodings(&tensors)?;
+        Ok(Self { config, origin, tensors })
+    }
+
+    /// Names of all tensors.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|(name, _)| name)
+    }
+
+    /// Whether there is a tensor of this full name, such as `model.norm.weight`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some()
+    }
+
+    /// The shape of a tensor as stored, by its full name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Size of the weight files in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.tensors.file_bytes()
+    }
+
+    /// The folder or file, for messages.
+    pub fn path(&self) -> &Path {
+        match &self.origin {
+            Origin::Folder(path) | Origin::Gguf { path, .. } => path,
+        }
+    }
+
+    /// Metadata of a GGUF file; `None` for a folder.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match &self.origin {
+            Origin::Gguf { metadata, .. } => Some(metadata),
+            Origin::Folder(_) => None,
+        }
+    }
+
+    /// The matrix of a linear or embedding module, such as `model.layers.0.self_attn.q_proj`:
+    /// packed if the checkpoint has it so, dense otherwise.
+    pub fn weight(&self, module: &str) -> Result<WeightData> {
+        let name = format!("{module}.weight");
+        let tensor = self.tensors.require(&name)?;
+        match tensor.encoding {
+            Encoding::Ggml(kind) if unpack::is_affine(kind) => self.blocks(&name, tensor),
+            Encoding::Safetensors(Dtype::U32) => self.packed(module, tensor),
+            _ => {
+                if self.contains(&format!("{module}.scales")) {
+                    return Err(damaged(
+                        self.tensors.path_of(tensor),
+                        &format!("has scales for {name:?}, which is not packed"),
+                    ));
+                }
+                Ok(WeightData::Dense { shape: tensor.shape.clone(), values: self.floats(&name, tensor)? })
+            }
+        }
+    }
+
+    /// A norm, a bias or another small tensor as float32, by its full name.
+    pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensors.require(name)?;
+        Ok(self.floats(name, tensor)?.to_f32())
+    }
+
+    fn floats(&self, name: &str, tensor: &Tensor) -> Result<Floats> {
+        floats(&self.tensors, name, tensor)
+    }
+
+    /// A matrix in GGUF blocks.
+    fn blocks(&self, name: &str, tensor: &Tensor) -> Result<WeightData> {
+        let path = self.tensors.path_of(tensor);
+        let (rows, columns) = matrix(name, tensor, path)?;
+        let Encoding::Ggml(kind) = tensor.encoding else {
+            return Err(element_unsupported(name, tensor, path));
+        };
+        let unpacked = unpack::unpack(kind, &self.tensors.read(tensor)?).map_err(|fault| match fault {
+            Fault::Type => element_unsupported(name, tensor, path),
+            Fault::NotFinite => not_finite(name, path),
+        })?;
+        Ok(WeightData::Affine {
+            rows,
+            columns,
+            group: unpack::GROUP,
+            bits: unpacked.bits,
+            packed: unpacked.packed,
+            scales: unpacked.scales,
+            biases: unpacked.biases,
+        })
+    }
+
+    /// A matrix as MLX packs it: `.weight`, `.scales` and `.biases`, which must fit one another and
+    /// what config.json says.
+    fn packed(&self, module: &str, tensor: &Tensor) -> Result<WeightData> {
+        let name = format!("{module}.weight");
+        let path = self.tensors.path_of(tensor);
+        let (rows, words) = matrix(&name, tensor, path)?;
+        let Affine { group, bits } =
+            self.config.quantization.as_ref().and_then(|packing| packing.of(module)).ok_or_else(|| {
+                damaged(path, &format!("has the packed tensor {name:?}, but config.json does not say how"))
+            })?;
+        let scales_name = format!("{module}.scales");
+        let biases_name = format!("{module}.biases");
+        let scales = self.tensors.require(&scales_name)?;
+        let biases = self.tensors.require(&biases_name)?;
+        let (scale_rows, groups) = matrix(&scales_name, scales, path)?;
+        if scales.shape != biases.shape || scale_rows != rows {
+            return Err(damaged(
+                path,
+                &format!(
+                    "has scales {:?} and biases {:?} for {rows} rows of {name:?}",
+                    scales.shape, biases.shape
+                ),
+            ));
+        }
+        let columns = groups.checked_mul(group);
+        let columns = columns.filter(|columns| columns.checked_mul(bits) == words.checked_mul(32));
+        let columns = columns.ok_or_else(|| {
+            damaged(
+                path,
+                &format!(
+                    "has {words} words and {groups} scales a row in {name:?}, which is not {bits} bits in groups of {group}"
+                ),
+            )
+        })?;
+        let mut packed = vec![0u32; rows * words];
+        self.tensors.read_into(tensor, bytemuck::cast_slice_mut(&mut packed))?;
+        let scales = self.floats(&scales_name, scales)?;
+        let biases = self.floats(&biases_name, biases)?;
+        if !(scales.all_finite() && biases.all_finite()) {
+            return Err(not_finite(&name, path));
+        }
+        Ok(WeightData::Affine { rows, columns, group, bits, packed, scales, biases })
+    }
+}
+
+/// Rows and columns of a matrix.
+fn matrix(name: &str, tensor: &Tensor, path: &Path) -> Result<(usize, usize)> {
+    match tensor.shape.as_slice() {
+        [rows, columns] => Ok((*rows, *columns)),
+        other => Err(damaged(path, &format!("has tensor {name:?} of shape {other:?}, not a matrix"))),
+    }
+}
+
+fn floats(tensors: &Tensors, name: &str, tensor: &Tensor) -> Result<Floats> {
+    let dtype =
+        tensor.encoding.float().ok_or_else(|| element_unsupported(name, tensor, tensors.path_of(tensor)))?;
+    Ok(Floats { dtype, bytes: tensors.read(tensor)? })
+}
+
+fn rope_factors(tensors: &Tensors) -> Result<Option<Vec<f32>>> {
+    let name = "rope_freqs.weight";
+    tensors.get(name).map(|tensor| floats(tensors, name, tensor).map(|f| f.to_f32())).transpose()
+}
+
+/// Refuses weights of types that the engine lacks before any of them is loaded.
+fn check_encodings(tensors: &Tensors) -> Result<()> {
+    for (name, tensor) in tensors.iter() {
+        let is_weight = name.starts_with("model.") || name.starts_with("lm_head.");
+        if !is_weight || !name.ends_with(".weight") {
+            continue;
+        }
+        let known = match tensor.encoding {
+            Encoding::Ggml(kind) => unpack::is_affine(kind) || tensor.encoding.float().is_some(),
+            Encoding::Safetensors(dtype) => dtype == Dtype::U32 || tensor.encoding.float().is_some(),
+        };
+        if !known {
+            return Err(element_unsupported(name, tensor, tensors.path_of(tensor)));
+        }
+    }
+    Ok(())
+}
+
+fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> crate::error::Error {
+    let hint = match tensor.encoding {
+        Encoding::Ggml(_) => "supported are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: get one of these files",
+        Encoding::Safetensors(_) => "supported are F32, F16 and BF16, and MLX's affine quantization",
+    };
+    unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))
+        .hint(hint)
+        .detail("tensor", name)
+        .detail("type", tensor.encoding.name())
+}
+
+fn not_finite(name: &str, path: &Path) -> crate::error::Error {
+    damaged(path, &format!("has scales in {name:?} that are infinite or not a number"))
+}
