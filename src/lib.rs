@@ -6,10 +6,13 @@ pub mod commands;
 pub mod context;
 pub mod engine;
 pub mod error;
+mod usage;
+pub mod fs;
+pub mod ids;
 pub mod output;
+pub mod registry;
 pub mod report;
 pub mod settings;
-mod usage;
 
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
