@@ -6,13 +6,13 @@ pub mod commands;
 pub mod context;
 pub mod engine;
 pub mod error;
-mod usage;
 pub mod fs;
 pub mod ids;
 pub mod output;
 pub mod registry;
 pub mod report;
 pub mod settings;
+mod usage;
 
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
@@ -36,7 +36,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let environment = Environment::of_process();
     match Cli::try_parse_from(&args) {
         Ok(cli) => {
-            let output = Output::new(usage::style(&cli.global, &environment));
+            let output = Output::new(usage::style(&cli, &environment));
             ExitCode::from(answer(cli.command, output, &environment))
         }
         Err(error) => ExitCode::from(usage::answer(&args, &environment, &error)),

@@ -12,6 +12,11 @@ impl Human for RunReport {
     fn human(&self, _page: &mut Page) {}
 }
 
+/// What a chat leaves to be printed.
+impl Human for () {
+    fn human(&self, _page: &mut Page) {}
+}
+
 /// The figures of an answer, a line each.
 pub fn figures(report: &RunReport) -> String {
     let (usage, timings) = (report.usage, report.timings);

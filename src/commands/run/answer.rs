@@ -51,13 +51,11 @@ pub fn answer(
         ControlFlow::Continue(())
     });
     screen.bar = None;
-    match screen.failure.take() {
-        Some(failure) => Err(failure),
-        None => {
-            screen.end()?;
-            generation
-        }
+    if let Some(failure) = screen.failure.take() {
+        return Err(failure);
     }
+    screen.end()?;
+    generation
 }
 
 struct Screen<'a> {

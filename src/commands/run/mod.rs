@@ -6,7 +6,7 @@ mod model;
 mod parameters;
 mod prompt;
 
-use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -39,7 +39,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
             }
             let mut loaded = Loaded::load(&model, &args.engine, Show::Text, context)?;
             chat::run(&mut loaded, args.system.clone(), parameters, context)?;
-            Ok(Report::Shown)
+            Ok(Report::Chat)
         }
     }
 }
@@ -87,6 +87,9 @@ fn answer_once(
     Ok(report)
 }
 
+/// Loading that takes no longer needs no progress bar.
+const WORTH_A_BAR: Duration = Duration::from_millis(300);
+
 /// A model in memory.
 pub struct Loaded<'a> {
     engine: Engine,
@@ -103,11 +106,13 @@ impl<'a> Loaded<'a> {
             force: args.force,
             threads: args.threads.or(settings.threads.value),
         };
-        let bar = context.output.progress(format!("loading {}", model.reference), Some(0), Unit::Bytes);
-        let mut failure = None;
+        let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {
-            bar.set_total(total);
-            bar.set(done);
+            if started.elapsed() > WORTH_A_BAR {
+                let label = || format!("loading {}", model.reference);
+                bar.get_or_insert_with(|| context.output.progress(label(), Some(total), Unit::Bytes))
+                    .set(done);
+            }
             if show == Show::Events && failure.is_none() {
                 failure = context.output.event(&RunEvent::Load { done, total }).err();
             }

@@ -54,11 +54,8 @@ pub fn compose(argument: Option<&str>, piped: Option<Vec<u8>>) -> Result<String>
 
 fn decode(bytes: Vec<u8>) -> Result<String> {
     if bytes.len() as u64 > LONGEST {
-        return Err(not_a_prompt(format!(
-            "the text on standard input is longer than {} MiB",
-            LONGEST >> 20
-        ))
-        .hint("pass a shorter text: models hold a few thousand to a few hundred thousand words"));
+        return Err(not_a_prompt(format!("the text on standard input is longer than {} MiB", LONGEST >> 20))
+            .hint("pass a shorter text: models hold a few thousand to a few hundred thousand words"));
     }
     if let Some(offset) = memchr::memchr(0, &bytes) {
         return Err(not_a_prompt(format!(

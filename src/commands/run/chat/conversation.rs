@@ -232,7 +232,10 @@ mod tests {
         let mut chat = chat();
         assert_eq!(chat.take(typed("Hi")).expect("asks"), Action::Answer("Hi".to_owned()));
         assert_eq!(chat.take(typed("  ")).expect("waits"), Action::Wait);
-        assert_eq!(chat.take(typed(" /etc/passwd")).expect("asks"), Action::Answer(" /etc/passwd".to_owned()));
+        assert_eq!(
+            chat.take(typed(" /etc/passwd")).expect("asks"),
+            Action::Answer(" /etc/passwd".to_owned())
+        );
         let quoted = Input { text: "/exit".to_owned(), quoted: true };
         assert_eq!(chat.take(quoted).expect("asks"), Action::Answer("/exit".to_owned()));
         assert_eq!(chat.take(typed("/exit")).expect("leaves"), Action::Exit);
@@ -245,7 +248,12 @@ mod tests {
         chat.answered("Hi".to_owned(), 1, generation("Hello!", FinishReason::Stop, 2));
         assert_eq!(
             turns(&chat),
-            [turn("system", "Be brief."), turn("user", "Hi"), turn("assistant", "Hello!"), turn("user", "next")]
+            [
+                turn("system", "Be brief."),
+                turn("user", "Hi"),
+                turn("assistant", "Hello!"),
+                turn("user", "next")
+            ]
         );
         assert!(said(&mut chat, "/clear").contains("forgotten"));
         assert_eq!(turns(&chat), [turn("system", "Be brief."), turn("user", "next")]);
@@ -297,7 +305,10 @@ mod tests {
         let mut chat = chat();
         chat.answered("Hi".to_owned(), 7, generation("Hello", FinishReason::Stop, 2));
         let shown = said(&mut chat, "/show usage");
-        assert!(shown.contains("9 prompt tokens (4 cached), 2 generated") && shown.contains("seed 7"), "{shown}");
+        assert!(
+            shown.contains("9 prompt tokens (4 cached), 2 generated") && shown.contains("seed 7"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub fn run(
 ) -> Result<()> {
     let started_at = Timestamp::now();
     let mut chat = Chat {
-        conversation: Conversation::new(loaded.reference.to_owned(), system, parameters),
+        conversation: Conversation::new(loaded.model.reference.clone(), system, parameters),
         tally: Tally::default(),
         loaded,
         context,
