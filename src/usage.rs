@@ -24,7 +24,7 @@ pub fn style(cli: &Cli, environment: &Environment) -> Style {
 /// How to print when the arguments as a whole make no sense.
 fn lenient_style(args: &[OsString], environment: &Environment) -> Style {
     let flags = || args.iter().skip(1).map(|arg| arg.to_string_lossy()).take_while(|arg| arg != "--");
-    let when = flags().zip(flags().skip(1)).find_map(|(flag, value)| {
+    let when = flags().zip(flags().skip(1).chain(["".into()])).find_map(|(flag, value)| {
         let value = if flag == "--color" { value } else { flag.strip_prefix("--color=")?.to_owned().into() };
         <ColorWhen as clap::ValueEnum>::from_str(&value, false).ok()
     });

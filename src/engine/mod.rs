@@ -9,6 +9,8 @@ pub mod format;
 #[cfg(target_os = "linux")]
 pub mod kernels;
 pub mod outcome;
+pub mod policy;
+pub mod probe;
 pub mod request;
 pub mod sample;
 pub mod session;

@@ -181,8 +181,8 @@ impl Output {
     /// A progress bar, drawn only on a terminal and gone when dropped.
     ///
     /// `total` is in `unit`s; without it a spinner turns.
-    pub fn progress(&self, label: impl Into<String>, total: Option<u64>, unit: Unit) -> Progress {
-        Progress::new(&self.bars, label.into(), total, unit)
+    pub fn progress(&self, label: &str, total: Option<u64>, unit: Unit) -> Progress {
+        Progress::new(&self.bars, label, total, unit)
     }
 
     /// Writes a piece of a streamed answer to stdout at once.

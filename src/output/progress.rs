@@ -17,7 +17,7 @@ pub enum Unit {
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    pub(super) fn new(bars: &MultiProgress, label: String, total: Option<u64>, unit: Unit) -> Self {
+    pub(super) fn new(bars: &MultiProgress, label: &str, total: Option<u64>, unit: Unit) -> Self {
         if bars.is_hidden() {
             return Self(ProgressBar::hidden());
         }
@@ -33,7 +33,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(&format!("{{msg}} {counts}")) {
             bar.set_style(style);
         }
-        bar.set_message(super::page::printable(&label));
+        bar.set_message(super::page::printable(label));
         if total.is_none() {
             bar.enable_steady_tick(Duration::from_millis(100));
         }

@@ -91,7 +91,7 @@ impl ConfigFile {
             let at = |error: Error| broken(path, line, &format!("{key}: {}", error.message()));
             match key {
                 "default_model" => {
-                    config.default_model = Some(text_of(item).and_then(parse_name).map_err(at)?)
+                    config.default_model = Some(text_of(item).and_then(parse_name).map_err(at)?);
                 }
                 "memory_limit" => {
                     config.memory_limit = Some(

@@ -135,6 +135,11 @@ impl Tensors {
         self.files.get(tensor.file).map_or(Path::new(""), ModelFile::path)
     }
 
+    /// Paths of all files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(ModelFile::path)
+    }
+
     /// The folder of several files, or the only file.
     pub fn main_path(&self) -> &Path {
         match self.files.as_slice() {

@@ -7,10 +7,15 @@
 mod attention;
 mod check;
 mod embed;
+mod gemm;
+mod gemv;
+mod isa;
+mod lanes;
 mod pack;
 mod packed;
 pub mod pool;
 mod project;
+mod scratch;
 mod select;
 
 pub use attention::{Attention, AttentionOutput, attention};
