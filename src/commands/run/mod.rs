@@ -109,8 +109,8 @@ impl<'a> Loaded<'a> {
         let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {
             if started.elapsed() > WORTH_A_BAR {
-                let label = || format!("loading {}", model.reference);
-                bar.get_or_insert_with(|| context.output.progress(label(), Some(total), Unit::Bytes))
+                let label = format!("loading {}", model.reference);
+                bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes))
                     .set(done);
             }
             if show == Show::Events && failure.is_none() {
@@ -127,6 +127,9 @@ impl<'a> Loaded<'a> {
         drop(bar);
         failure.map_or(Ok(()), Err)?;
         context.cancel.check()?;
+        for warning in &engine.policy().warnings {
+            context.output.warn(warning);
+        }
         Ok(Self { engine, model })
     }
 

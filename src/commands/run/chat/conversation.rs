@@ -31,6 +31,8 @@ pub enum Action {
 pub struct Conversation {
     /// The model's name, shown and saved.
     model: String,
+    /// Most tokens that the whole conversation may have.
+    context: usize,
     system: Option<String>,
     /// `user` and `assistant` in turn.
     messages: Vec<Message>,
@@ -47,8 +49,8 @@ struct Last {
 }
 
 impl Conversation {
-    pub fn new(model: String, system: Option<String>, parameters: Parameters) -> Self {
-        Self { model, system, messages: Vec::new(), parameters, last: None, generated_tokens: 0 }
+    pub fn new(model: String, context: usize, system: Option<String>, parameters: Parameters) -> Self {
+        Self { model, context, system, messages: Vec::new(), parameters, last: None, generated_tokens: 0 }
     }
 
     /// Takes what the user typed.
@@ -141,7 +143,7 @@ impl Conversation {
 
     fn show(&self, topic: Topic) -> String {
         match topic {
-            Topic::Model => format!("model     {}", self.model),
+            Topic::Model => format!("model     {}\ncontext   {} tokens", self.model, self.context),
             Topic::System => format!("system    {}", self.system.as_deref().unwrap_or("none")),
             Topic::Parameters => {
                 let rows: Vec<_> =
@@ -190,7 +192,7 @@ mod tests {
     use crate::engine::outcome::{Timings, Usage};
 
     fn chat() -> Conversation {
-        Conversation::new("tiny".to_owned(), None, Parameters::default())
+        Conversation::new("tiny".to_owned(), 256, None, Parameters::default())
     }
 
     fn typed(text: &str) -> Input {
@@ -295,7 +297,14 @@ mod tests {
         assert_eq!(request.stop, ["END"]);
         assert_eq!(sampling.seed, 42);
         let shown = said(&mut chat, "/show");
-        for told in ["tiny", "seed                42", "temp                0", "\"END\"", "turns     0"] {
+        for told in [
+            "tiny",
+            "256 tokens",
+            "seed                42",
+            "temp                0",
+            "\"END\"",
+            "turns     0",
+        ] {
             assert!(shown.contains(told), "{told} in {shown}");
         }
     }
@@ -330,7 +339,7 @@ mod tests {
         before.answered("Hi".to_owned(), 1, generation("Hello!", FinishReason::Stop, 2));
         said(&mut before, &format!("/save {}", path.display()));
 
-        let mut after = Conversation::new("other".to_owned(), None, Parameters::default());
+        let mut after = Conversation::new("other".to_owned(), 256, None, Parameters::default());
         let told = said(&mut after, &format!("/load {}", path.display()));
         assert!(told.contains("2 messages") && told.contains("another model, tiny"), "{told}");
         assert_eq!(turns(&after), turns(&before));

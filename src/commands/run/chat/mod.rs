@@ -54,7 +54,12 @@ pub fn run(
 ) -> Result<()> {
     let started_at = Timestamp::now();
     let mut chat = Chat {
-        conversation: Conversation::new(loaded.model.reference.clone(), system, parameters),
+        conversation: Conversation::new(
+            loaded.model.reference.clone(),
+            loaded.engine.policy().context,
+            system,
+            parameters,
+        ),
         tally: Tally::default(),
         loaded,
         context,
@@ -123,7 +128,7 @@ impl Chat<'_, '_> {
             Ok(Action::Wait) => {}
             Ok(Action::Say(text)) => self.say(&text)?,
             Ok(Action::Forget(text)) => {
-                self.loaded.engine.clear();
+                self.loaded.engine.clear()?;
                 self.say(&text)?;
             }
             Ok(Action::Answer(message)) => self.answer(message)?,
