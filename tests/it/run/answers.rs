@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_real_model_answers_on_stdout_and_nothing_else() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let output = run(&home, &[&smollm2(), "What is the capital of France?", "--temp", "0"]);
     assert!(output.status.success(), "{output:?}");
     assert!(text(&output.stdout).contains("Paris"), "{}", text(&output.stdout));
@@ -14,7 +14,7 @@ fn a_real_model_answers_on_stdout_and_nothing_else() {
 
 #[test]
 fn the_report_holds_the_same_answer_with_its_figures() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = smollm2();
     let args = [&model, "What is the capital of France?", "--temp", "0"];
     let plain = run(&home, &args);
@@ -34,7 +34,7 @@ fn the_report_holds_the_same_answer_with_its_figures() {
 
 #[test]
 fn verbose_figures_are_on_stderr() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let output = run(&home, &[&tiny(), "Hi", "--verbose", "-n", "4", "--seed", "7"]);
     let stderr = text(&output.stderr);
     for name in ["load", "prompt", "first token", "generation", "total", "peak memory", "seed"] {
@@ -47,7 +47,7 @@ fn verbose_figures_are_on_stderr() {
 
 #[test]
 fn events_come_line_by_line_and_the_envelope_last() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let output = run(&home, &[&smollm2(), "Say hello.", "--stream-json", "--temp", "0", "-n", "12"]);
     assert!(output.status.success(), "{output:?}");
     let lines: Vec<Value> =
@@ -59,8 +59,11 @@ fn events_come_line_by_line_and_the_envelope_last() {
     assert!(place("prompt") < place("prefill"));
     assert!(place("prefill") < place("text"));
     assert_eq!(last["command"], "run");
-    let pieces: String =
-        events.iter().filter(|event| event["event"] == "text").filter_map(|event| event["text"].as_str()).collect();
+    let pieces: String = events
+        .iter()
+        .filter(|event| event["event"] == "text")
+        .filter_map(|event| event["text"].as_str())
+        .collect();
     assert_eq!(last["data"]["text"], pieces);
     let prompt = &events[place("prompt")];
     assert_eq!(last["data"]["rendered_prompt"], prompt["text"]);
@@ -69,7 +72,7 @@ fn events_come_line_by_line_and_the_envelope_last() {
 
 #[test]
 fn a_failure_after_events_is_the_last_line() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let long = "word ".repeat(200);
     let output = run(&home, &[&tiny(), &long, "--stream-json"]);
     assert!(!output.status.success());
@@ -80,7 +83,7 @@ fn a_failure_after_events_is_the_last_line() {
 
 #[test]
 fn greedy_answers_are_always_the_same() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = smollm2();
     let answer = || data(&run(&home, &[&model, "Tell me a story.", "--temp", "0", "-n", "24", "--json"]));
     let first = answer();
@@ -91,7 +94,7 @@ fn greedy_answers_are_always_the_same() {
 
 #[test]
 fn the_same_seed_gives_the_same_text_and_another_one_another() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = smollm2();
     let answer = |seed: Option<u64>| {
         let seed = seed.map(|seed| seed.to_string());
@@ -112,7 +115,7 @@ fn the_same_seed_gives_the_same_text_and_another_one_another() {
 
 #[test]
 fn a_raw_prompt_is_given_to_the_model_as_it_is() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let report = data(&run(
         &home,
         &[&smollm2(), "The capital of France is", "--raw", "--temp", "0", "-n", "4", "--json"],
@@ -123,7 +126,7 @@ fn a_raw_prompt_is_given_to_the_model_as_it_is() {
 
 #[test]
 fn a_system_message_is_in_the_prompt() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let report = data(&run(&home, &[&tiny(), "Hi", "--system", "Be brief.", "-n", "2", "--json"]));
     let rendered = report["rendered_prompt"].as_str().expect("a text");
     assert!(rendered.starts_with("<|im_start|>system\nBe brief.<|im_end|>"), "{rendered}");
@@ -132,7 +135,7 @@ fn a_system_message_is_in_the_prompt() {
 
 #[test]
 fn a_stop_text_ends_the_answer_even_if_it_spans_tokens() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = smollm2();
     let answer = |stops: &[&str]| {
         let mut args = vec![&*model, "1 2 3 4 5 6", "--raw", "--temp", "0", "-n", "48", "--json"];
@@ -151,12 +154,13 @@ fn a_stop_text_ends_the_answer_even_if_it_spans_tokens() {
 
 #[test]
 fn the_context_ends_an_answer_and_refuses_a_prompt_that_does_not_fit() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = tiny();
     let report = data(&run(&home, &[&model, "Hi", "--json", "--temp", "0"]));
     assert_eq!(report["finish_reason"], "length");
     let usage = &report["usage"];
-    let used = usage["prompt_tokens"].as_u64().expect("a number") + usage["generated_tokens"].as_u64().expect("a number");
+    let used = usage["prompt_tokens"].as_u64().expect("a number")
+        + usage["generated_tokens"].as_u64().expect("a number");
     assert!((255..=257).contains(&used), "the model's context is 256 tokens: {usage}");
 
     let long = "word ".repeat(200);
@@ -167,7 +171,7 @@ fn the_context_ends_an_answer_and_refuses_a_prompt_that_does_not_fit() {
 
 #[test]
 fn a_prompt_of_megabytes_is_an_error_in_seconds() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let long = "all work and no play makes jack a dull boy\n".repeat(50_000);
     let error = error(&run_with_input(&home, &[&tiny(), "--json"], long.as_bytes()), 2);
     assert_eq!(error["code"], "INVALID_REQUEST");
@@ -175,9 +179,9 @@ fn a_prompt_of_megabytes_is_an_error_in_seconds() {
 
 #[test]
 fn a_use_is_written_down_with_the_model() {
-    let home = Home::new();
+    let home = Sandbox::new();
     home.run_ok(&["add", &tiny(), "--name", "test/model"]);
-    let last_used = |home: &Home| home.json(&["list", "--json"])["data"]["models"][0]["last_used"].clone();
+    let last_used = |home: &Sandbox| home.json(&["list", "--json"])["data"]["models"][0]["last_used"].clone();
     assert!(last_used(&home).is_null());
     data(&run(&home, &["test/model", "Hi", "-n", "2", "--json"]));
     assert!(last_used(&home).is_string());

@@ -21,7 +21,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(home: &Home, args: &[&str]) -> Self {
+    fn start(home: &Sandbox, args: &[&str]) -> Self {
         let (pty, pts) = open().expect("a pseudo terminal");
         pty.resize(pty_process::Size::new(24, 100)).expect("a size");
         let mut command = command(home, args);
@@ -84,7 +84,7 @@ const PROMPT: &str = ">>> ";
 
 #[test]
 fn a_chat_answers_remembers_and_leaves() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let mut chat = Session::start(&home, &[&smollm2(), "--temp", "0"]);
     chat.wait_for(PROMPT);
     chat.type_line("What is the capital of France?");
@@ -105,7 +105,7 @@ fn a_chat_answers_remembers_and_leaves() {
 
 #[test]
 fn commands_change_and_show_the_conversation() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let saved = home.path().join("chat.json");
     let mut chat = Session::start(&home, &[&tiny(), "--max-tokens", "4"]);
     chat.wait_for(PROMPT);
@@ -153,7 +153,7 @@ fn commands_change_and_show_the_conversation() {
 
 #[test]
 fn ctrl_c_stops_the_answer_and_clears_the_line_but_does_not_leave() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let mut chat = Session::start(&home, &[&smollm2(), "--temp", "0"]);
     chat.wait_for(PROMPT);
     chat.type_line("Write a very long story about a village and its people, at least twenty pages.");
@@ -175,7 +175,7 @@ fn ctrl_c_stops_the_answer_and_clears_the_line_but_does_not_leave() {
 
 #[test]
 fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let mut chat = Session::start(&home, &[&tiny(), "--temp", "0"]);
     chat.wait_for(PROMPT);
     chat.type_line("Hello");
@@ -196,7 +196,7 @@ fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
 
 #[test]
 fn what_was_typed_is_kept_for_its_owner_only_and_comes_back() {
-    let home = Home::new();
+    let home = Sandbox::new();
     home.run_ok(&["add", &tiny(), "--name", "test/model"]);
     let mut chat = Session::start(&home, &["test/model", "-n", "2"]);
     chat.wait_for(PROMPT);
@@ -220,7 +220,7 @@ fn what_was_typed_is_kept_for_its_owner_only_and_comes_back() {
 
 #[test]
 fn pasted_lines_are_one_message() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let saved = home.path().join("chat.json");
     let mut chat = Session::start(&home, &[&tiny(), "-n", "2"]);
     chat.wait_for(PROMPT);
@@ -239,10 +239,13 @@ fn pasted_lines_are_one_message() {
 fn a_termination_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
     use rustix::termios::{LocalModes, tcgetattr};
 
-    let home = Home::new();
+    let home = Sandbox::new();
     let mut chat = Session::start(&home, &[&tiny()]);
     let cooked = |chat: &Session| {
-        tcgetattr(&chat.keyboard).expect("a terminal").local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+        tcgetattr(&chat.keyboard)
+            .expect("a terminal")
+            .local_modes
+            .contains(LocalModes::ICANON | LocalModes::ECHO)
     };
     chat.wait_for(PROMPT);
     assert!(!cooked(&chat));
@@ -256,7 +259,7 @@ fn a_termination_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn without_a_terminal_there_is_no_chat() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let output = run(&home, &[&tiny()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("the prompt is empty"));
@@ -264,7 +267,7 @@ fn without_a_terminal_there_is_no_chat() {
 
 #[test]
 fn a_chat_has_no_json() {
-    let home = Home::new();
+    let home = Sandbox::new();
     for flag in ["--json", "--stream-json"] {
         let mut chat = Session::start(&home, &[&tiny(), flag]);
         chat.wait_for("INVALID_REQUEST");

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::Home;
+use crate::sandbox::{self, Sandbox};
 
 /// A tiny random model: a context of 256 tokens, of which most are single bytes, and a chat template.
 fn tiny() -> String {
@@ -21,20 +21,16 @@ fn tiny() -> String {
 
 /// SmolLM2-135M-Instruct as GGUF.
 fn smollm2() -> String {
-    let models = std::env::var("MLX_CACHE_TEST_MODELS")
-        .expect("MLX_CACHE_TEST_MODELS names the folder with the real models; `make test` sets it");
-    let path = PathBuf::from(models).join("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.is_file(), "{} is not there: run `make test`, which fetches it", path.display());
-    path.to_str().expect("a path in UTF-8").to_owned()
+    sandbox::smollm2().to_str().expect("a path in UTF-8").to_owned()
 }
 
 /// `mlx-cache run ARGS` with nothing on standard input.
-fn run(home: &Home, args: &[&str]) -> Output {
+fn run(home: &Sandbox, args: &[&str]) -> Output {
     command(home, args).stdin(Stdio::null()).output().expect("mlx-cache runs")
 }
 
 /// `mlx-cache run ARGS` with these bytes on standard input.
-fn run_with_input(home: &Home, args: &[&str], input: &[u8]) -> Output {
+fn run_with_input(home: &Sandbox, args: &[&str], input: &[u8]) -> Output {
     let mut child = command(home, args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -46,7 +42,7 @@ fn run_with_input(home: &Home, args: &[&str], input: &[u8]) -> Output {
     child.wait_with_output().expect("mlx-cache ends")
 }
 
-fn command(home: &Home, args: &[&str]) -> Command {
+fn command(home: &Sandbox, args: &[&str]) -> Command {
     let mut command = home.command();
     command.arg("run").args(args);
     command

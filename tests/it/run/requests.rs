@@ -7,12 +7,9 @@ use super::*;
 
 #[test]
 fn the_argument_and_the_piped_text_make_the_prompt_together() {
-    let home = Home::new();
-    let output = run_with_input(
-        &home,
-        &[&tiny(), "Summarize:", "--json", "--max-tokens", "4"],
-        b"some text\n",
-    );
+    let home = Sandbox::new();
+    let output =
+        run_with_input(&home, &[&tiny(), "Summarize:", "--json", "--max-tokens", "4"], b"some text\n");
     let data = data(&output);
     assert_eq!(data["prompt"], "Summarize:\n\nsome text");
     let rendered = data["rendered_prompt"].as_str().expect("a text");
@@ -22,7 +19,7 @@ fn the_argument_and_the_piped_text_make_the_prompt_together() {
 
 #[test]
 fn piped_text_alone_is_the_prompt_with_and_without_a_dash() {
-    let home = Home::new();
+    let home = Sandbox::new();
     for args in [vec![], vec!["-"]] {
         let args = [vec![tiny()], args.into_iter().map(str::to_owned).collect()].concat();
         let mut args: Vec<_> = args.iter().map(String::as_str).collect();
@@ -33,7 +30,7 @@ fn piped_text_alone_is_the_prompt_with_and_without_a_dash() {
 
 #[test]
 fn a_closed_or_empty_standard_input_leaves_the_argument_alone() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = tiny();
     let args = [&model, "Hello", "--json", "-n", "2"];
     assert_eq!(data(&run(&home, &args))["prompt"], "Hello");
@@ -50,7 +47,7 @@ fn a_closed_or_empty_standard_input_leaves_the_argument_alone() {
 
 #[test]
 fn what_is_no_prompt_is_refused() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = tiny();
     let cases: [(&str, &[&str], &[u8], &str); 7] = [
         ("nothing", &[], b"", "the prompt is empty"),
@@ -72,7 +69,7 @@ fn what_is_no_prompt_is_refused() {
 
 #[test]
 fn a_folder_as_standard_input_is_an_error_and_an_endless_one_is_cut_off() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = tiny();
     let from = |path: &str| {
         command(&home, &[&model, "--json"])
@@ -87,7 +84,7 @@ fn a_folder_as_standard_input_is_an_error_and_an_endless_one_is_cut_off() {
 
 #[test]
 fn values_out_of_range_are_refused_by_name() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let model = tiny();
     for (flag, value) in [
         ("--temp", "-1"),
@@ -118,7 +115,7 @@ fn values_out_of_range_are_refused_by_name() {
 
 #[test]
 fn an_unknown_flag_is_an_envelope_too() {
-    let home = Home::new();
+    let home = Sandbox::new();
     for json in ["--json", "--stream-json"] {
         let error = error(&run(&home, &[&tiny(), "Hi", "--tempo", "1", json]), 2);
         assert_eq!(error["code"], "INVALID_REQUEST");
@@ -128,14 +125,14 @@ fn an_unknown_flag_is_an_envelope_too() {
 
 #[test]
 fn a_system_message_and_a_raw_prompt_exclude_each_other() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let error = error(&run(&home, &[&tiny(), "Hi", "--raw", "--system", "Be brief.", "--json"]), 2);
     assert_eq!(error["code"], "INVALID_REQUEST");
 }
 
 #[test]
 fn a_missing_model_is_told_by_name_before_standard_input_is_read() {
-    let home = Home::new();
+    let home = Sandbox::new();
     // Standard input stays open: reading it first would wait for ever.
     let mut child = command(&home, &["no-such-model", "--json"])
         .stdin(Stdio::piped())
@@ -152,7 +149,7 @@ fn a_missing_model_is_told_by_name_before_standard_input_is_read() {
 
 #[test]
 fn a_prompt_in_the_place_of_the_model_is_told_apart() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let error = error(&run(&home, &["What is the capital of France?", "--json"]), 3);
     assert_eq!(error["code"], "MODEL_NOT_FOUND");
     assert!(error["hint"].as_str().expect("a hint").contains("the first argument"), "{error}");
@@ -160,7 +157,7 @@ fn a_prompt_in_the_place_of_the_model_is_told_apart() {
 
 #[test]
 fn without_a_model_the_only_one_runs_and_several_are_listed() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let none = error(&run_with_input(&home, &["--json"], b"Hi"), 3);
     assert_eq!(none["code"], "MODEL_NOT_FOUND");
 
@@ -186,7 +183,7 @@ fn without_a_model_the_only_one_runs_and_several_are_listed() {
 
 #[test]
 fn the_default_model_of_the_environment_runs() {
-    let home = Home::new();
+    let home = Sandbox::new();
     home.run_ok(&["add", &tiny(), "--name", "test/first"]);
     home.run_ok(&["add", &tiny().replace("llama_tied", "llama_untied"), "--name", "test/second"]);
     let mut child = command(&home, &["--json", "-n", "2"])
@@ -202,7 +199,7 @@ fn the_default_model_of_the_environment_runs() {
 
 #[test]
 fn help_tells_the_defaults_that_hold() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let help = run(&home, &["--help"]);
     let report = data(&run(&home, &[&tiny(), "Hi", "--json", "-n", "1"]));
     let sampling = &report["sampling"];

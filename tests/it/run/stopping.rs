@@ -12,7 +12,7 @@ use super::*;
 /// Long enough for any test machine to be in the middle of it.
 const ENDLESS: [&str; 6] = ["1 2 3 4 5 6 7 8", "--raw", "--temp", "0", "-n", "4000"];
 
-fn start(home: &Home, args: &[&str]) -> Child {
+fn start(home: &Sandbox, args: &[&str]) -> Child {
     command(home, &[&[smollm2().as_str()], &ENDLESS[..], args].concat())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -38,7 +38,7 @@ fn ended(mut child: Child) -> Output {
 
 #[test]
 fn ctrl_c_ends_an_answer_with_130_and_the_text_so_far() {
-    let home = Home::new();
+    let home = Sandbox::new();
     for stop in [Signal::INT, Signal::TERM] {
         let mut child = start(&home, &[]);
         let mut stdout = child.stdout.take().expect("a pipe");
@@ -56,7 +56,7 @@ fn ctrl_c_ends_an_answer_with_130_and_the_text_so_far() {
 
 #[test]
 fn ctrl_c_with_json_still_gives_one_envelope_with_the_text_so_far() {
-    let home = Home::new();
+    let home = Sandbox::new();
     let mut child = start(&home, &["--stream-json"]);
     let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
@@ -74,7 +74,7 @@ fn ctrl_c_with_json_still_gives_one_envelope_with_the_text_so_far() {
 
 #[test]
 fn a_reader_that_goes_away_ends_the_answer_quietly_and_soon() {
-    let home = Home::new();
+    let home = Sandbox::new();
     for args in [&[][..], &["--stream-json"]] {
         let mut child = start(&home, args);
         let mut begin = [0; 10];
