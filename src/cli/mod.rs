@@ -1,6 +1,7 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod config;
+pub mod run;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -49,6 +50,7 @@ pub enum ColorWhen {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(Box<run::RunArgs>),
     Config(config::ConfigArgs),
 }
 
@@ -56,8 +58,14 @@ impl Command {
     /// The name under which reports and errors appear.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Run(_) => "run",
             Self::Config(_) => "config",
         }
+    }
+
+    /// Whether the command prints events as lines of JSON, of which the last is the envelope.
+    pub fn streams_json(&self) -> bool {
+        matches!(self, Self::Run(args) if args.stream_json)
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

@@ -1,6 +1,8 @@
 //! The commands, one file each: arguments and context in, a report out. Nothing here prints.
 
 pub mod config;
+pub mod resolve;
+pub mod run;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -10,6 +12,7 @@ use crate::report::Report;
 /// Runs one command.
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
+        Command::Run(args) => run::run(&args, context),
         Command::Config(args) => config::run(&args, context).map(Report::from),
     }
 }

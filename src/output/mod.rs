@@ -6,6 +6,7 @@
 mod config;
 pub mod page;
 pub mod progress;
+pub mod run;
 pub mod units;
 
 use std::fmt::Display;
@@ -196,6 +197,11 @@ impl Output {
         self.to_stdout(&json_line(event))
     }
 
+    /// Whether nobody reads stdout any more.
+    pub fn is_reader_gone(&self) -> bool {
+        self.reader_gone.load(Ordering::Relaxed)
+    }
+
     fn finish(&self, text: &str, status: u8) -> u8 {
         match self.to_stdout(text) {
             Ok(()) => status,
@@ -231,6 +237,8 @@ impl Output {
 /// The text form of each report.
 fn human(report: &Report) -> &dyn Human {
     match report {
+        Report::Run(report) => report,
+        Report::Chat => &(),
         Report::Config(report) => report,
     }
 }
