@@ -161,6 +161,10 @@ pub(super) unsafe fn silu<V: Lanes>(x: V) -> V {
     unsafe { x.div(exp(V::zero().sub(x)).add(V::splat(1.0))) }
 }
 
+/// How far ahead of its use the stream of weights is asked for, in bytes: beyond what processors do by
+/// themselves, and across the end of a block, which the next one follows.
+pub(super) const AHEAD: usize = 5120;
+
 /// Asks for the cache line at an address that may lie anywhere.
 #[inline(always)]
 pub(super) fn prefetch(address: *const u8) {

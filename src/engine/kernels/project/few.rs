@@ -113,6 +113,10 @@ impl Task for Blocks<'_> {
                 1 => self.tokens::<V, 1>(),
                 2 => self.tokens::<V, 2>(),
                 3 => self.tokens::<V, 3>(),
+                4 => self.tokens::<V, 4>(),
+                5 => self.tokens::<V, 5>(),
+                6 => self.tokens::<V, 6>(),
+                7 => self.tokens::<V, 7>(),
                 _ => self.tokens::<V, { gemv::MAX_TOKENS }>(),
             }
         }
