@@ -13,6 +13,7 @@ pub mod output;
 pub mod registry;
 pub mod report;
 pub mod settings;
+pub mod store;
 pub mod sources;
 mod usage;
 
