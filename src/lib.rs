@@ -13,8 +13,8 @@ pub mod output;
 pub mod registry;
 pub mod report;
 pub mod settings;
-pub mod store;
 pub mod sources;
+pub mod store;
 mod usage;
 
 use std::ffi::OsString;

@@ -1,7 +1,12 @@
 //! The command line: definitions only, one file a subcommand.
 
+pub mod add;
 pub mod config;
+pub mod list;
+pub mod path;
+pub mod rm;
 pub mod run;
+pub mod show;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -51,6 +56,11 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Add(add::AddArgs),
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Path(path::PathArgs),
+    Rm(rm::RmArgs),
     Config(config::ConfigArgs),
 }
 
@@ -59,6 +69,11 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Add(_) => "add",
+            Self::List(_) => "list",
+            Self::Show(_) => "show",
+            Self::Path(_) => "path",
+            Self::Rm(_) => "rm",
             Self::Config(_) => "config",
         }
     }

@@ -3,10 +3,15 @@
 //! stdout is data, stderr is everything else. When the reader of stdout goes away (`| head`), printing
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
+mod add;
 mod config;
+mod list;
 pub mod page;
+mod path;
 pub mod progress;
+mod rm;
 pub mod run;
+mod show;
 pub mod units;
 
 use std::fmt::Display;
@@ -239,6 +244,11 @@ fn human(report: &Report) -> &dyn Human {
     match report {
         Report::Run(report) => report,
         Report::Chat => &(),
+        Report::Add(report) => report,
+        Report::List(report) => report,
+        Report::Show(report) => report,
+        Report::Path(report) => report,
+        Report::Rm(report) => report,
         Report::Config(report) => report,
     }
 }
