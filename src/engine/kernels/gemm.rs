@@ -1,6 +1,5 @@
 //! Products of many tokens: a panel of weights unpacked into the second-level cache, and an innermost
 //! kernel that keeps its sums in registers.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use super::isa::Task;
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};

@@ -1,6 +1,5 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout, Quant};

@@ -1,5 +1,4 @@
 //! Sixteen float32 lanes, the width of everything here, over three sets of instructions.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

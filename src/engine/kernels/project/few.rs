@@ -1,5 +1,4 @@
 //! Projections of so few tokens that reading the weights is what takes the time.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use std::ops::Range;
 
