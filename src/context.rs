@@ -1,6 +1,7 @@
 //! What every command gets besides its arguments.
 
 use crate::cancel::Cancel;
+use crate::error::Error;
 use crate::output::Output;
 use crate::settings::Settings;
 use crate::settings::variables::Environment;
@@ -10,6 +11,8 @@ use crate::settings::variables::Environment;
 pub struct Context {
     /// What holds for this run: environment, config.toml, defaults.
     pub settings: Settings,
+    /// What of the settings could not be read; only commands that tell about it run then.
+    pub problem: Option<Error>,
     /// What the settings were made from, besides config.toml.
     pub environment: Environment,
     /// The only way to stdout and stderr.

@@ -7,6 +7,8 @@ pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
+pub mod doctor;
+pub mod status;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -62,6 +64,8 @@ pub enum Command {
     Path(path::PathArgs),
     Rm(rm::RmArgs),
     Config(config::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
+    Status(status::StatusArgs),
 }
 
 impl Command {
@@ -75,6 +79,8 @@ impl Command {
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
             Self::Config(_) => "config",
+            Self::Doctor(_) => "doctor",
+            Self::Status(_) => "status",
         }
     }
 
@@ -86,6 +92,6 @@ impl Command {
     /// Whether the command works with what is readable when config.toml or a variable is broken,
     /// since it is there to tell about that.
     pub fn tolerates_broken_settings(&self) -> bool {
-        matches!(self, Self::Config(args) if !args.edits())
+        matches!(self, Self::Doctor(_)) || matches!(self, Self::Config(args) if !args.edits())
     }
 }

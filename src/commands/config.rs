@@ -15,7 +15,11 @@ use crate::settings::value::{Origin, Setting};
 pub fn run(args: &ConfigArgs, context: &Context) -> Result<ConfigReport> {
     let settings = &context.settings;
     let file = settings.config_file();
-    let report = |action, settings| ConfigReport { action, file: shown(&file), settings };
+    let problem = context.problem.as_ref().map(|problem| problem.message().to_owned());
+    if let Some(problem) = &problem {
+        context.output.warn(problem);
+    }
+    let report = |action, settings| ConfigReport { action, file: shown(&file), problem, settings };
     match &args.action {
         None => Ok(report(ConfigAction::Show, rows(settings))),
         Some(cli::ConfigAction::Get { key }) => match row_of(settings, key) {

@@ -9,6 +9,9 @@ pub mod resolve;
 pub mod rm;
 pub mod run;
 pub mod show;
+pub mod doctor;
+mod facts;
+pub mod status;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -25,5 +28,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
+        Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
+        Command::Status(args) => status::run(&args, context).map(Report::from),
     }
 }

@@ -6,12 +6,14 @@
 mod add;
 mod config;
 mod list;
+mod doctor;
 pub mod page;
 mod path;
 pub mod progress;
 mod rm;
 pub mod run;
 mod show;
+mod status;
 pub mod units;
 
 use std::fmt::Display;
@@ -250,6 +252,8 @@ fn human(report: &Report) -> &dyn Human {
         Report::Path(report) => report,
         Report::Rm(report) => report,
         Report::Config(report) => report,
+        Report::Doctor(report) => report,
+        Report::Status(report) => report,
     }
 }
 

@@ -13,6 +13,8 @@ pub struct ConfigReport {
     pub action: ConfigAction,
     /// The file that `config set` writes; it need not exist.
     pub file: String,
+    /// What of the settings cannot be read; in its place stands the next one in order.
+    pub problem: Option<String>,
     /// The settings asked for, in a fixed order: all of them, or the one that was named. A name that was
     /// taken out and has no default is not among them.
     pub settings: Vec<SettingReport>,

@@ -8,6 +8,8 @@ pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
+pub mod doctor;
+pub mod status;
 
 use std::borrow::Cow;
 
@@ -72,6 +74,8 @@ reports! {
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
     Config "config" config::ConfigReport;
+    Doctor "doctor" doctor::DoctorReport;
+    Status "status" status::StatusReport;
 }
 
 /// Whether the command could do its work.
