@@ -25,7 +25,7 @@ impl Session {
         let (pty, pts) = open().expect("a pseudo terminal");
         pty.resize(pty_process::Size::new(24, 100)).expect("a size");
         let mut command = command(home, args);
-        command.env("TERM", "xterm-256color");
+        command.env("TERM", "xterm-256color").env("NO_COLOR", "1");
         let child = PtyCommand::from(command).spawn(pts).expect("mlx-cache runs");
         let mut screen = fs::File::from(std::os::fd::OwnedFd::from(pty));
         let keyboard = screen.try_clone().expect("a handle");
@@ -176,7 +176,7 @@ fn ctrl_c_stops_the_answer_and_clears_the_line_but_does_not_leave() {
 #[test]
 fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
     let home = Sandbox::new();
-    let mut chat = Session::start(&home, &[&tiny(), "--temp", "0"]);
+    let mut chat = Session::start(&home, &[&tiny(), "--temp", "0", "--context", "40"]);
     chat.wait_for(PROMPT);
     chat.type_line("Hello");
     chat.wait_for("the context is full: /clear");
