@@ -140,12 +140,18 @@ pub fn from_config_json(
     };
     let vocab_size = required(json.vocab_size, "vocab_size", path)?;
     let attention_bias = json.attention_bias.unwrap_or(false);
+    // Left out, a field has the default of its model type; null has a meaning of its own.
+    let is_left_out = |name: &str| !files.config.contains_key(name);
     let config = ModelConfig {
         architecture,
         hidden_size,
         layers: required(json.num_hidden_layers, "num_hidden_layers", path)?,
         heads,
-        kv_heads: json.num_key_value_heads.unwrap_or(if mistral { 8 } else { heads }),
+        kv_heads: json.num_key_value_heads.unwrap_or(if is_left_out("num_key_value_heads") && mistral {
+            8
+        } else {
+            heads
+        }),
         head_dim,
         intermediate_size: required(json.intermediate_size, "intermediate_size", path)?,
         vocab_size,

@@ -51,7 +51,7 @@ fn defaults_are_those_of_transformers() {
 }
 
 #[test]
-fn a_mistral_has_a_window_unless_it_says_null() {
+fn a_mistral_has_its_own_defaults_unless_it_says_null() {
     let window = |value: Option<Value>| {
         let mut config = with(json!({"model_type": "mistral"}));
         if let Some(value) = value {
@@ -62,6 +62,12 @@ fn a_mistral_has_a_window_unless_it_says_null() {
     assert_eq!(window(None), Some(4096));
     assert_eq!(window(Some(Value::Null)), None);
     assert_eq!(window(Some(json!(512))), Some(512));
+
+    let mut config =
+        with(json!({"model_type": "mistral", "num_attention_heads": 16, "num_key_value_heads": null}));
+    assert_eq!(read(&config, None).unwrap().kv_heads, 8);
+    config["num_key_value_heads"] = Value::Null;
+    assert_eq!(read(&config, None).unwrap().kv_heads, 16);
 }
 
 #[test]

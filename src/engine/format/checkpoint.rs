@@ -12,9 +12,12 @@ use crate::engine::format::layout::Layout;
 use crate::engine::format::metadata::Metadata;
 use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
-use crate::engine::format::unpack::{self, Fault};
+use crate::engine::format::unpack::{self, Fault, Unpacker};
 use crate::engine::format::weight::{Floats, WeightData};
 use crate::error::Result;
+
+/// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
+const PIECE: usize = 256 << 10;
 
 /// Where a checkpoint came from.
 #[derive(Debug)]
@@ -163,10 +166,14 @@ impl Checkpoint {
         let Encoding::Ggml(kind) = tensor.encoding else {
             return Err(element_unsupported(name, tensor, path));
         };
-        let unpacked = unpack::unpack(kind, &self.tensors.read(tensor)?).map_err(|fault| match fault {
+        let fault = |fault: Fault| match fault {
             Fault::Type => element_unsupported(name, tensor, path),
             Fault::NotFinite => not_finite(name, path),
-        })?;
+        };
+        let block = kind.block_bytes() as usize;
+        let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
+        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
+        let unpacked = unpacker.finish().map_err(fault)?;
         Ok(WeightData::Affine {
             rows,
             columns,

@@ -172,6 +172,23 @@ impl Tensors {
         }
     }
 
+    /// Reads a tensor's bytes in order, at most `piece` at a time.
+    pub fn read_pieces(&self, tensor: &Tensor, piece: usize, mut use_piece: impl FnMut(&[u8])) -> Result<()> {
+        let Some(file) = self.files.get(tensor.file) else {
+            return Ok(());
+        };
+        let mut buffer = vec![0; piece.min(tensor.bytes as usize)];
+        let mut done = 0;
+        while done < tensor.bytes {
+            let left = usize::try_from(tensor.bytes - done).unwrap_or(usize::MAX);
+            let size = buffer.len().min(left);
+            file.read_at(&mut buffer[..size], tensor.offset + done)?;
+            use_piece(&buffer[..size]);
+            done += size as u64;
+        }
+        Ok(())
+    }
+
     /// Reads a tensor's bytes.
     pub fn read(&self, tensor: &Tensor) -> Result<Vec<u8>> {
         let mut bytes = vec![0; tensor.bytes as usize];

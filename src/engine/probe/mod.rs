@@ -155,7 +155,7 @@ pub fn probe(path: &Path) -> Result<Probe> {
         Kind::Embedding => vec![Capability::Embedding],
         Kind::Other => Vec::new(),
     };
-    let tokenizer = described.tokenizer(tensors.main_path());
+    let tokenizer = described.tokenizer(path);
     let mut result = Probe {
         kind,
         parameters: quantization::parameters(&tensors, &outline),
@@ -177,9 +177,7 @@ pub fn probe(path: &Path) -> Result<Probe> {
             tokenizer?;
             Ok(Demand::of(&checkpoint))
         }
-        Kind::Embedding | Kind::Other => {
-            Err(not_generating(kind, result.architecture.as_deref(), tensors.main_path()))
-        }
+        Kind::Embedding | Kind::Other => Err(not_generating(kind, result.architecture.as_deref(), path)),
     });
     match runnable {
         Ok(demand) => result.demand = Some(demand),
@@ -250,8 +248,7 @@ impl Described<'_> {
         if found {
             return Ok(());
         }
-        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-        Err(unsupported(folder, "has no tokenizer that mlx-cache can read")
+        Err(unsupported(path, "has no tokenizer that mlx-cache can read")
             .hint("a folder needs a tokenizer.json, a GGUF file its tokenizer in the metadata"))
     }
 }

@@ -346,6 +346,7 @@ fn gguf_metadata_is_checked() {
         ("llama.attention.head_count_kv", number(0), Code::IntegrityFailed, "key-value heads 0"),
         ("llama.attention.key_length", number(33), Code::ModelUnsupported, "odd head dimension 33"),
         ("llama.attention.value_length", number(8), Code::ModelUnsupported, "values of 8"),
+        ("split.count", number(3), Code::ModelUnsupported, "one of the 3 parts"),
         ("llama.expert_count", number(8), Code::ModelUnsupported, "mixture of experts"),
         ("llama.rope.scaling.type", text("yarn"), Code::ModelUnsupported, "yarn"),
         ("llama.rope.scaling.type", text("linear"), Code::IntegrityFailed, "without a factor"),

@@ -1,5 +1,6 @@
 mod checkpoint;
 mod gguf;
+mod golden;
 mod safetensors;
 mod unpack;
 

@@ -2,11 +2,17 @@ use half::f16;
 use proptest::prelude::*;
 
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::unpack::{Fault, GROUP, Unpacked, unpack};
+use crate::engine::format::unpack::{Fault, GROUP, Unpacked, Unpacker};
 use crate::engine::format::weight::FloatType;
 
+pub fn unpack(kind: GgmlType, blocks: &[u8]) -> Result<Unpacked, Fault> {
+    let mut unpacker = Unpacker::new(kind, 1)?;
+    unpacker.push(blocks);
+    unpacker.finish()
+}
+
 /// The values of the affine form, by its definition.
-fn values(unpacked: &Unpacked) -> Vec<f32> {
+pub fn values(unpacked: &Unpacked) -> Vec<f32> {
     let (scales, biases) = (unpacked.scales.to_f32(), unpacked.biases.to_f32());
     let per_word = 32 / unpacked.bits;
     let element = |i: usize| {
@@ -35,7 +41,7 @@ fn reference(kind: GgmlType, block: &[u8]) -> Vec<f32> {
 const KINDS: [GgmlType; 3] = [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q8_0];
 
 #[allow(clippy::float_cmp)] // exactly equal is what is promised
-fn same(a: f32, b: f32) -> bool {
+pub fn same(a: f32, b: f32) -> bool {
     a == b
 }
 
