@@ -71,6 +71,6 @@ impl Command {
     /// Whether the command works with what is readable when config.toml or a variable is broken,
     /// since it is there to tell about that.
     pub fn tolerates_broken_settings(&self) -> bool {
-        matches!(self, Self::Config(_))
+        matches!(self, Self::Config(args) if !args.edits())
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod config;
+pub mod device;
 mod failure;
 pub mod ffi;
 pub mod format;

@@ -2,24 +2,42 @@
 
 use serde_json::Value;
 
-use crate::report::config::{ConfigReport, OriginReport, SettingReport};
+use crate::report::config::{ConfigAction, ConfigReport, OriginReport, SettingReport};
 
-use super::page::{Human, Page};
+use super::page::{FAINT, Human, Page, printable};
 
 impl Human for ConfigReport {
     fn human(&self, page: &mut Page) {
-        page.table(
-            ["SETTING", "VALUE", "FROM"],
-            &[],
-            self.settings.iter().map(|setting| [setting.key.clone(), value(&setting.value), origin(setting)]),
-        );
+        match self.action {
+            ConfigAction::Show => {
+                page.table(
+                    ["SETTING", "VALUE", "FROM"],
+                    &[],
+                    self.settings
+                        .iter()
+                        .map(|setting| [setting.key.clone(), shown(&setting.value), origin(setting)]),
+                );
+                page.line(page.styled(FAINT, format!("config.toml: {}", printable(&self.file))));
+            }
+            // The bare value, for scripts; nothing for none.
+            ConfigAction::Get => {
+                for setting in &self.settings {
+                    page.line(if setting.value.is_null() { String::new() } else { shown(&setting.value) });
+                }
+            }
+            ConfigAction::Set | ConfigAction::Unset => {
+                for setting in &self.settings {
+                    page.line(format!("{} = {} ({})", setting.key, shown(&setting.value), origin(setting)));
+                }
+            }
+        }
     }
 }
 
-fn value(value: &Value) -> String {
+fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         other => other.to_string(),
     }
 }

@@ -9,10 +9,25 @@ use super::Data;
 /// The settings in effect.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ConfigReport {
+    /// What was asked for.
+    pub action: ConfigAction,
     /// The file that `config set` writes; it need not exist.
     pub file: String,
-    /// The settings asked for, in a fixed order.
+    /// What of the settings cannot be read; in its place stands the next one in order.
+    pub problem: Option<String>,
+    /// The settings asked for, in a fixed order: all of them, or the one that was named. A name that was
+    /// taken out and has no default is not among them.
     pub settings: Vec<SettingReport>,
+}
+
+/// What `config` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigAction {
+    Show,
+    Get,
+    Set,
+    Unset,
 }
 
 /// One setting.

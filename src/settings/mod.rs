@@ -1,6 +1,7 @@
 //! The settings in effect: environment before config.toml before defaults, each with its origin.
 //! Flags come before all of them, in the command that has the flag.
 
+pub mod edit;
 pub mod file;
 pub mod value;
 pub mod variables;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::engine::request::DeviceChoice;
 use crate::error::{Code, Error, Result};
+use crate::ids::ModelRef;
 
 use super::variables::Variable;
 
@@ -113,16 +114,10 @@ pub fn parse_threads(text: &str) -> Result<usize> {
     })
 }
 
-/// A model's name as a setting: not blank, one line.
+/// A model's name as a setting: any model reference.
 pub fn parse_name(text: &str) -> Result<String> {
     let name = text.trim();
-    if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(Error::new(
-            Code::InvalidRequest,
-            format!("'{}' is not a model's name", name.escape_debug()),
-        )
-        .hint("write it as org/name"));
-    }
+    name.parse::<ModelRef>()?;
     Ok(name.to_owned())
 }
 

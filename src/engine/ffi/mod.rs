@@ -6,6 +6,7 @@ pub mod array;
 mod buffer;
 #[cfg(target_os = "linux")]
 mod cpu_op;
+pub mod library;
 
 #[cfg(target_os = "linux")]
 pub use buffer::{aligned, aligned_bytes};

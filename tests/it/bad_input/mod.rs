@@ -37,11 +37,11 @@ fn refuse_each(fixture: &str, cases: &[Case]) {
 fn copy_of(fixture: &str, sandbox: &Sandbox) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny").join(fixture);
     if from.is_file() {
-        let to = sandbox.path().join("model.gguf");
+        let to = sandbox.home().join("model.gguf");
         fs::copy(&from, &to).expect("copied");
         return to;
     }
-    let to = sandbox.path().join("model");
+    let to = sandbox.home().join("model");
     fs::create_dir(&to).expect("a folder");
     for entry in fs::read_dir(&from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
         let entry = entry.expect("an entry");
@@ -55,8 +55,8 @@ fn copy_of(fixture: &str, sandbox: &Sandbox) -> PathBuf {
 
 /// Asks a model for two tokens.
 fn ask(sandbox: &Sandbox, model: &Path) -> Output {
-    let mut command = sandbox.command();
-    command.arg("run").arg(model).args(["Hi", "-n", "2", "--temp", "0", "--json"]);
+    let mut command = sandbox.cmd(&["run"]);
+    command.arg(model).args(["Hi", "-n", "2", "--temp", "0", "--json"]);
     ended(&mut command)
 }
 

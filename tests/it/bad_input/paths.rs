@@ -62,7 +62,7 @@ fn what_is_no_model_is_told_by_its_path() {
     ];
     for (name, make, code) in cases {
         let sandbox = Sandbox::new();
-        let path = make(sandbox.path());
+        let path = make(sandbox.home());
         let file = path.file_name().and_then(OsStr::to_str).expect("a name");
         refused(&ask(&sandbox, &path), name, code, file);
     }
@@ -112,7 +112,7 @@ fn names_that_are_no_names() {
 #[test]
 fn arguments_that_are_not_utf8_are_refused() {
     let sandbox = Sandbox::new();
-    let mut command = sandbox.command();
+    let mut command = sandbox.cmd::<&str>(&[]);
     command.args([
         OsStr::new("run"),
         OsStr::from_bytes(b"mod\xffel"),
@@ -133,11 +133,11 @@ fn files_that_may_not_be_read_are_told_by_their_path() {
         let sandbox = Sandbox::new();
         let model = copy_of(fixture, &sandbox);
         fs::set_permissions(model.join(file), fs::Permissions::from_mode(0o000)).expect("closed");
-        let mut command = sandbox.command();
+        let mut command = sandbox.cmd::<&str>(&[]);
         command.arg("run").arg(&model).args(["Hi", "-n", "2", "--json"]);
         if rustix::process::geteuid().is_root() {
-            open_to_all(sandbox.path());
-            command.uid(NOBODY).gid(NOBODY).env("MLX_CACHE_HOME", sandbox.path().join("none"));
+            open_to_all(sandbox.home());
+            command.uid(NOBODY).gid(NOBODY).env("MLX_CACHE_HOME", sandbox.home().join("none"));
         }
         let error = refused(&ended(&mut command), file, "IO_ERROR", file);
         assert!(error["hint"].as_str().expect("a hint").contains("permissions"), "{error}");

@@ -12,8 +12,7 @@ fn an_answer_that_cannot_be_written_is_an_error() {
     for json in [&[][..], &["--json"], &["--stream-json"]] {
         let full = OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let output = sandbox
-            .command()
-            .arg("run")
+            .cmd(&["run"])
             .arg(&model)
             .args(["Hi", "-n", "4"])
             .args(json)
@@ -33,7 +32,7 @@ fn memory_that_does_not_suffice_is_told_before_it_is_taken() {
     let sandbox = Sandbox::new();
     let model = copy_of("llama_tied", &sandbox);
     let ask = |args: &[&str]| {
-        let mut command = sandbox.command();
+        let mut command = sandbox.cmd::<&str>(&[]);
         command.arg("run").arg(&model).args(["Hi", "-n", "2", "--json"]).args(args);
         ended(&mut command)
     };
@@ -55,7 +54,7 @@ fn command_lines_that_make_no_sense() {
         (&["config", "--json", "--no-such-flag"], "--no-such-flag"),
         (&["--color", "sometimes", "config", "--json"], "sometimes"),
     ] {
-        let output = ended(sandbox.command().args(args));
+        let output = ended(sandbox.cmd::<&str>(&[]).args(args));
         refused(&output, &format!("{args:?}"), "INVALID_REQUEST", told);
     }
 }
@@ -64,14 +63,9 @@ fn command_lines_that_make_no_sense() {
 fn a_standard_output_that_is_closed_is_no_crash() {
     let sandbox = Sandbox::new();
     let model = copy_of("llama_tied", &sandbox);
-    let program = sandbox.command().get_program().to_owned();
-    let output = sandbox
-        .shell("exec \"$0\" run \"$1\" Hi -n 2 >&- 2>&-")
-        .arg(program)
-        .arg(&model)
-        .stdin(Stdio::from(File::open("/dev/null").expect("/dev/null")))
-        .output()
-        .expect("a shell");
+    let mut command =
+        crate::run::shell(&sandbox, "exec \"$0\" run \"$1\" Hi -n 2 >&- 2>&- </dev/null", &model);
+    let output = command.output().expect("a shell");
     // The standard library opens /dev/null in its place.
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }

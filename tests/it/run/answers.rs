@@ -178,8 +178,8 @@ fn a_prompt_of_megabytes_is_an_error_in_seconds() {
 #[test]
 fn a_use_is_written_down_with_the_model() {
     let home = Sandbox::new();
-    home.run_ok(&["add", &tiny(), "--name", "test/model"]);
-    let last_used = |home: &Sandbox| home.json(&["list", "--json"])["data"]["models"][0]["last_used"].clone();
+    add(&home, &tiny(), "test/model");
+    let last_used = |home: &Sandbox| home.json(&["list"]).1["data"]["models"][0]["last_used"].clone();
     assert!(last_used(&home).is_null());
     data(&run(&home, &["test/model", "Hi", "-n", "2", "--json"]));
     assert!(last_used(&home).is_string());

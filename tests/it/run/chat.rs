@@ -106,7 +106,7 @@ fn a_chat_answers_remembers_and_leaves() {
 #[test]
 fn commands_change_and_show_the_conversation() {
     let home = Sandbox::new();
-    let saved = home.path().join("chat.json");
+    let saved = home.home().join("chat.json");
     let mut chat = Session::start(&home, &[&tiny(), "--max-tokens", "4"]);
     chat.wait_for(PROMPT);
     chat.type_line("/help");
@@ -197,7 +197,7 @@ fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
 #[test]
 fn what_was_typed_is_kept_for_its_owner_only_and_comes_back() {
     let home = Sandbox::new();
-    home.run_ok(&["add", &tiny(), "--name", "test/model"]);
+    add(&home, &tiny(), "test/model");
     let mut chat = Session::start(&home, &["test/model", "-n", "2"]);
     chat.wait_for(PROMPT);
     chat.type_line("/set seed 1234");
@@ -221,7 +221,7 @@ fn what_was_typed_is_kept_for_its_owner_only_and_comes_back() {
 #[test]
 fn pasted_lines_are_one_message() {
     let home = Sandbox::new();
-    let saved = home.path().join("chat.json");
+    let saved = home.home().join("chat.json");
     let mut chat = Session::start(&home, &[&tiny(), "-n", "2"]);
     chat.wait_for(PROMPT);
     chat.type_keys("\u{1b}[200~first\rsecond\u{1b}[201~\r");
