@@ -32,7 +32,7 @@ pub struct RunArgs {
     pub raw: bool,
 
     /// Most tokens of the answer [default: until the model ends it or the context is full]
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true)]
     pub max_tokens: Option<usize>,
 
     /// End the answer before this text; can be given several times
@@ -59,7 +59,7 @@ pub struct SamplingArgs {
     pub temp: Option<f64>,
 
     /// Choose among the K most likely tokens; 0 is all [default: 40]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub top_k: Option<usize>,
 
     /// Choose among the likeliest tokens that have this probability together; 1 is all [default: 0.95]
@@ -75,11 +75,11 @@ pub struct SamplingArgs {
     pub repetition_penalty: Option<f64>,
 
     /// How many tokens are recent [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub repetition_window: Option<usize>,
 
     /// Seed of the random numbers: the same seed gives the same text [default: a new one each time]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
 }
 
@@ -88,7 +88,7 @@ pub struct SamplingArgs {
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
     /// Tokens of prompt and answer to have room for [default: the model's own, as far as memory allows]
-    #[arg(long, short = 'c', value_name = "N")]
+    #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true)]
     pub context: Option<usize>,
 
     /// Where to compute: auto, gpu or cpu
@@ -96,7 +96,7 @@ pub struct EngineArgs {
     pub device: Option<DeviceChoice>,
 
     /// Threads that compute on the CPU [default: the physical cores]
-    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 
     /// Most memory for the model and its cache, such as 8GB [default: what is free]

@@ -1,6 +1,7 @@
 //! Tests through the program, as a user runs it, and through the library where only it can tell.
 
 mod architecture;
+mod bad_input;
 mod config;
 mod contract;
 mod doctor;

@@ -25,7 +25,7 @@ impl Session {
         let (pty, pts) = open().expect("a pseudo terminal");
         pty.resize(pty_process::Size::new(24, 100)).expect("a size");
         let mut command = command(home, args);
-        command.env("TERM", "xterm-256color");
+        command.env("TERM", "xterm-256color").env("NO_COLOR", "1");
         let child = PtyCommand::from(command).spawn(pts).expect("mlx-cache runs");
         let mut screen = fs::File::from(std::os::fd::OwnedFd::from(pty));
         let keyboard = screen.try_clone().expect("a handle");
@@ -106,7 +106,7 @@ fn a_chat_answers_remembers_and_leaves() {
 #[test]
 fn commands_change_and_show_the_conversation() {
     let home = Sandbox::new();
-    let saved = home.path().join("chat.json");
+    let saved = home.home().join("chat.json");
     let mut chat = Session::start(&home, &[&tiny(), "--max-tokens", "4"]);
     chat.wait_for(PROMPT);
     chat.type_line("/help");
@@ -176,7 +176,7 @@ fn ctrl_c_stops_the_answer_and_clears_the_line_but_does_not_leave() {
 #[test]
 fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
     let home = Sandbox::new();
-    let mut chat = Session::start(&home, &[&tiny(), "--temp", "0"]);
+    let mut chat = Session::start(&home, &[&tiny(), "--temp", "0", "--context", "40"]);
     chat.wait_for(PROMPT);
     chat.type_line("Hello");
     chat.wait_for("the context is full: /clear");
@@ -197,7 +197,7 @@ fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
 #[test]
 fn what_was_typed_is_kept_for_its_owner_only_and_comes_back() {
     let home = Sandbox::new();
-    home.run_ok(&["add", &tiny(), "--name", "test/model"]);
+    add(&home, &tiny(), "test/model");
     let mut chat = Session::start(&home, &["test/model", "-n", "2"]);
     chat.wait_for(PROMPT);
     chat.type_line("/set seed 1234");
@@ -221,7 +221,7 @@ fn what_was_typed_is_kept_for_its_owner_only_and_comes_back() {
 #[test]
 fn pasted_lines_are_one_message() {
     let home = Sandbox::new();
-    let saved = home.path().join("chat.json");
+    let saved = home.home().join("chat.json");
     let mut chat = Session::start(&home, &[&tiny(), "-n", "2"]);
     chat.wait_for(PROMPT);
     chat.type_keys("\u{1b}[200~first\rsecond\u{1b}[201~\r");

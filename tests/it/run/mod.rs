@@ -5,6 +5,7 @@ mod chat;
 mod requests;
 mod stopping;
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -43,26 +44,33 @@ fn run_with_input(home: &Sandbox, args: &[&str], input: &[u8]) -> Output {
 }
 
 fn command(home: &Sandbox, args: &[&str]) -> Command {
-    let mut command = home.command();
-    command.arg("run").args(args);
+    let mut command = home.cmd(&["run"]);
+    command.args(args);
     command
+}
+
+/// A shell script whose `$0` is the program and `$1` what is given.
+pub fn shell(home: &Sandbox, script: &str, argument: &(impl AsRef<OsStr> + ?Sized)) -> Command {
+    let program = home.cmd::<&str>(&[]).get_program().to_owned();
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().env("HOME", home.home()).arg("-c").arg(script).arg(program).arg(argument);
+    command
+}
+
+/// Registers a model under a name.
+fn add(home: &Sandbox, path: &str, name: &str) {
+    let outcome = home.run(&["add", path, "--name", name]);
+    assert_eq!(outcome.status, 0, "{outcome:?}");
 }
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
 }
 
-/// The one JSON object on stdout.
-fn envelope(output: &Output) -> Value {
-    let stdout = text(&output.stdout);
-    assert_eq!(stdout.trim_end().lines().count(), 1, "one line: {stdout}");
-    serde_json::from_str(stdout).expect("JSON")
-}
-
 /// The data of a command that did its work.
 fn data(output: &Output) -> Value {
     assert!(output.status.success(), "{output:?}");
-    let mut envelope = envelope(output);
+    let mut envelope = sandbox::envelope(text(&output.stdout));
     assert_eq!(envelope["status"], "ok");
     envelope["data"].take()
 }
@@ -70,7 +78,7 @@ fn data(output: &Output) -> Value {
 /// The error of a command that failed with this status.
 fn error(output: &Output, status: i32) -> Value {
     assert_eq!(output.status.code(), Some(status), "{output:?}");
-    let mut envelope = envelope(output);
+    let mut envelope = sandbox::envelope(text(&output.stdout));
     assert_eq!(envelope["status"], "error");
     envelope["error"].take()
 }

@@ -35,13 +35,8 @@ fn a_closed_or_empty_standard_input_leaves_the_argument_alone() {
     let args = [&model, "Hello", "--json", "-n", "2"];
     assert_eq!(data(&run(&home, &args))["prompt"], "Hello");
     assert_eq!(data(&run_with_input(&home, &args, b""))["prompt"], "Hello");
-    let program = home.command().get_program().to_owned();
-    let closed = home
-        .shell("exec \"$0\" run \"$1\" Hello --json -n 2 <&-")
-        .arg(program)
-        .arg(&model)
-        .output()
-        .expect("a shell");
+    let mut closed = shell(&home, "exec \"$0\" run \"$1\" Hello --json -n 2 <&-", &model);
+    let closed = closed.output().expect("a shell");
     assert_eq!(data(&closed)["prompt"], "Hello");
 }
 
@@ -161,11 +156,11 @@ fn without_a_model_the_only_one_runs_and_several_are_listed() {
     let none = error(&run_with_input(&home, &["--json"], b"Hi"), 3);
     assert_eq!(none["code"], "MODEL_NOT_FOUND");
 
-    home.run_ok(&["add", &tiny(), "--name", "test/first"]);
+    add(&home, &tiny(), "test/first");
     let only = data(&run_with_input(&home, &["--json", "-n", "2"], b"Hi"));
     assert!(only["model"].as_str().expect("a name").contains("test/first"), "{only}");
 
-    home.run_ok(&["add", &tiny().replace("llama_tied", "llama_untied"), "--name", "test/second"]);
+    add(&home, &tiny().replace("llama_tied", "llama_untied"), "test/second");
     let several = error(&run_with_input(&home, &["--json"], b"Hi"), 3);
     assert_eq!(several["code"], "MODEL_NOT_FOUND");
     let told = several.to_string();
@@ -184,8 +179,8 @@ fn without_a_model_the_only_one_runs_and_several_are_listed() {
 #[test]
 fn the_default_model_of_the_environment_runs() {
     let home = Sandbox::new();
-    home.run_ok(&["add", &tiny(), "--name", "test/first"]);
-    home.run_ok(&["add", &tiny().replace("llama_tied", "llama_untied"), "--name", "test/second"]);
+    add(&home, &tiny(), "test/first");
+    add(&home, &tiny().replace("llama_tied", "llama_untied"), "test/second");
     let mut child = command(&home, &["--json", "-n", "2"])
         .env("MLX_CACHE_MODEL", "test/second")
         .stdin(Stdio::piped())
