@@ -29,7 +29,6 @@ use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::report::Report;
 use crate::settings::Settings;
 use crate::settings::variables::Environment;
 
