@@ -14,6 +14,7 @@ pub mod registry;
 pub mod report;
 pub mod settings;
 pub mod sources;
+pub mod store;
 mod usage;
 
 use std::ffi::OsString;

@@ -1,7 +1,14 @@
 //! The command line: definitions only, one file a subcommand.
 
+pub mod add;
 pub mod config;
+pub mod list;
+pub mod path;
+pub mod rm;
 pub mod run;
+pub mod show;
+pub mod doctor;
+pub mod status;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -51,7 +58,14 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Add(add::AddArgs),
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Path(path::PathArgs),
+    Rm(rm::RmArgs),
     Config(config::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
+    Status(status::StatusArgs),
 }
 
 impl Command {
@@ -59,7 +73,14 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Add(_) => "add",
+            Self::List(_) => "list",
+            Self::Show(_) => "show",
+            Self::Path(_) => "path",
+            Self::Rm(_) => "rm",
             Self::Config(_) => "config",
+            Self::Doctor(_) => "doctor",
+            Self::Status(_) => "status",
         }
     }
 
@@ -71,6 +92,6 @@ impl Command {
     /// Whether the command works with what is readable when config.toml or a variable is broken,
     /// since it is there to tell about that.
     pub fn tolerates_broken_settings(&self) -> bool {
-        matches!(self, Self::Config(args) if !args.edits())
+        matches!(self, Self::Doctor(_)) || matches!(self, Self::Config(args) if !args.edits())
     }
 }

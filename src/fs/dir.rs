@@ -7,19 +7,22 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Makes a folder that only its owner may enter, whatever the umask; its parents are made as usual.
-/// A folder that exists stays as it is.
+/// Makes a folder that only its owner may enter, whatever the umask, and its missing parents too.
+/// Folders that exist stay as they are.
 pub fn create_private_dir(path: &Path) -> Result<()> {
     let fail = |error| Error::io("create", path, error);
     if path.is_dir() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
+        create_private_dir(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        // The umask may have taken away even the owner's rights.
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(fail),
+        Ok(()) => {
+            // The umask may have taken away even the owner's rights.
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(fail)?;
+            path.parent().map_or(Ok(()), sync_dir)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(fail(error)),
     }

@@ -34,7 +34,7 @@ impl FileLock {
                 .open(path)
                 .map_err(fail)?;
             match file.try_lock() {
-                Ok(()) if still_named(&file, path) => return Ok(Self { path: path.to_owned(), _file: file }),
+                Ok(()) if is_named(&file, path) => return Ok(Self { path: path.to_owned(), _file: file }),
                 // Its last holder removed the file after it was opened here: the lock is on nothing.
                 Ok(()) => continue,
                 Err(TryLockError::Error(error)) => return Err(fail(error)),
@@ -59,7 +59,8 @@ impl Drop for FileLock {
     }
 }
 
-fn still_named(file: &File, path: &Path) -> bool {
+/// Whether the open file is the one that has this name now.
+pub(super) fn is_named(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(own), Ok(named)) => (own.dev(), own.ino()) == (named.dev(), named.ino()),
         _ => false,

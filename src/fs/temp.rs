@@ -1,7 +1,7 @@
 //! Atomic publication: a file is written under a name of its own in the same filesystem and renamed
 //! once it is whole and on disk.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::dir::sync_dir;
+use super::lock::is_named;
 use crate::error::{Error, Result};
 
 /// How the names of unfinished files end.
@@ -29,7 +30,11 @@ impl TempFile {
         loop {
             let path = unique_path(dir);
             match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => return Ok(Self::locked(path, file)),
+                Ok(file) => {
+                    if let Some(temp) = Self::locked(path, file) {
+                        return Ok(temp);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("create", &path, error)),
             }
@@ -43,7 +48,7 @@ impl TempFile {
         reflink_copy::reflink_file_to_path(source, &path).ok()?;
         // The clone may be read-only as its source is; nothing more is written to it.
         match File::open(&path) {
-            Ok(file) => Some(Self::locked(path, file)),
+            Ok(file) => Self::locked(path, file),
             Err(_) => {
                 // The copy that follows says what is wrong with the folder.
                 let _ = fs::remove_file(&path);
@@ -52,10 +57,15 @@ impl TempFile {
         }
     }
 
-    fn locked(path: PathBuf, file: File) -> Self {
-        // Filesystems without locks only lose the distinction.
-        let _ = file.try_lock();
-        Self { path, file, published: false }
+    /// Locks the new file; nothing if another process took it for abandoned in the moment before.
+    fn locked(path: PathBuf, file: File) -> Option<Self> {
+        match file.try_lock() {
+            Ok(()) if is_named(&file, &path) => {}
+            Ok(()) | Err(TryLockError::WouldBlock) => return None,
+            // Filesystems without locks only lose the distinction.
+            Err(TryLockError::Error(_)) => {}
+        }
+        Some(Self { path, file, published: false })
     }
 
     pub fn path(&self) -> &Path {
@@ -94,8 +104,13 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     temp.publish(path, mode)
 }
 
+/// Whether the process that wrote this temporary file is gone.
+pub fn is_abandoned(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
 /// A name that no other process and no other thread of this one uses, hidden and ending in `.tmp`.
-pub(super) fn unique_path(dir: &Path) -> PathBuf {
+pub fn unique_path(dir: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     dir.join(format!(".{}-{count}{SUFFIX}", process::id()))
@@ -121,7 +136,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let temp = TempFile::create_in(dir.path()).expect("create");
         let path = temp.path().to_owned();
-        assert!(path.exists());
+        assert!(path.exists() && !is_abandoned(&path));
         drop(temp);
         assert!(!path.exists());
     }

@@ -7,7 +7,8 @@ use std::ops::{Add, AddAssign};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A number of bytes. In JSON the integer; displayed in decimal units, `1.2 GB`.
+/// A number of bytes. In JSON the integer; displayed in decimal units, `1.2 GB`, with one digit after
+/// the point below 100.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
 )]
@@ -23,14 +24,15 @@ impl fmt::Display for Bytes {
         let mut value = self.0 as f64 / 1000.0;
         let mut unit = UNITS[0];
         for next in &UNITS[1..] {
-            // 999.95 would round to "1000.0".
-            if value < 999.95 {
+            // 999.5 kB would be rounded to 1000 kB.
+            if value < 999.5 {
                 break;
             }
             value /= 1000.0;
             unit = next;
         }
-        f.pad(&format!("{value:.1} {unit}"))
+        let digits = usize::from(value < 99.95);
+        f.pad(&format!("{value:.digits$} {unit}"))
     }
 }
 
@@ -64,8 +66,9 @@ mod tests {
         assert_eq!(shown(0), "0 B");
         assert_eq!(shown(999), "999 B");
         assert_eq!(shown(1000), "1.0 kB");
-        assert_eq!(shown(999_949), "999.9 kB");
-        assert_eq!(shown(999_950), "1.0 MB");
+        assert_eq!(shown(99_940), "99.9 kB");
+        assert_eq!(shown(999_499), "999 kB");
+        assert_eq!(shown(999_500), "1.0 MB");
         assert_eq!(shown(1_234_567_890), "1.2 GB");
         assert_eq!(shown(u64::MAX), "18.4 EB");
         assert_eq!(format!("{:>10}", Bytes(5)), "       5 B");

@@ -3,10 +3,17 @@
 //! stdout is data, stderr is everything else. When the reader of stdout goes away (`| head`), printing
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
+mod add;
 mod config;
+mod list;
+mod doctor;
 pub mod page;
+mod path;
 pub mod progress;
+mod rm;
 pub mod run;
+mod show;
+mod status;
 pub mod units;
 
 use std::fmt::Display;
@@ -251,7 +258,14 @@ fn human(report: &Report) -> &dyn Human {
     match report {
         Report::Run(report) => report,
         Report::Chat => &(),
+        Report::Add(report) => report,
+        Report::List(report) => report,
+        Report::Show(report) => report,
+        Report::Path(report) => report,
+        Report::Rm(report) => report,
         Report::Config(report) => report,
+        Report::Doctor(report) => report,
+        Report::Status(report) => report,
     }
 }
 

@@ -13,7 +13,7 @@ mod sessions;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::{Code, Error, Result};
 use crate::fs::FileLock;
 
-pub use damage::{Salvaged, set_aside};
+pub use damage::{Salvaged, replace};
 pub use models::Counts;
 pub use record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 pub use schema::SCHEMA_VERSION;
@@ -58,7 +58,7 @@ impl Registry {
         if !present {
             return check_nothing_lost(home).map(|()| None);
         }
-        let mut registry = Self::connect(home)?;
+        let mut registry = Self::connect(home, &path)?;
         match registry.schema_version()? {
             SCHEMA_VERSION => Ok(Some(registry)),
             0 if registry.is_empty()? => check_nothing_lost(home).map(|()| None),
@@ -76,28 +76,20 @@ impl Registry {
             return Ok(registry);
         }
         let path = home.join(FILE_NAME);
-        // With a mode of its own: SQLite takes what the umask leaves.
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| Error::io("create", &path, error))?;
-        let mut registry = Self::connect(home)?;
+        create_file(&path)?;
+        let mut registry = Self::connect(home, &path)?;
         registry.migrate()?;
         Ok(registry)
     }
 
-    fn connect(home: &Path) -> Result<Self> {
-        let path = home.join(FILE_NAME);
+    fn connect(home: &Path, path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Self::configured(home, Connection::open_with_flags(&path, flags));
+        let opened = Self::configured(home, Connection::open_with_flags(path, flags));
         match opened {
             // A database in WAL mode needs two more files beside it. On a disk that cannot be written
             // nobody else writes either, so it can be read without them.
-            Err(error) if is_read_only(&error) && !has_log(&path) => {
-                let Some(address) = immutable_address(&path) else {
+            Err(error) if is_read_only(&error) && !has_log(path) => {
+                let Some(address) = immutable_address(path) else {
                     return Err(failure::of("open", home, error));
                 };
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
@@ -178,6 +170,17 @@ impl Registry {
     fn failure(&self, action: &str, error: rusqlite::Error) -> Error {
         failure::of(action, &self.home, error)
     }
+}
+
+/// Makes an empty file that only its owner may read: SQLite would take what the umask leaves.
+fn create_file(path: &Path) -> Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
+        .map_err(|error| Error::io("create", path, error))
 }
 
 /// A store with models but no registry has lost it.

@@ -208,22 +208,22 @@ fn damage_has_a_code_and_what_is_readable_is_kept() {
     registry.register(&model(home.path(), "org/b", Origin::Copied, &[3]), &[]).expect("register");
     drop(registry);
 
-    let kept = set_aside(home.path()).expect("rename").expect("there is one");
-    assert!(!home.path().join(FILE_NAME).exists());
-    let salvaged = Salvaged::read(&kept, home.path());
-    assert_eq!(salvaged.adopted, [adopted]);
+    let salvaged = Salvaged::read(home.path());
+    assert_eq!(salvaged.adopted, [adopted.clone()]);
     assert!(salvaged.complete);
 
-    for damage in [
-        &b"not a database, but as long as a header of one may be, and then some more ......."[..],
-        &[0; 4096],
-    ] {
-        fs::write(home.path().join(FILE_NAME), damage).expect("write");
+    let text = b"not a database, but as long as the header of one, and then some more of the same";
+    for damage in [text.repeat(3), vec![0; 4096]] {
+        fs::write(home.path().join(FILE_NAME), &damage).expect("write");
         let error = Registry::open(home.path()).map(|_| ()).expect_err("damaged");
         assert_eq!(error.code(), Code::IntegrityFailed, "{error}");
         assert!(error.hint_text().is_some_and(|hint| hint.contains("doctor --fix")));
-        let kept = set_aside(home.path()).expect("rename").expect("there is one");
-        assert!(!Salvaged::read(&kept, home.path()).complete);
+        assert!(!Salvaged::read(home.path()).complete);
+
+        let kept = replace(home.path(), &[adopted.clone()]).expect("replace").expect("there was one");
+        assert_eq!(fs::read(kept).expect("the old one"), damage);
+        let registry = Registry::open(home.path()).expect("open").expect("a new one");
+        assert_eq!(registry.counts().expect("counts").models, 1);
     }
 }
 

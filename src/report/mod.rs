@@ -1,7 +1,15 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
+pub mod add;
 pub mod config;
+pub mod list;
+pub mod model;
+pub mod path;
+pub mod rm;
 pub mod run;
+pub mod show;
+pub mod doctor;
+pub mod status;
 
 use std::borrow::Cow;
 
@@ -60,7 +68,14 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Run "run" run::RunReport;
+    Add "add" add::AddReport;
+    List "list" list::ListReport;
+    Show "show" show::ShowReport;
+    Path "path" path::PathReport;
+    Rm "rm" rm::RmReport;
     Config "config" config::ConfigReport;
+    Doctor "doctor" doctor::DoctorReport;
+    Status "status" status::StatusReport;
 }
 
 /// Whether the command could do its work.

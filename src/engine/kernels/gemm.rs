@@ -1,9 +1,8 @@
 //! Products of many tokens: a panel of weights unpacked into the second-level cache, and an innermost
 //! kernel that keeps its sums in registers.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use super::isa::Task;
-use super::lanes::{LANES, Lanes};
+use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout, Quant};
 
 /// Up to so many rows have registers for four vectors of columns.
@@ -148,7 +147,9 @@ pub(super) unsafe fn unpack<V: Lanes>(
         match layout.element {
             Element::Dense(float) => {
                 for column in first..last {
-                    let values = V::load_as(float, block.add(column * BLOCK * float.size()));
+                    let from = block.add(column * BLOCK * float.size());
+                    prefetch(from.wrapping_add(AHEAD));
+                    let values = V::load_as(float, from);
                     values.store(to.add((column - first) * stride));
                 }
             }
@@ -156,6 +157,9 @@ pub(super) unsafe fn unpack<V: Lanes>(
                 let mut to = to;
                 for index in first / group..last / group {
                     let tile = block.add(index * layout.element.tile_bytes());
+                    for ahead in (0..layout.element.tile_bytes()).step_by(64) {
+                        prefetch(tile.wrapping_add(AHEAD + ahead));
+                    }
                     let line = tile.add(layout.element.quant_bytes());
                     let scales = V::load_as(scale, line);
                     let biases = V::load_as(scale, line.add(BLOCK * scale.size()));

@@ -1,17 +1,12 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
-use super::lanes::{LANES, Lanes, prefetch};
+use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout, Quant};
 use crate::engine::format::weight::FloatType;
 
 /// The most tokens at once.
-pub(super) const MAX_TOKENS: usize = 4;
-
-/// How far ahead of its use the stream of weights is asked for, in bytes: beyond what processors do by
-/// themselves, and across the end of a block, which the next one follows.
-const AHEAD: usize = 5120;
+pub(super) const MAX_TOKENS: usize = 8;
 
 /// The products of `T` rows of `x`, `layout.columns` floats each, with the 16 rows of `block`. For affine
 /// weights `sums` holds the sums of `x` over each group, `[T, groups]`.

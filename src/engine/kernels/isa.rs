@@ -34,26 +34,38 @@ pub(super) trait Task {
 }
 
 impl Isa {
-    /// What this machine has, best last.
-    pub(super) fn available() -> Vec<Self> {
-        let mut available = vec![Self::Portable];
+    /// Every level, best last.
+    const ALL: &[Self] = &[
+        Self::Portable,
         #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            if avx2 {
-                available.push(Self::Avx2);
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+    ];
+
+    /// What this machine has, best last.
+    pub(super) fn available() -> impl DoubleEndedIterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|isa| isa.detected())
+    }
+
+    fn detected(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
             }
-            if avx2 && avx512 {
-                available.push(Self::Avx512);
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.detected()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
             }
         }
-        available
     }
 
     /// What to build the next operation for.
@@ -62,7 +74,7 @@ impl Isa {
         if let Some(forced) = forced::get() {
             return forced;
         }
-        *BEST.get_or_init(|| Self::available().last().copied().unwrap_or(Self::Portable))
+        *BEST.get_or_init(|| Self::available().next_back().unwrap_or(Self::Portable))
     }
 
     /// # Safety

@@ -3,6 +3,8 @@
 //!
 //! Activations are row-major float32 matrices `[L, K]`, one token a row.
 #![allow(unsafe_code)]
+// Code that handles vectors must be compiled inside `Isa::run`, see `isa::Task`.
+#![allow(clippy::inline_always)]
 
 mod attention;
 mod check;
@@ -22,7 +24,7 @@ pub use attention::{Attention, AttentionOutput, attention};
 pub use embed::embed;
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
-pub use select::argmax;
+pub use select::{argmax, sample};
 
 #[cfg(test)]
 mod tests;

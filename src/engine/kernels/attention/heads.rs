@@ -1,7 +1,6 @@
 //! Attention of the query heads that share a key head, for some tokens over some positions: softmax in
 //! one pass over tiles of the cache, rescaling what was summed when a larger score turns up (Milakov and
 //! Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use std::ops::Range;
 

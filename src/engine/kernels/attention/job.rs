@@ -1,6 +1,5 @@
 //! How the work of attention is shared out: by key head and by tokens where there are many, by key head
 //! and parts of the context where there are few.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use std::ops::Range;
 

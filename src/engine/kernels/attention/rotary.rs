@@ -61,7 +61,6 @@ impl Table {
 
     /// Writes one head of one token rotated and multiplied by `factor`.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "compiled for the instructions of its callers")]
     pub(super) fn rotate(&self, traditional: bool, token: usize, factor: f32, from: &[f32], to: &mut [f32]) {
         let count = self.frequencies.len();
         let row = &self.values[2 * token * count..][..2 * count];

@@ -1,5 +1,4 @@
 //! Sixteen float32 lanes, the width of everything here, over three sets of instructions.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -160,6 +159,10 @@ pub(super) unsafe fn silu<V: Lanes>(x: V) -> V {
     // SAFETY: the caller's.
     unsafe { x.div(exp(V::zero().sub(x)).add(V::splat(1.0))) }
 }
+
+/// How far ahead of its use the stream of weights is asked for, in bytes: beyond what processors do by
+/// themselves, and across the end of a block, which the next one follows.
+pub(super) const AHEAD: usize = 5120;
 
 /// Asks for the cache line at an address that may lie anywhere.
 #[inline(always)]

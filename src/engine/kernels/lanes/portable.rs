@@ -23,8 +23,8 @@ impl Portable {
 impl Lanes for Portable {
     type Words = [u32; LANES];
 
-    // Sixteen vector registers of four lanes: half for the sums.
-    const TOKENS: usize = 2;
+    // Registers of four lanes: 24 of 32 for the sums, or 8 of 16.
+    const TOKENS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 2 };
     const VECTORS: usize = 1;
 
     #[inline(always)]

@@ -1,5 +1,4 @@
 //! Projections of so few tokens that reading the weights is what takes the time.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use std::ops::Range;
 
@@ -113,6 +112,10 @@ impl Task for Blocks<'_> {
                 1 => self.tokens::<V, 1>(),
                 2 => self.tokens::<V, 2>(),
                 3 => self.tokens::<V, 3>(),
+                4 => self.tokens::<V, 4>(),
+                5 => self.tokens::<V, 5>(),
+                6 => self.tokens::<V, 6>(),
+                7 => self.tokens::<V, 7>(),
                 _ => self.tokens::<V, { gemv::MAX_TOKENS }>(),
             }
         }

@@ -1,5 +1,4 @@
 //! What the ways to compute a projection share: its operands, and which rows go where.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use std::ops::Deref;
 

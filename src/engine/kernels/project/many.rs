@@ -1,6 +1,5 @@
 //! Projections of many tokens: two blocks of weights at a time are unpacked into a panel that stays in
 //! the second-level cache while all tokens are multiplied by it.
-#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
 
 use std::ops::Range;
 
