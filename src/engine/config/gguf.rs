@@ -35,6 +35,10 @@ pub fn from_gguf(
         return Err(unsupported(path, &format!("is a model of type {model_type:?}"))
             .hint("the supported type of GGUF files is llama"));
     }
+    if let Some(parts) = metadata.unsigned("split.count").filter(|&parts| parts > 1) {
+        return Err(unsupported(path, &format!("is one of the {parts} parts of a split GGUF file"))
+            .hint("join the parts with `llama-gguf-split --merge`, or get a file that is whole"));
+    }
     let number = |key: &str| -> Result<Option<usize>> {
         let key = format!("llama.{key}");
         match (metadata.unsigned(&key), metadata.get(&key)) {

@@ -115,8 +115,8 @@ pub fn from_config_json(
     let model_type = model_type.ok_or_else(|| damaged(path, "does not say its model_type"))?;
     let architecture = Architecture::of(model_type).ok_or_else(|| type_unsupported(model_type, path))?;
     let mistral = model_type == "mistral";
-    let json: ConfigJson = serde_json::from_value(Value::Object(files.config.clone()))
-        .map_err(|e| damaged(path, &format!("has a value that makes no sense: {e}")))?;
+    let json: ConfigJson = serde_path_to_error::deserialize(Value::Object(files.config.clone()))
+        .map_err(|e| damaged(path, &format!("has a {} that makes no sense: {}", e.path(), e.inner())))?;
 
     let quantization = quantization::from_config(&files.config, path)?;
     if let Some(act) = &json.hidden_act
@@ -140,12 +140,18 @@ pub fn from_config_json(
     };
     let vocab_size = required(json.vocab_size, "vocab_size", path)?;
     let attention_bias = json.attention_bias.unwrap_or(false);
+    // Left out, a field has the default of its model type; null has a meaning of its own.
+    let is_left_out = |name: &str| !files.config.contains_key(name);
     let config = ModelConfig {
         architecture,
         hidden_size,
         layers: required(json.num_hidden_layers, "num_hidden_layers", path)?,
         heads,
-        kv_heads: json.num_key_value_heads.unwrap_or(if mistral { 8 } else { heads }),
+        kv_heads: json.num_key_value_heads.unwrap_or(if is_left_out("num_key_value_heads") && mistral {
+            8
+        } else {
+            heads
+        }),
         head_dim,
         intermediate_size: required(json.intermediate_size, "intermediate_size", path)?,
         vocab_size,

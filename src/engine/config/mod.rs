@@ -90,3 +90,6 @@ impl ModelConfig {
         2 * self.layers as u64 * self.kv_heads as u64 * self.head_dim as u64
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,18 @@ pub struct Affine {
     pub bits: usize,
 }
 
+impl Affine {
+    /// The packing of a row of `columns` elements in `words` 32-bit words and `groups` scales, if it
+    /// is one that MLX has.
+    pub fn fitting(columns: usize, words: usize, groups: usize) -> Option<Self> {
+        let group = columns.checked_div(groups)?;
+        let bits = words.checked_mul(32)?.checked_div(columns)?;
+        let exact = group * groups == columns && bits * columns == words * 32;
+        let known = GROUPS.contains(&(group as u64)) && BITS.contains(&(bits as u64));
+        (exact && known).then_some(Self { group, bits })
+    }
+}
+
 /// The packing of a checkpoint: one for all matrices, with exceptions by module name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quantization {

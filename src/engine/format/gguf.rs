@@ -4,7 +4,7 @@
 //! Counts and lengths are compared with the size of the file before memory is taken for them.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use crate::engine::format::file::{ModelFile, damaged, unsupported};
@@ -143,7 +143,7 @@ fn place(
 
 /// Reads little-endian values and knows how much of the file is left.
 struct Cursor<'a, R> {
-    input: R,
+    input: BufReader<R>,
     position: u64,
     length: u64,
     path: &'a Path,
@@ -161,7 +161,11 @@ impl<R: Read> Cursor<'_, R> {
             }
             _ => Error::io("read", self.path, e),
         })?;
-        self.position += buffer.len() as u64;
+        self.advance(buffer.len())
+    }
+
+    fn advance(&mut self, bytes: usize) -> Result<()> {
+        self.position += bytes as u64;
         if self.position > MAX_HEADER_BYTES {
             return Err(damaged(self.path, "has a larger header than any model needs"));
         }
@@ -199,9 +203,18 @@ impl<R: Read> Cursor<'_, R> {
         if length > most || length > self.remaining() {
             return Err(damaged(self.path, &format!("claims a {what} of {length} bytes")));
         }
-        let mut bytes = vec![0; length as usize];
+        let length = length as usize;
+        let not_utf8 = || damaged(self.path, &format!("has a {what} that is not UTF-8"));
+        // Vocabularies are some 100,000 short texts: nearly all of them lie whole in the buffer.
+        if let Some(bytes) = self.input.buffer().get(..length) {
+            let text = std::str::from_utf8(bytes).map_err(|_| not_utf8())?.to_owned();
+            self.input.consume(length);
+            self.advance(length)?;
+            return Ok(text);
+        }
+        let mut bytes = vec![0; length];
         self.fill(&mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| damaged(self.path, &format!("has a {what} that is not UTF-8")))
+        String::from_utf8(bytes).map_err(|_| not_utf8())
     }
 
     fn value(&mut self, key: &str) -> Result<Value> {

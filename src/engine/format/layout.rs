@@ -32,7 +32,8 @@ impl Layout {
     /// Finds the weights at `path`: a GGUF file, or a folder.
     ///
     /// In a folder, `model.safetensors` comes first, then the files of an index, then
-    /// `model*.safetensors`, then any safetensors, then the only GGUF file.
+    /// `model*.safetensors`, then any safetensors; without
+    /// these or without config.json, the only GGUF file.
     pub fn find(path: &Path) -> Result<Self> {
         let kind = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
         if !kind.is_dir() {
@@ -69,10 +70,11 @@ impl Layout {
         } else {
             safetensors
         };
-        if !shards.is_empty() {
+        let ggufs: Vec<&String> = names.iter().filter(|name| has_extension(name, "gguf")).collect();
+        let has_config = names.iter().any(|name| name == "config.json");
+        if !shards.is_empty() && (has_config || ggufs.is_empty()) {
             return Ok(of_folder(shards));
         }
-        let ggufs: Vec<&String> = names.iter().filter(|name| has_extension(name, "gguf")).collect();
         match ggufs.as_slice() {
             [] => Err(no_weights(path, &names)),
             [one] => Ok(Self::Gguf(path.join(one))),
@@ -100,7 +102,8 @@ impl Layout {
         if file.bytes() < 4 && has_extension(&name, "gguf") {
             return Err(damaged(path, "is truncated: it ends inside the header"));
         }
-        Err(damaged(path, "is neither a GGUF file nor a folder with a model"))
+        Err(damaged(path, "is neither a GGUF file nor a folder with a model")
+            .hint("name a .gguf file, or the folder that holds config.json and the weights"))
     }
 }
 

@@ -135,6 +135,11 @@ impl Tensors {
         self.files.get(tensor.file).map_or(Path::new(""), ModelFile::path)
     }
 
+    /// Paths of all files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(ModelFile::path)
+    }
+
     /// The folder of several files, or the only file.
     pub fn main_path(&self) -> &Path {
         match self.files.as_slice() {
@@ -165,6 +170,23 @@ impl Tensors {
             Some(file) => file.read_at(buffer, tensor.offset),
             None => Ok(()),
         }
+    }
+
+    /// Reads a tensor's bytes in order, at most `piece` at a time.
+    pub fn read_pieces(&self, tensor: &Tensor, piece: usize, mut use_piece: impl FnMut(&[u8])) -> Result<()> {
+        let Some(file) = self.files.get(tensor.file) else {
+            return Ok(());
+        };
+        let mut buffer = vec![0; piece.min(tensor.bytes as usize)];
+        let mut done = 0;
+        while done < tensor.bytes {
+            let left = usize::try_from(tensor.bytes - done).unwrap_or(usize::MAX);
+            let size = buffer.len().min(left);
+            file.read_at(&mut buffer[..size], tensor.offset + done)?;
+            use_piece(&buffer[..size]);
+            done += size as u64;
+        }
+        Ok(())
     }
 
     /// Reads a tensor's bytes.

@@ -37,57 +37,94 @@ pub enum Fault {
     NotFinite,
 }
 
-/// Whether [`unpack`] knows the type.
+/// Whether [`Unpacker`] knows the type.
 pub fn is_affine(kind: GgmlType) -> bool {
     matches!(kind, GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q8_0)
 }
 
-/// Unpacks whole blocks. Scales and biases are float16 as in the file, or float32 if a bias would
-/// not be exact in float16.
-pub fn unpack(kind: GgmlType, blocks: &[u8]) -> Result<Unpacked, Fault> {
-    match kind {
-        GgmlType::Q4_0 => {
-            let (blocks, _) = blocks.as_chunks::<18>();
-            let packed = blocks.iter().flat_map(|block| nibble_words(&block[2..])).collect();
-            let scales: Vec<f16> = blocks.iter().map(|block| half_at(block, 0)).collect();
-            affine_from_zero(4, packed, &scales, -8.0)
-        }
-        GgmlType::Q4_1 => {
-            let (blocks, _) = blocks.as_chunks::<20>();
-            let packed = blocks.iter().flat_map(|block| nibble_words(&block[4..])).collect();
-            let scales: Vec<f16> = blocks.iter().map(|block| half_at(block, 0)).collect();
-            let biases: Vec<f16> = blocks.iter().map(|block| half_at(block, 2)).collect();
-            if !(all_finite(&scales) && all_finite(&biases)) {
-                return Err(Fault::NotFinite);
+/// Takes a tensor's blocks piece by piece, so that a large tensor is never in memory twice.
+pub struct Unpacker {
+    kind: GgmlType,
+    packed: Vec<u32>,
+    scales: Vec<u8>,
+    biases: Vec<u8>,
+}
+
+impl Unpacker {
+    /// For a tensor of this many blocks.
+    pub fn new(kind: GgmlType, blocks: usize) -> Result<Self, Fault> {
+        let words = match kind {
+            GgmlType::Q4_0 | GgmlType::Q4_1 => 4,
+            GgmlType::Q8_0 => 8,
+            _ => return Err(Fault::Type),
+        };
+        let biases = if kind == GgmlType::Q4_1 { blocks * 2 } else { 0 };
+        Ok(Self {
+            kind,
+            packed: Vec::with_capacity(blocks * words),
+            scales: Vec::with_capacity(blocks * 2),
+            biases: Vec::with_capacity(biases),
+        })
+    }
+
+    /// Adds whole blocks.
+    pub fn push(&mut self, blocks: &[u8]) {
+        match self.kind {
+            GgmlType::Q4_1 => {
+                for block in blocks.as_chunks::<20>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.biases.extend_from_slice(&block[2..4]);
+                    self.packed.extend_from_slice(&nibble_words(&block[4..]));
+                }
             }
-            Ok(Unpacked { bits: 4, packed, scales: halves(&scales), biases: halves(&biases) })
+            GgmlType::Q8_0 => {
+                for block in blocks.as_chunks::<34>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.packed.extend_from_slice(&byte_words(&block[2..]));
+                }
+            }
+            _ => {
+                for block in blocks.as_chunks::<18>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.packed.extend_from_slice(&nibble_words(&block[2..]));
+                }
+            }
         }
-        GgmlType::Q8_0 => {
-            let (blocks, _) = blocks.as_chunks::<34>();
-            let packed = blocks.iter().flat_map(|block| byte_words(&block[2..])).collect();
-            let scales: Vec<f16> = blocks.iter().map(|block| half_at(block, 0)).collect();
-            affine_from_zero(8, packed, &scales, -128.0)
+    }
+
+    /// Scales and biases are float16 as in the file, or float32 if a bias would not be exact in float16.
+    pub fn finish(self) -> Result<Unpacked, Fault> {
+        let half = |bytes| Floats { dtype: FloatType::F16, bytes };
+        let scales = half(self.scales);
+        if !scales.all_finite() {
+            return Err(Fault::NotFinite);
         }
-        _ => Err(Fault::Type),
+        match self.kind {
+            GgmlType::Q4_1 => {
+                let biases = half(self.biases);
+                let is_finite = biases.all_finite();
+                let unpacked = Unpacked { bits: 4, packed: self.packed, scales, biases };
+                if is_finite { Ok(unpacked) } else { Err(Fault::NotFinite) }
+            }
+            GgmlType::Q8_0 => Ok(affine_from_zero(8, self.packed, scales, -128.0)),
+            _ => Ok(affine_from_zero(4, self.packed, scales, -8.0)),
+        }
     }
 }
 
 /// A matrix whose bias is the scale times `zero`, a negative power of two: exact unless it overflows.
-fn affine_from_zero(bits: usize, packed: Vec<u32>, scales: &[f16], zero: f32) -> Result<Unpacked, Fault> {
-    if !all_finite(scales) {
-        return Err(Fault::NotFinite);
-    }
-    let exact: Vec<f32> = scales.iter().map(|scale| scale.to_f32() * zero).collect();
+fn affine_from_zero(bits: usize, packed: Vec<u32>, scales: Floats, zero: f32) -> Unpacked {
+    let wide = scales.to_f32();
+    let exact: Vec<f32> = wide.iter().map(|scale| scale * zero).collect();
     let narrow: Vec<f16> = exact.iter().map(|&bias| f16::from_f32(bias)).collect();
     let is_exact =
-        narrow.iter().zip(&exact).all(|(narrow, &exact)| narrow.to_f32().to_bits() == exact.to_bits());
-    let (scales, biases) = if is_exact {
-        (halves(scales), halves(&narrow))
-    } else {
-        let wide: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
-        (singles(&wide), singles(&exact))
-    };
-    Ok(Unpacked { bits, packed, scales, biases })
+        narrow.iter().zip(&exact).all(|(narrow, exact)| narrow.to_f32().to_bits() == exact.to_bits());
+    if is_exact {
+        let bytes = narrow.iter().flat_map(|bias| bias.to_le_bytes()).collect();
+        let biases = Floats { dtype: FloatType::F16, bytes };
+        return Unpacked { bits, packed, scales, biases };
+    }
+    Unpacked { bits, packed, scales: singles(&wide), biases: singles(&exact) }
 }
 
 /// Four words of eight nibbles each, from 16 bytes that hold element i low and element i + 16 high.
@@ -117,19 +154,6 @@ fn byte_words(bytes: &[u8]) -> [u32; 8] {
         *to = u32::from_le_bytes(*from) ^ 0x8080_8080;
     }
     shifted
-}
-
-fn half_at<const N: usize>(block: &[u8; N], at: usize) -> f16 {
-    f16::from_le_bytes([block[at], block[at + 1]])
-}
-
-fn all_finite(values: &[f16]) -> bool {
-    values.iter().all(|value| value.is_finite())
-}
-
-fn halves(values: &[f16]) -> Floats {
-    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Floats { dtype: FloatType::F16, bytes }
 }
 
 fn singles(values: &[f32]) -> Floats {

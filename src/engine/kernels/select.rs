@@ -1,4 +1,5 @@
-//! From logits to a token.
+//! From logits to a token, within the graph: the next step can be built, and started, before the host
+//! knows the token.
 
 use std::ffi::CStr;
 
@@ -6,37 +7,141 @@ use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 use super::check;
+use super::isa::{Isa, Task};
+use super::lanes::{LANES, Lanes};
+use super::scratch::Scratch;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use crate::engine::request::SamplingOptions;
+use crate::engine::sample::Sampler;
 
-/// The index of the largest logit, int32 `[1]`, of float32 `[1, V]`: the lowest of equal ones, 0 when all
-/// are NaN.
+/// What stands for a token when the logits allow none.
+const NO_TOKEN: i32 = -1;
+
+/// The index of the largest logit, int32 `[1]`, of float32 `[1, V]`: the lowest of equal ones, -1 when
+/// none is a number above minus infinity.
 ///
 /// # Errors
 /// Logits of another shape or type.
 pub fn argmax(logits: &Array) -> Result<Array, Exception> {
-    let (rows, _) = check::matrix(logits, "the logits")?;
-    if rows != 1 {
-        return Err(Exception::custom(format!("argmax of {rows} rows of logits, expected one")));
+    one_row(logits)?;
+    let outputs = [OutputSpec::New { shape: &[1], dtype: Dtype::Int32 }];
+    check::single(cpu_op(Argmax { isa: Isa::current() }, &[logits], &outputs)?)
+}
+
+/// What [`Sampler::sample`] chooses, int32 `[1]`, from float32 logits `[1, V]`; -1 where it reports an
+/// error of the logits.
+///
+/// The recent tokens are `recent` and then `pending`, int32 `[n]`, which earlier steps of the graph may
+/// still be computing; `step` counts the tokens generated.
+///
+/// # Errors
+/// Arrays of another shape or type, or options that the sampler refuses.
+pub fn sample(
+    logits: &Array,
+    recent: &[u32],
+    pending: &Array,
+    options: &SamplingOptions,
+    step: u64,
+) -> Result<Array, Exception> {
+    one_row(logits)?;
+    Sampler::new(*options).map_err(|error| Exception::custom(error.message()))?;
+    if pending.dtype() != Dtype::Int32 || pending.ndim() != 1 {
+        return Err(Exception::custom(format!(
+            "pending tokens are {:?} of the shape {:?}, not int32 [n]",
+            pending.dtype(),
+            pending.shape()
+        )));
     }
-    check::single(cpu_op(Argmax, &[logits], &[OutputSpec::New { shape: &[1], dtype: Dtype::Int32 }])?)
+    let window = recent.len().min(options.repetition_window);
+    let recent: Vec<i32> = recent[recent.len() - window..].iter().map(|id| id.cast_signed()).collect();
+    let recent = Array::from_slice(&recent, &[check::dimension(recent.len())?]);
+    let kernel = Sample { options: *options, step };
+    let outputs = [OutputSpec::New { shape: &[1], dtype: Dtype::Int32 }];
+    check::single(cpu_op(kernel, &[logits, &recent, pending], &outputs)?)
+}
+
+fn one_row(logits: &Array) -> Result<(), Exception> {
+    match check::matrix(logits, "the logits")? {
+        (1, _) => Ok(()),
+        (rows, _) => Err(Exception::custom(format!("{rows} rows of logits, expected one"))),
+    }
 }
 
 #[derive(Clone, Copy)]
-struct Argmax;
+struct Argmax {
+    isa: Isa,
+}
 
 impl Kernel for Argmax {
     const NAME: &'static CStr = c"Argmax";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let logits = buffers.input::<f32>(0);
-        let (mut best, mut largest) = (0, f32::NEG_INFINITY);
-        for (index, &logit) in logits.iter().enumerate() {
-            if logit > largest {
-                (best, largest) = (index, logit);
+        // SAFETY: the level was detected.
+        let best = unsafe { self.isa.run(Largest { values: buffers.input(0) }) };
+        put(buffers, best.map_or(NO_TOKEN, |index| index as i32));
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    options: SamplingOptions,
+    step: u64,
+}
+
+impl Kernel for Sample {
+    const NAME: &'static CStr = c"Sample";
+
+    fn run(&self, buffers: &Buffers<'_>) {
+        let given = buffers.input::<f32>(0);
+        let mut logits = Scratch::new(given.len());
+        logits.copy_from_slice(given);
+        let recent: Vec<u32> = [buffers.input::<i32>(1), buffers.input::<i32>(2)]
+            .into_iter()
+            .flatten()
+            .map(|id| id.cast_unsigned())
+            .collect();
+        let chosen = Sampler::new(self.options).and_then(|s| s.sample(&mut logits, &recent, self.step));
+        put(buffers, chosen.map_or(NO_TOKEN, u32::cast_signed));
+    }
+}
+
+fn put(buffers: &Buffers<'_>, token: i32) {
+    // SAFETY: one worker, only written.
+    let out = unsafe { buffers.output::<i32>(0).slice(0, 1) };
+    out[0] = token;
+}
+
+/// The first index of the largest value; NaN and minus infinity do not count.
+struct Largest<'a> {
+    values: &'a [f32],
+}
+
+impl Task for Largest<'_> {
+    type Output = Option<usize>;
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) -> Option<usize> {
+        /// Only the part that has the largest value is looked through for its index.
+        const PART: usize = 64 * LANES;
+        let (mut best, mut largest) = (None, f32::NEG_INFINITY);
+        for (part, values) in self.values.chunks(PART).enumerate() {
+            let vectors = values.chunks_exact(LANES);
+            let mut highest = vectors.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            // SAFETY: the caller's; each chunk is one vector. The second operand is the result when one
+            // is NaN, so NaN never gets into `all`.
+            unsafe {
+                let mut all = V::splat(f32::NEG_INFINITY);
+                for values in vectors {
+                    all = V::load(values.as_ptr()).max(all);
+                }
+                highest = highest.max(all.largest());
+            }
+            if highest > largest {
+                (best, largest) = (Some(part), highest);
             }
         }
-        // SAFETY: one worker, only written.
-        let token = unsafe { buffers.output::<i32>(0).slice(0, 1) };
-        token[0] = best as i32;
+        let part = best? * PART;
+        let index = self.values[part..].iter().position(|&value| value >= largest)?;
+        Some(part + index)
     }
 }

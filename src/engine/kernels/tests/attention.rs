@@ -2,6 +2,7 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, fast, ops};
 
 use super::{Random, assert_close};
+use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::{Attention, attention};
 
 /// The same by MLX's operations: `rope`, and softmax over masked scores.
@@ -90,14 +91,18 @@ fn attention_equals_mlx_over_random_shapes() {
         let values = random.array(&[kv_heads, capacity, head_dim]);
         let [out, all_keys, all_values] = reference(&qkv, &keys, &values, &frequencies, &layer);
         mlx_rs::transforms::eval([&out, &all_keys, &all_values]).unwrap();
-        let ours = attention(&qkv, &keys, &values, &frequencies, &layer).unwrap();
-        let what = format!("round {round}: {tokens} tokens, {layer:?}");
-        // Angles of some hundred radians carry an error of 1e-5, which scores multiply.
-        assert_close(&ours.output, &out, 2e-4, &what);
-        let filled = (offset + tokens) as i32;
-        let filled = |cache: &Array| cache.index((.., ..filled, ..)).contiguous().unwrap();
-        assert_close(&filled(&ours.keys), &all_keys, 1e-4, &what);
-        assert_close(&filled(&ours.values), &all_values, 0.0, &what);
+        forced::each(|isa| {
+            // Each level starts with caches of its own, filled up to the offset.
+            let (keys, values) = (keys.deep_clone(), values.deep_clone());
+            let ours = attention(&qkv, &keys, &values, &frequencies, &layer).unwrap();
+            let what = format!("{isa:?}, {round}: {tokens} tokens, {layer:?}");
+            // Angles of some hundred radians carry an error of 1e-5, which scores multiply.
+            assert_close(&ours.output, &out, 2e-4, &what);
+            let filled = (offset + tokens) as i32;
+            let filled = |cache: &Array| cache.index((.., ..filled, ..)).contiguous().unwrap();
+            assert_close(&filled(&ours.keys), &all_keys, 1e-4, &what);
+            assert_close(&filled(&ours.values), &all_values, 0.0, &what);
+        });
     }
 }
 

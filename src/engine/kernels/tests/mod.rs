@@ -1,7 +1,10 @@
 //! The kernels against MLX's own operations, over random shapes with fixed seeds.
 
 mod attention;
+mod lanes;
+mod packed;
 mod project;
+mod select;
 
 use mlx_rs::{Array, ops};
 

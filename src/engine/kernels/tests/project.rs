@@ -2,6 +2,7 @@ use mlx_rs::{Array, fast, ops};
 
 use super::{Random, affine, assert_close, dense};
 use crate::engine::format::weight::WeightData;
+use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
 
 fn weight(random: &mut Random, rows: usize, columns: usize) -> (WeightData, Array) {
@@ -29,7 +30,7 @@ fn pack(weight: &WeightData) -> PackedMatrix {
 #[test]
 fn projections_equal_mlx_over_random_shapes() {
     let mut random = Random(7);
-    for round in 0..80 {
+    for round in 0..150 {
         let columns = random.pick(&[32, 64, 96, 128, 160, 256, 576, 1536, 24, 33]);
         let tokens = random.pick(&[1, 1, 2, 3, 4, 5, 7, 12, 13, 31, 40]);
         let epilogue = random.below(3);
@@ -70,9 +71,13 @@ fn projections_equal_mlx_over_random_shapes() {
             }
         };
         let matrices: Vec<&PackedMatrix> = packed.iter().collect();
-        let ours = project(&x, norm.as_ref().map(|w| (w, 1e-5)), &matrices, bias.as_ref(), finish).unwrap();
-        let what = format!("round {round}: {tokens} × {columns}, {count} matrices, {all_rows} rows");
-        assert_close(&ours, &expected, 2e-5, &what);
+        expected.eval().unwrap();
+        forced::each(|isa| {
+            let norm = norm.as_ref().map(|weight| (weight, 1e-5));
+            let ours = project(&x, norm, &matrices, bias.as_ref(), finish).unwrap();
+            let what = format!("{isa:?}, {round}: {tokens} × {columns}, {count} matrices, {all_rows} rows");
+            assert_close(&ours, &expected, 2e-5, &what);
+        });
     }
 }
 

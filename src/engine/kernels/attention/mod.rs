@@ -1,13 +1,18 @@
 //! Causal attention over a cache, with rotary positions and the cache's update in the same operation.
 
+mod heads;
+mod job;
+mod rotary;
+
 use std::ffi::CStr;
 
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 use super::check;
-use super::pool;
+use super::isa::Isa;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use job::Job;
 
 /// The shape of an attention layer and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,7 +69,7 @@ pub fn attention(
         && heads % kv_heads == 0
         && head_dim > 0
         && head_dim % 2 == 0
-        && rotary_dims % 2 == 0
+        && rotary_dims.is_multiple_of(2)
         && rotary_dims <= head_dim
         && window != Some(0);
     if !fits {
@@ -90,7 +95,7 @@ pub fn attention(
         )));
     }
     let shape = [check::dimension(tokens)?, check::dimension(heads * head_dim)?];
-    let kernel = Attend { layer: *layer, tokens, capacity };
+    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity };
     let outputs = [
         OutputSpec::New { shape: &shape, dtype: Dtype::Float32 },
         OutputSpec::InPlace(1),
@@ -104,6 +109,7 @@ pub fn attention(
 
 #[derive(Clone, Copy)]
 struct Attend {
+    isa: Isa,
     layer: Attention,
     tokens: usize,
     capacity: usize,
@@ -113,66 +119,20 @@ impl Kernel for Attend {
     const NAME: &'static CStr = c"Attention";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let Attention { heads, kv_heads, head_dim, offset, .. } = self.layer;
-        let qkv = buffers.input::<f32>(0);
-        let frequencies = buffers.input::<f32>(3);
-        let (out, keys, values) =
-            (buffers.output::<f32>(0), buffers.output::<f32>(1), buffers.output::<f32>(2));
-        let width = (heads + 2 * kv_heads) * head_dim;
-        for token in 0..self.tokens {
-            for head in 0..kv_heads {
-                let at = (head * self.capacity + offset + token) * head_dim;
-                let key = &qkv[token * width + (heads + head) * head_dim..][..head_dim];
-                let value = &qkv[token * width + (heads + kv_heads + head) * head_dim..][..head_dim];
-                // SAFETY: nobody else runs, and the new positions are only written.
-                unsafe {
-                    keys.slice(at, head_dim).copy_from_slice(&self.rotated(key, offset + token, frequencies));
-                    values.slice(at, head_dim).copy_from_slice(value);
-                }
-            }
-        }
-        pool::run(self.tokens * heads, &|index| {
-            let (token, head) = (index / heads, index % heads);
-            let position = offset + token;
-            let query =
-                self.rotated(&qkv[token * width + head * head_dim..][..head_dim], position, frequencies);
-            let first = self.layer.window.map_or(0, |window| (position + 1).saturating_sub(window));
-            let base = head / (heads / kv_heads) * self.capacity;
-            // SAFETY: positions up to this one are initialised and nobody writes them now; each part of
-            // the output is one worker's.
-            let (keys, values, out) = unsafe {
-                let count = (position + 1 - first) * head_dim;
-                let start = (base + first) * head_dim;
-                let out = out.slice(index * head_dim, head_dim);
-                (&*keys.slice(start, count), &*values.slice(start, count), out)
+        rotary::with_table(&self.layer, self.tokens, buffers.input(3), |table| {
+            let job = Job {
+                isa: self.isa,
+                layer: self.layer,
+                tokens: self.tokens,
+                capacity: self.capacity,
+                qkv: buffers.input(0),
+                table,
+                out: buffers.output(0),
+                keys: buffers.output(1),
+                values: buffers.output(2),
             };
-            let mut scores: Vec<f32> = keys
-                .chunks_exact(head_dim)
-                .map(|key| self.layer.scale * key.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>())
-                .collect();
-            let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            for score in &mut scores {
-                *score = (*score - largest).exp();
-            }
-            let total: f32 = scores.iter().sum();
-            out.fill(0.0);
-            for (score, value) in scores.iter().zip(values.chunks_exact(head_dim)) {
-                out.iter_mut().zip(value).for_each(|(o, v)| *o += score / total * v);
-            }
+            job.append();
+            job.attend();
         });
-    }
-}
-
-impl Attend {
-    fn rotated(&self, head: &[f32], position: usize, frequencies: &[f32]) -> Vec<f32> {
-        let mut rotated = head.to_vec();
-        for (i, frequency) in frequencies.iter().enumerate() {
-            let (sin, cos) = (position as f32 * frequency).sin_cos();
-            let (sin, cos) = (sin * self.layer.rope_scale, cos * self.layer.rope_scale);
-            let (a, b) = if self.layer.traditional { (2 * i, 2 * i + 1) } else { (i, i + frequencies.len()) };
-            rotated[a] = head[a] * cos - head[b] * sin;
-            rotated[b] = head[a] * sin + head[b] * cos;
-        }
-        rotated
     }
 }

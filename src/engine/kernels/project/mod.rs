@@ -1,14 +1,20 @@
 //! Products with weights: `y = epilogue(norm(x) · Wᵀ + bias)`, several matrices over the same `x` at once.
 
+mod few;
+mod job;
+mod many;
+
 use std::ffi::CStr;
 
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 use super::check;
-use super::packed::{Layout, PackedMatrix, View};
-use super::pool;
+use super::gemv;
+use super::isa::Isa;
+use super::packed::{Layout, PackedMatrix};
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use job::Job;
 
 const MAX_MATRICES: usize = 3;
 
@@ -39,7 +45,10 @@ pub fn project(
     epilogue: Epilogue<'_>,
 ) -> Result<Array, Exception> {
     let (tokens, columns) = check::matrix(x, "the input of a projection")?;
-    if matrices.is_empty() || matrices.len() > MAX_MATRICES {
+    let [first, ..] = matrices else {
+        return Err(Exception::custom("a projection by no matrix"));
+    };
+    if matrices.len() > MAX_MATRICES {
         return Err(Exception::custom(format!("a projection by {} matrices", matrices.len())));
     }
     if let Some(matrix) = matrices.iter().find(|matrix| matrix.columns() != columns) {
@@ -49,12 +58,13 @@ pub fn project(
         )));
     }
     let all_rows: usize = matrices.iter().map(|matrix| matrix.rows()).sum();
-    let mut width = all_rows;
     let mut kernel = Project {
+        isa: Isa::current(),
         tokens,
         columns,
+        width: all_rows,
         count: matrices.len(),
-        layouts: [matrices[0].layout(); MAX_MATRICES],
+        layouts: [first.layout(); MAX_MATRICES],
         epsilon: None,
         has_bias: bias.is_some(),
         finish: Finish::Store,
@@ -76,23 +86,23 @@ pub fn project(
     match epilogue {
         Epilogue::None => {}
         Epilogue::SiluGate => {
-            if matrices.len() != 2 || matrices[0].rows() != matrices[1].rows() {
+            if matrices.len() != 2 || matrices[1].rows() != first.rows() {
                 return Err(Exception::custom("a gate takes two matrices of the same shape"));
             }
-            width = matrices[0].rows();
+            kernel.width = first.rows();
             kernel.finish = Finish::Gate;
         }
         Epilogue::Residual(residual) => {
-            check::shape(residual, "the residual of a projection", &[tokens, width])?;
+            check::shape(residual, "the residual of a projection", &[tokens, all_rows])?;
             kernel.finish = Finish::Add;
             inputs.push(residual);
         }
     }
-    let shape = [check::dimension(tokens)?, check::dimension(width)?];
+    let shape = [check::dimension(tokens)?, check::dimension(kernel.width)?];
     check::single(cpu_op(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {
     Store,
     Gate,
@@ -101,9 +111,13 @@ enum Finish {
 
 #[derive(Clone, Copy)]
 struct Project {
+    isa: Isa,
     tokens: usize,
     columns: usize,
+    /// Columns of the result.
+    width: usize,
     count: usize,
+    /// Of the first `count` matrices.
     layouts: [Layout; MAX_MATRICES],
     epsilon: Option<f32>,
     has_bias: bool,
@@ -114,55 +128,11 @@ impl Kernel for Project {
     const NAME: &'static CStr = c"Project";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let x = buffers.input::<f32>(0);
-        let views: Vec<View<'_>> =
-            (0..self.count).map(|i| View::new(self.layouts[i], buffers.input::<u8>(1 + i))).collect();
-        let mut next = 1 + self.count;
-        let mut take = |there: bool| {
-            let index = next;
-            next += usize::from(there);
-            there.then(|| buffers.input::<f32>(index))
-        };
-        let norm = take(self.epsilon.is_some());
-        let bias = take(self.has_bias);
-        let residual = take(self.finish == Finish::Add);
-        let y = buffers.output::<f32>(0);
-        let all: usize = views.iter().map(|view| view.layout.rows).sum();
-        let width = if self.finish == Finish::Gate { all / 2 } else { all };
-        pool::run(self.tokens, &|token| {
-            let mut row = x[token * self.columns..][..self.columns].to_vec();
-            if let (Some(norm), Some(epsilon)) = (norm, self.epsilon) {
-                let mean = row.iter().map(|v| v * v).sum::<f32>() / self.columns as f32;
-                let factor = 1.0 / (mean + epsilon).sqrt();
-                row.iter_mut().zip(norm).for_each(|(v, w)| *v *= factor * w);
-            }
-            let mut products = Vec::with_capacity(all);
-            let mut weights = vec![0.0; self.columns];
-            for view in &views {
-                for index in 0..view.layout.rows {
-                    view.read_row(index, &mut weights);
-                    products.push(row.iter().zip(&weights).map(|(a, b)| a * b).sum::<f32>());
-                }
-            }
-            if let Some(bias) = bias {
-                products.iter_mut().zip(bias).for_each(|(p, b)| *p += b);
-            }
-            // SAFETY: each row is one worker's, and only written.
-            let out = unsafe { y.slice(token * width, width) };
-            match self.finish {
-                Finish::Store => out.copy_from_slice(&products),
-                Finish::Gate => {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        *out = products[i] / (1.0 + (-products[i]).exp()) * products[width + i];
-                    }
-                }
-                Finish::Add => {
-                    let residual = &residual.unwrap_or_default()[token * width..];
-                    for (i, out) in out.iter_mut().enumerate() {
-                        *out = products[i] + residual[i];
-                    }
-                }
-            }
-        });
+        let job = Job::new(self, buffers);
+        if self.tokens <= gemv::MAX_TOKENS {
+            few::run(&job);
+        } else {
+            many::run(&job);
+        }
     }
 }

@@ -1,0 +1,97 @@
+//! The command line: definitions only, one file a subcommand.
+
+pub mod add;
+pub mod config;
+pub mod list;
+pub mod path;
+pub mod rm;
+pub mod run;
+pub mod show;
+pub mod doctor;
+pub mod status;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keep every local AI model once, and run it at once.
+#[derive(Debug, Parser)]
+#[command(name = "mlx-cache", version, about, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags that every subcommand takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct GlobalArgs {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub color: ColorWhen,
+
+    /// Print no progress, notes or warnings
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Print more about what is done
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless NO_COLOR says otherwise
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(Box<run::RunArgs>),
+    Add(add::AddArgs),
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Path(path::PathArgs),
+    Rm(rm::RmArgs),
+    Config(config::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
+    Status(status::StatusArgs),
+}
+
+impl Command {
+    /// The name under which reports and errors appear.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Add(_) => "add",
+            Self::List(_) => "list",
+            Self::Show(_) => "show",
+            Self::Path(_) => "path",
+            Self::Rm(_) => "rm",
+            Self::Config(_) => "config",
+            Self::Doctor(_) => "doctor",
+            Self::Status(_) => "status",
+        }
+    }
+
+    /// Whether the command prints events as lines of JSON, of which the last is the envelope.
+    pub fn streams_json(&self) -> bool {
+        matches!(self, Self::Run(args) if args.stream_json)
+    }
+
+    /// Whether the command works with what is readable when config.toml or a variable is broken,
+    /// since it is there to tell about that.
+    pub fn tolerates_broken_settings(&self) -> bool {
+        matches!(self, Self::Doctor(_)) || matches!(self, Self::Config(args) if !args.edits())
+    }
+}

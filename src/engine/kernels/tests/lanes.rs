@@ -1,0 +1,107 @@
+use super::Random;
+use crate::engine::kernels::isa::{Isa, Task};
+use crate::engine::kernels::lanes::{LANES, Lanes, exp, silu};
+
+/// Applies functions of one vector to many values.
+struct Map<'a> {
+    from: &'a [f32],
+    exps: &'a mut [f32],
+    silus: &'a mut [f32],
+}
+
+impl Task for Map<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        assert!(self.from.len().is_multiple_of(LANES));
+        for at in (0..self.from.len()).step_by(LANES) {
+            // SAFETY: whole vectors, in bounds by the assertion.
+            unsafe {
+                let x = V::load(self.from[at..].as_ptr());
+                exp(x).store(self.exps[at..].as_mut_ptr());
+                silu(x).store(self.silus[at..].as_mut_ptr());
+            }
+        }
+    }
+}
+
+#[test]
+fn exp_and_silu_are_accurate() {
+    let from: Vec<f32> = (-1392..1392).map(|i| i as f32 / 16.0 + 0.01).collect();
+    assert!(from.len().is_multiple_of(LANES) && from[0] < -86.9 && from[from.len() - 1] > 86.9);
+    for isa in Isa::available() {
+        let (mut exps, mut silus) = (vec![0.0; from.len()], vec![0.0; from.len()]);
+        // SAFETY: the level is available.
+        unsafe { isa.run(Map { from: &from, exps: &mut exps, silus: &mut silus }) };
+        for ((x, exp), silu) in from.iter().map(|&x| f64::from(x)).zip(&exps).zip(&silus) {
+            let error = (f64::from(*exp) / x.exp() - 1.0).abs();
+            assert!(error < 3e-7, "{isa:?}: exp({x}) = {exp}, off by {error:e}");
+            let error = (f64::from(*silu) / (x / (1.0 + (-x).exp())) - 1.0).abs();
+            assert!(error < 6e-7, "{isa:?}: silu({x}) = {silu}, off by {error:e}");
+        }
+    }
+}
+
+#[test]
+fn exp_and_silu_end_well() {
+    let mut from = [0.0; LANES];
+    from[..6].copy_from_slice(&[f32::NEG_INFINITY, -1e30, -89.0, 1e30, f32::NAN, f32::INFINITY]);
+    for isa in Isa::available() {
+        let (mut exps, mut silus) = ([0.0; LANES], [0.0; LANES]);
+        // SAFETY: the level is available.
+        unsafe { isa.run(Map { from: &from, exps: &mut exps, silus: &mut silus }) };
+        // Masked scores must have no weight at all.
+        assert_eq!(exps[..3], [0.0; 3], "{isa:?}");
+        assert!(exps[3] > 1e38 && exps[3].is_finite() && exps[4].is_nan(), "{isa:?} {exps:?}");
+        assert_eq!(exps[6].to_bits(), 1.0_f32.to_bits(), "{isa:?}");
+        assert!(silus[2].abs() < 1e-36 && silus[3] >= 1e30 && silus[4].is_nan(), "{isa:?} {silus:?}");
+        assert_eq!(silus[6].to_bits(), 0.0_f32.to_bits(), "{isa:?}");
+    }
+}
+
+/// Transposes a square and multiplies its rows by the first one.
+struct Square<'a> {
+    from: &'a [f32],
+    transposed: &'a mut [f32],
+    products: &'a mut [f32],
+    length: usize,
+}
+
+impl Task for Square<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        const STRIDE: usize = 20;
+        assert!(self.from.len() == LANES * STRIDE && self.transposed.len() == LANES * STRIDE);
+        // SAFETY: squares of 16 lie within rows of 20, and products have at most 20 terms.
+        unsafe {
+            V::transpose(self.from.as_ptr(), STRIDE, self.transposed.as_mut_ptr(), STRIDE);
+            let rows = std::array::from_fn(|i| self.from[i * STRIDE..].as_ptr());
+            V::products(self.from.as_ptr(), rows, self.length).store(self.products.as_mut_ptr());
+        }
+    }
+}
+
+#[test]
+fn squares_are_transposed_and_multiplied() {
+    let mut random = Random(41);
+    // Small whole numbers: sums are exact in any order.
+    let from: Vec<f32> = (0..LANES * 20).map(|_| random.below(9) as f32 - 4.0).collect();
+    for isa in Isa::available() {
+        for length in [1, 4, 15, 16, 17, 20] {
+            let (mut transposed, mut products) = (vec![0.5; from.len()], [0.0; LANES]);
+            let task = Square { from: &from, transposed: &mut transposed, products: &mut products, length };
+            // SAFETY: the level is available.
+            unsafe { isa.run(task) };
+            for i in 0..LANES {
+                for j in 0..LANES {
+                    assert!((transposed[j * 20 + i] - from[i * 20 + j]).abs() < 0.1, "{isa:?} {i} {j}");
+                }
+                let expected: f32 = (0..length).map(|k| from[k] * from[i * 20 + k]).sum();
+                assert!((products[i] - expected).abs() < 0.1, "{isa:?}: product {i} of {length}");
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+use half::f16;
+use mlx_rs::{Array, ops};
+
+use super::{Random, assert_close, floats, read};
+use crate::engine::format::weight::{FloatType, Floats, WeightData};
+use crate::engine::kernels::isa::forced;
+use crate::engine::kernels::packed::{Element, Quant};
+use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
+
+fn affine(group: usize, bits: usize, packed: Vec<u32>, scales: Floats, biases: Floats) -> WeightData {
+    WeightData::Affine { rows: 20, columns: 96, group, bits, packed, scales, biases }
+}
+
+/// A matrix with groups of 16, which MLX does not know, and its values by the definition.
+fn groups_of_16(bits: usize) -> (WeightData, Array) {
+    let mut random = Random(bits as u64);
+    let packed: Vec<u32> = (0..20 * 96 * bits / 32).map(|_| random.next() as u32).collect();
+    let scales: Vec<f32> = (0..20 * 6).map(|_| random.float()).collect();
+    let biases: Vec<f32> = (0..20 * 6).map(|_| random.float()).collect();
+    let (scales, biases) = (floats(FloatType::F32, &scales), floats(FloatType::F32, &biases));
+    let mut values = Vec::new();
+    for row in 0..20 {
+        let words = &packed[row * 3 * bits..][..3 * bits];
+        for column in 0..96 {
+            let quant = (0..bits).fold(0, |quant, bit| {
+                let at = column * bits + bit;
+                quant | (words[at / 32] >> (at % 32) & 1) << bit
+            });
+            let group = row * 6 + column / 16;
+            values.push(read(&scales)[group] * quant as f32 + read(&biases)[group]);
+        }
+    }
+    (affine(16, bits, packed, scales, biases), Array::from_slice(&values, &[20, 96]))
+}
+
+#[test]
+fn groups_of_16_are_packed_and_multiplied() {
+    for bits in [2, 3, 4, 5, 6, 8] {
+        let (weight, dense) = groups_of_16(bits);
+        let packed = PackedMatrix::pack(&weight).unwrap();
+        let ids: Vec<i32> = (0..20).collect();
+        assert_close(&embed(&packed, &Array::from_slice(&ids, &[20])).unwrap(), &dense, 1e-6, "rows");
+        for tokens in [1, 8, 9] {
+            let x = Random(9).array(&[tokens, 96]);
+            let expected = ops::matmul(&x, dense.swap_axes(0, 1).unwrap()).unwrap();
+            expected.eval().unwrap();
+            forced::each(|isa| {
+                let ours = project(&x, None, &[&packed], None, Epilogue::None).unwrap();
+                assert_close(&ours, &expected, 1e-5, &format!("{isa:?} {bits} bits, {tokens} tokens"));
+            });
+        }
+    }
+}
+
+#[test]
+fn float32_scales_shrink_only_when_nothing_is_lost() {
+    let with = |scale: f32| {
+        let (scales, biases) = (floats(FloatType::F32, &[scale; 60]), floats(FloatType::F32, &[-1.5; 60]));
+        let weight = affine(32, 4, vec![0x7654_3210; 20 * 12], scales, biases);
+        PackedMatrix::pack(&weight).unwrap().layout().element
+    };
+    let kept = |scale| Element::Affine { quant: Quant::Nibble, group: 32, scale };
+    assert_eq!(with(0.125), kept(FloatType::F16));
+    assert_eq!(with(f16::from_f32(0.1).to_f32()), kept(FloatType::F16));
+    assert_eq!(with(0.1), kept(FloatType::F32));
+    assert_eq!(with(1e6), kept(FloatType::F32));
+}
+
+#[test]
+fn a_packed_matrix_takes_no_more_than_it_says() {
+    let half = |count: usize| floats(FloatType::F16, &vec![1.0; count]);
+    let weight = affine(32, 4, vec![0; 20 * 12], half(60), half(60));
+    let packed = PackedMatrix::pack(&weight).unwrap();
+    assert_eq!((packed.rows(), packed.columns()), (20, 96));
+    // 32 rows with padding, half a byte each and four bytes of scale and bias a group; and one line to
+    // align, another to round up.
+    let bytes = 32 * (96 / 2 + 3 * 4);
+    assert!((bytes..=bytes + 128).contains(&packed.nbytes()), "{}", packed.nbytes());
+}
+
+#[test]
+fn weights_that_contradict_themselves_are_errors() {
+    let half = |count: usize| floats(FloatType::F16, &vec![1.0; count]);
+    let words = 20 * 12;
+    assert!(PackedMatrix::pack(&affine(32, 4, vec![0; words], half(60), half(60))).is_ok());
+    let broken = [
+        affine(32, 4, vec![0; words - 1], half(60), half(60)),
+        affine(32, 4, vec![0; words], half(59), half(60)),
+        affine(32, 4, vec![0; words], half(60), half(61)),
+        affine(32, 7, vec![0; 20 * 21], half(60), half(60)),
+        affine(32, 0, vec![], half(60), half(60)),
+        affine(0, 4, vec![0; words], half(60), half(60)),
+        affine(24, 4, vec![0; words], half(80), half(80)),
+        affine(64, 4, vec![0; words], half(30), half(30)),
+        WeightData::Dense { shape: vec![4], values: half(4) },
+        WeightData::Dense { shape: vec![2, 2, 1], values: half(4) },
+        WeightData::Dense { shape: vec![0, 4], values: half(0) },
+        WeightData::Dense { shape: vec![2, 2], values: half(3) },
+        WeightData::Dense { shape: vec![usize::MAX, usize::MAX], values: half(1) },
+    ];
+    for weight in broken {
+        assert!(PackedMatrix::pack(&weight).is_err(), "{weight:?}");
+    }
+}

@@ -1,0 +1,111 @@
+//! SHA-256 of files.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use sha2::Digest as _;
+
+use super::file::{FileStamp, open_regular};
+use crate::error::{Code, Error, Result};
+use crate::ids::Digest;
+
+/// Called with the number of bytes done since the last call, from whichever thread does the work; an
+/// error ends the work.
+pub type Progress<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
+
+/// Large enough that system calls do not count, small enough to stay in the processor's cache.
+const BUFFER: usize = 1 << 20;
+
+/// A file's content and the identity it had while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashed {
+    pub digest: Digest,
+    pub stamp: FileStamp,
+}
+
+/// Hashes a file. One that changes meanwhile is INTEGRITY_FAILED.
+pub fn hash_file(path: &Path, progress: Progress<'_>) -> Result<Hashed> {
+    let (file, stamp) = open_regular(path)?;
+    let digest = pump(&file, path, &mut io::sink(), path, progress)?;
+    check_unchanged(&file, path, &stamp)?;
+    Ok(Hashed { digest, stamp })
+}
+
+/// Reads `source` to its end into `target` and hashes it on the way.
+pub(super) fn pump(
+    mut source: &File,
+    source_path: &Path,
+    target: &mut dyn Write,
+    target_path: &Path,
+    progress: Progress<'_>,
+) -> Result<Digest> {
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let length = match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io("read", source_path, error)),
+        };
+        let piece = buffer.get(..length).unwrap_or_default();
+        hasher.update(piece);
+        target.write_all(piece).map_err(|error| Error::io("write", target_path, error))?;
+        progress(length as u64)?;
+    }
+    Ok(Digest::from_bytes(hasher.finalize().into()))
+}
+
+/// Whether an open file still has the content that it had when it got this stamp. The time of the
+/// inode does not count: links come and go.
+pub(super) fn check_unchanged(file: &File, path: &Path, before: &FileStamp) -> Result<()> {
+    let now = FileStamp::of(&file.metadata().map_err(|error| Error::io("read", path, error))?);
+    if (now.bytes, now.modified_ns) == (before.bytes, before.modified_ns) {
+        return Ok(());
+    }
+    Err(Error::new(Code::IntegrityFailed, format!("{} changed while it was read", path.display()))
+        .detail("path", path.display().to_string())
+        .hint("wait until the program that writes it is done, then try again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes_and_progress_counts_them() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![7; 3 * BUFFER + 5]).expect("write");
+        let seen = AtomicU64::new(0);
+        let hashed = hash_file(&path, &|bytes| {
+            seen.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
+        })
+        .expect("hash");
+        assert_eq!(seen.into_inner(), 3 * BUFFER as u64 + 5);
+        let expected: [u8; 32] = sha2::Sha256::digest(vec![7; 3 * BUFFER + 5]).into();
+        assert_eq!(hashed.digest, Digest::from_bytes(expected));
+
+        std::fs::write(&path, "abc").expect("write");
+        let digest = hash_file(&path, &|_| Ok(())).expect("hash").digest.to_string();
+        // FIPS 180-2, appendix B.1.
+        assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_is_an_error() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![7; BUFFER]).expect("write");
+        let error = hash_file(&path, &|_| {
+            std::fs::write(&path, "shorter").expect("write");
+            Ok(())
+        })
+        .expect_err("it changed");
+        assert_eq!(error.code(), Code::IntegrityFailed);
+    }
+}
