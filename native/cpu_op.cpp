@@ -1,5 +1,6 @@
 #include "cpu_op.h"
 
+#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -16,6 +17,10 @@
 using namespace mlx::core;
 
 namespace {
+
+// Bounds, so that a dispatched task is one allocation.
+constexpr size_t max_inputs = 8;
+constexpr size_t max_outputs = 3;
 
 class CpuOp : public Primitive {
  public:
@@ -34,20 +39,29 @@ class CpuOp : public Primitive {
   }
 
   void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
-    std::vector<const void*> in;
-    std::vector<void*> out;
-    in.reserve(inputs.size());
-    out.reserve(outputs.size());
+    struct Task {
+      mlx_cache_kernel kernel;
+      std::shared_ptr<std::vector<char>> params;
+      std::array<const void*, max_inputs> in;
+      std::array<void*, max_outputs> out;
+      // Keeps the memory even when nobody waits for an output any more.
+      std::array<std::shared_ptr<array::Data>, max_outputs> held;
+      void operator()() const { kernel(params->data(), in.data(), out.data()); }
+    } task{kernel_, params_, {}, {}, {}};
+    for (size_t i = 0; i < inputs.size(); i++) {
+      if (!inputs[i].flags().row_contiguous) {
+        throw std::runtime_error(name_ + " got an array to update in place that is not row-contiguous");
+      }
+      task.in[i] = inputs[i].data<char>();
+    }
     for (size_t i = 0; i < outputs.size(); i++) {
       if (alias_[i] >= 0) {
         outputs[i].copy_shared_buffer(inputs[alias_[i]]);
       } else {
         outputs[i].set_data(allocator::malloc(outputs[i].nbytes()));
       }
-      out.push_back(outputs[i].data<char>());
-    }
-    for (const auto& input : inputs) {
-      in.push_back(input.data<char>());
+      task.out[i] = outputs[i].data<char>();
+      task.held[i] = outputs[i].data_shared_ptr();
     }
     auto& encoder = cpu::get_command_encoder(stream());
     for (const auto& input : inputs) {
@@ -56,11 +70,7 @@ class CpuOp : public Primitive {
     for (auto& output : outputs) {
       encoder.set_output_array(output);
     }
-    // MLX keeps inputs and outputs alive until the tasks of this primitive have run.
-    encoder.dispatch([kernel = kernel_, params = params_, in = std::move(in),
-                      out = std::move(out)]() {
-      kernel(params->data(), in.data(), out.data());
-    });
+    encoder.dispatch(std::move(task));
   }
 
  private:
@@ -69,6 +79,15 @@ class CpuOp : public Primitive {
   std::vector<int> alias_;
   std::string name_;
 };
+
+// Whether the array needs no copy to be row-contiguous. A `contiguous` that turns out to have nothing
+// to do still is a primitive to schedule, several for each of ours.
+bool is_row_contiguous(const array& input) {
+  if (input.status() != array::Status::unscheduled) {
+    return input.flags().row_contiguous;
+  }
+  return input.has_primitive() && dynamic_cast<const CpuOp*>(&input.primitive()) != nullptr;
+}
 
 } // namespace
 
@@ -84,6 +103,9 @@ extern "C" int mlx_cache_cpu_op(
     const char* name,
     mlx_stream stream) {
   try {
+    if (input_count > max_inputs || output_count > max_outputs) {
+      throw std::invalid_argument("too many inputs or outputs");
+    }
     auto s = mlx_stream_get_(stream);
     std::vector<bool> aliased(input_count, false);
     for (size_t i = 0; i < output_count; i++) {
@@ -95,7 +117,7 @@ extern "C" int mlx_cache_cpu_op(
     in.reserve(input_count);
     for (size_t i = 0; i < input_count; i++) {
       const auto& input = mlx_array_get_(inputs[i]);
-      in.push_back(aliased[i] ? input : contiguous(input, false, s));
+      in.push_back(aliased[i] || is_row_contiguous(input) ? input : contiguous(input, false, s));
     }
     std::vector<Shape> shapes;
     std::vector<Dtype> dtypes;

@@ -86,14 +86,15 @@ pub struct Error {
     code: Code,
     message: String,
     hint: Option<String>,
-    details: Map<String, Value>,
+    /// Boxed to keep the error small enough to return everywhere.
+    details: Box<Map<String, Value>>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, details: Map::new(), source: None }
+        Self { code, message: message.into(), hint: None, details: Box::default(), source: None }
     }
 
     /// A failed operation on a path: `action` reads as in "cannot {action} {path}: {reason}".

@@ -48,6 +48,14 @@ pub struct SamplingOptions {
     pub seed: u64,
 }
 
+impl SamplingOptions {
+    /// Whether the next token is simply the most likely one, so that the device can choose it.
+    #[allow(clippy::float_cmp)] // Exactly 1 is off; anything else, however near, is not.
+    pub fn is_plain_greedy(&self) -> bool {
+        self.temperature <= 0.0 && self.repetition_penalty == 1.0
+    }
+}
+
 impl Default for SamplingOptions {
     fn default() -> Self {
         Self {

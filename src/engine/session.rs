@@ -1,28 +1,89 @@
 //! A loaded model: one dedicated thread owns every MLX value, callers talk to it by messages.
+//! (MLX's streams are bound to a thread; a lazy array built on one fails on another.)
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
+use crate::engine::cache::KvCache;
+use crate::engine::ffi::array;
+use crate::engine::format::checkpoint::Checkpoint;
+use crate::engine::generate::{Channel, Generator};
+#[cfg(target_os = "linux")]
+use crate::engine::kernels;
+use crate::engine::layers::Backend;
 use crate::engine::outcome::{Event, Generation};
+use crate::engine::policy::{self, Device, Machine, Policy};
+use crate::engine::probe::Demand;
 use crate::engine::request::{GenerateRequest, LoadOptions};
+use crate::engine::text::{ChatTemplate, Tokenizer};
+use crate::engine::{models, runtime};
 use crate::error::{Error, Result};
 
 /// A loaded model, ready to generate. Keeps the cache of the last conversation: a prompt that
 /// begins with the same tokens is only computed from where it differs.
 pub struct Engine {
-    load_seconds: f64,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    loaded: Loaded,
+}
+
+/// What loading found out.
+#[derive(Debug, Clone)]
+struct Loaded {
+    policy: Policy,
+    seconds: f64,
+}
+
+enum Job {
+    Generate { request: Box<GenerateRequest>, cancel: Arc<AtomicBool>, answers: Sender<Answer> },
+    Clear,
+}
+
+enum Answer {
+    Event(Event),
+    Done(Result<Generation>),
+}
+
+enum Loading {
+    Progress { done: u64, total: u64 },
+    Done(Result<Loaded>),
 }
 
 impl Engine {
     /// Loads the model at `path` (a folder or a .gguf file). `progress` gets (done, total) bytes.
     pub fn load(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let _ = (path, options, progress);
-        Err(Error::internal("the engine is under construction"))
+        let (jobs, inbox) = channel();
+        let (reports, loading) = channel();
+        let (path, options) = (path.to_owned(), options.clone());
+        let thread = thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || work(&path, &options, &reports, &inbox))
+            .map_err(|error| Error::internal(format!("cannot start the engine's thread: {error}")))?;
+        loop {
+            match loading.recv() {
+                Ok(Loading::Progress { done, total }) => progress(done, total),
+                Ok(Loading::Done(loaded)) => {
+                    return Ok(Self { jobs: Some(jobs), thread: Some(thread), loaded: loaded? });
+                }
+                Err(_) => return Err(thread_lost()),
+            }
+        }
     }
 
     /// Seconds that loading took.
     pub fn load_seconds(&self) -> f64 {
-        self.load_seconds
+        self.loaded.seconds
+    }
+
+    /// Device, type, context and memory that were decided on.
+    pub fn policy(&self) -> &Policy {
+        &self.loaded.policy
     }
 
     /// Generates an answer. `on_event` sees text as it comes; `Break` ends generation with
@@ -32,10 +93,126 @@ impl Engine {
         request: &GenerateRequest,
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Generation> {
-        let _ = (request, on_event);
-        Err(Error::internal("the engine is under construction"))
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (answers, inbox) = channel();
+        let job = Job::Generate { request: Box::new(request.clone()), cancel: Arc::clone(&cancel), answers };
+        self.send(job)?;
+        loop {
+            match inbox.recv() {
+                Ok(Answer::Event(event)) => {
+                    if on_event(event).is_break() {
+                        cancel.store(true, Ordering::Relaxed);
+                    }
+                }
+                Ok(Answer::Done(result)) => return result,
+                Err(_) => return Err(thread_lost()),
+            }
+        }
     }
 
     /// Forgets the cached conversation.
-    pub fn clear(&mut self) {}
+    pub fn clear(&mut self) -> Result<()> {
+        self.send(Job::Clear)
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(thread_lost)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // The thread ends when its inbox closes; its MLX values must go before the library does.
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic over there was reported as a lost thread already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn thread_lost() -> Error {
+    Error::internal("the engine's thread ended unexpectedly")
+}
+
+/// The engine's thread: load, then answer jobs until the inbox closes.
+fn work(path: &Path, options: &LoadOptions, reports: &Sender<Loading>, inbox: &Receiver<Job>) {
+    let started = Instant::now();
+    // A closed channel means that the caller is gone: the loop below then ends at once.
+    let mut generator = match load(path, options, &mut |done, total| {
+        let _ = reports.send(Loading::Progress { done, total });
+    }) {
+        Ok((generator, policy)) => {
+            let seconds = started.elapsed().as_secs_f64();
+            let _ = reports.send(Loading::Done(Ok(Loaded { policy, seconds })));
+            generator
+        }
+        Err(error) => {
+            let _ = reports.send(Loading::Done(Err(error)));
+            return;
+        }
+    };
+    while let Ok(job) = inbox.recv() {
+        match job {
+            Job::Clear => generator.clear(),
+            Job::Generate { request, cancel, answers } => {
+                let mut emit = |event| {
+                    if answers.send(Answer::Event(event)).is_err() {
+                        cancel.store(true, Ordering::Relaxed);
+                    }
+                };
+                let result = generator.generate(&request, &mut Channel { emit: &mut emit, cancel: &cancel });
+                let _ = answers.send(Answer::Done(result));
+            }
+        }
+    }
+}
+
+/// Probe, policy and weights. Tokenizer and template load beside the weights.
+fn load(
+    path: &Path,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Generator, Policy)> {
+    let checkpoint = Checkpoint::open(path)?;
+    let machine = Machine::detect(runtime::has_gpu())?;
+    let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;
+    runtime::select(policy.device);
+    #[cfg(target_os = "linux")]
+    if let Some(threads) = options.threads {
+        kernels::pool::set_threads(threads);
+    }
+    let backend = Backend::of(policy.device == Device::Gpu);
+    let (model, text) = thread::scope(|scope| {
+        let text = scope.spawn(|| load_text(&checkpoint));
+        let model = models::load(&checkpoint, backend, array::dtype(policy.dtype), progress);
+        (model, text.join().unwrap_or_else(|_| Err(Error::internal("the tokenizer's thread panicked"))))
+    });
+    let (model, (tokenizer, template)) = (model?, text?);
+    let mut end_of_turn = checkpoint.config.eos_token_ids.clone();
+    end_of_turn.extend(tokenizer.end_tokens());
+    let generator = Generator {
+        vocabulary: checkpoint.config.vocab_size,
+        context: policy.context,
+        cache: KvCache::new(model.cache_shape()),
+        held: Vec::new(),
+        model,
+        tokenizer: Rc::new(tokenizer),
+        template,
+        end_of_turn,
+    };
+    Ok((generator, policy))
+}
+
+/// Tokenizer and chat template, from a GGUF's metadata or the files of a folder.
+fn load_text(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<ChatTemplate>)> {
+    if let Some(metadata) = checkpoint.metadata() {
+        let tokenizer = Tokenizer::from_gguf(metadata)?;
+        let template = ChatTemplate::from_gguf(metadata, tokenizer.special_tokens())?;
+        return Ok((tokenizer, template));
+    }
+    let folder = checkpoint.path();
+    let tokenizer = Tokenizer::from_directory(folder)?;
+    let template = ChatTemplate::from_directory(folder, tokenizer.special_tokens())?;
+    Ok((tokenizer, template))
 }

@@ -1,5 +1,7 @@
 //! The content of one weight, independent of the file format it came from.
 
+use half::{bf16, f16};
+
 /// Element types that the engine computes with or unpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FloatType {
@@ -43,4 +45,36 @@ pub enum WeightData {
         scales: Floats,
         biases: Floats,
     },
+}
+
+impl Floats {
+    /// The values as float32, which holds all of them exactly.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.dtype {
+            FloatType::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            FloatType::F16 => {
+                self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+            }
+            FloatType::BF16 => {
+                self.bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
+            }
+        }
+    }
+
+    /// Whether no value is infinite or not a number.
+    pub fn all_finite(&self) -> bool {
+        // The exponent bits of infinities and NaNs are all ones.
+        let finite = |bits: u16, exponent: u16| bits & exponent != exponent;
+        match self.dtype {
+            FloatType::F32 => {
+                self.bytes.as_chunks::<4>().0.iter().all(|b| f32::from_le_bytes(*b).is_finite())
+            }
+            FloatType::F16 => {
+                self.bytes.as_chunks::<2>().0.iter().all(|b| finite(u16::from_le_bytes(*b), 0x7c00))
+            }
+            FloatType::BF16 => {
+                self.bytes.as_chunks::<2>().0.iter().all(|b| finite(u16::from_le_bytes(*b), 0x7f80))
+            }
+        }
+    }
 }

@@ -1,0 +1,38 @@
+# Every target works on a bare Linux or macOS machine with Rust, and is quick when nothing changed.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PREFIX ?= /usr/local
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/release/mlx-cache
+
+.PHONY: help setup build demo test lint install uninstall clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Prepare what the build needs (Linux: the MLX library; macOS: nothing)
+	@native/setup.sh
+
+build: setup ## Build the program: target/release/mlx-cache
+	@cargo build --release --locked
+
+demo: build ## Show the main job on a real model, in a store of its own under target/
+	@tests/models.sh "$(TARGET)/models"
+	@tests/demo.sh "$(abspath $(BINARY))" "$(abspath $(TARGET))"
+
+test: setup ## Run every test
+	@tests/models.sh "$(TARGET)/models"
+	@MLX_CACHE_TEST_MODELS="$(abspath $(TARGET)/models)" cargo test --release --locked
+
+lint: setup ## Check format and lints
+	@cargo fmt --all --check
+	@cargo clippy --release --locked --all-targets -- -D warnings
+
+install: build ## Install below PREFIX (default /usr/local)
+	@native/install.sh "$(BINARY)" "$(TARGET)/native" "$(DESTDIR)$(PREFIX)"
+
+uninstall: ## Remove what install put below PREFIX
+	@rm -rf "$(DESTDIR)$(PREFIX)/bin/mlx-cache" "$(DESTDIR)$(PREFIX)/lib/mlx-cache"
+
+clean: ## Remove everything that was built or fetched
+	@cargo clean

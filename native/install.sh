@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs the program below a prefix: bin/mlx-cache and, on Linux, the libraries it needs under
+# lib/mlx-cache/, which it finds relative to itself. Usage: install.sh BINARY NATIVE_FOLDER PREFIX
+set -euo pipefail
+binary=$1 native=$2 prefix=$3
+
+install -d "$prefix/bin"
+install -m 755 "$binary" "$prefix/bin/mlx-cache"
+
+if [ "$(uname -s)" = Linux ]; then
+  libraries="$prefix/lib/mlx-cache"
+  rm -rf "$libraries"
+  install -d "$libraries/mlx/lib"
+  cp -P "$native"/wheel/mlx/lib/*.so* "$libraries/mlx/lib/"
+  # The wheel's own dependencies lie beside it, where libmlx.so looks for them.
+  for folder in "$native"/wheel/*.libs "$native"/wheel/nvidia; do
+    [ -d "$folder" ] && cp -R "$folder" "$libraries/"
+  done
+  # OpenBLAS and its Fortran run-time come along, so that the program outlives the build machine's packages.
+  ldd "$binary" | awk '$1 ~ /^lib(openblas|gfortran\.|quadmath\.)/ && $3 ~ /^\// { print $3 }' |
+    while read -r library; do
+      install -m 755 "$library" "$libraries/mlx/lib/$(basename "$library")"
+    done
+fi
+echo "installed $prefix/bin/mlx-cache"

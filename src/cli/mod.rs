@@ -1,0 +1,68 @@
+//! The command line: definitions only, one file a subcommand.
+
+pub mod config;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keep every local AI model once, and run it at once.
+#[derive(Debug, Parser)]
+#[command(name = "mlx-cache", version, about, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags that every subcommand takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct GlobalArgs {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub color: ColorWhen,
+
+    /// Print no progress, notes or warnings
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Print more about what is done
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless NO_COLOR says otherwise
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Config(config::ConfigArgs),
+}
+
+impl Command {
+    /// The name under which reports and errors appear.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+        }
+    }
+
+    /// Whether the command works with what is readable when config.toml or a variable is broken,
+    /// since it is there to tell about that.
+    pub fn tolerates_broken_settings(&self) -> bool {
+        matches!(self, Self::Config(_))
+    }
+}

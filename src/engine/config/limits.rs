@@ -1,0 +1,57 @@
+//! Ranges that sizes of real models lie in, checked before anything is computed or allocated from them.
+
+use std::path::Path;
+
+use crate::engine::config::ModelConfig;
+use crate::engine::format::file::{damaged, unsupported};
+use crate::error::Result;
+
+const MAX_LAYERS: usize = 4096;
+const MAX_HIDDEN: usize = 1 << 18;
+const MAX_INTERMEDIATE: usize = 1 << 20;
+const MAX_HEADS: usize = 4096;
+const MAX_HEAD_DIM: usize = 2048;
+const MAX_VOCABULARY: usize = 1 << 24;
+const MAX_CONTEXT: usize = u32::MAX as usize;
+
+/// Checks a configuration that was read from `path`.
+pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
+    let sizes = [
+        ("hidden size", config.hidden_size, MAX_HIDDEN),
+        ("number of layers", config.layers, MAX_LAYERS),
+        ("number of attention heads", config.heads, MAX_HEADS),
+        ("number of key-value heads", config.kv_heads, MAX_HEADS),
+        ("head dimension", config.head_dim, MAX_HEAD_DIM),
+        ("intermediate size", config.intermediate_size, MAX_INTERMEDIATE),
+        ("vocabulary size", config.vocab_size, MAX_VOCABULARY),
+        ("context length", config.max_position_embeddings, MAX_CONTEXT),
+    ];
+    for (what, value, most) in sizes {
+        if value == 0 || value > most {
+            return Err(damaged(path, &format!("has the impossible {what} {value}")));
+        }
+    }
+    if !config.heads.is_multiple_of(config.kv_heads) {
+        return Err(damaged(
+            path,
+            &format!("has {} attention heads for {} key-value heads", config.heads, config.kv_heads),
+        ));
+    }
+    if !config.head_dim.is_multiple_of(2) {
+        return Err(unsupported(path, &format!("has the odd head dimension {}", config.head_dim)));
+    }
+    let rope = &config.rope;
+    if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > config.head_dim {
+        return Err(damaged(
+            path,
+            &format!("rotates {} of {} dimensions of a head", rope.dims, config.head_dim),
+        ));
+    }
+    if !(config.rms_norm_eps.is_finite() && config.rms_norm_eps >= 0.0) {
+        return Err(damaged(path, &format!("has the impossible norm epsilon {}", config.rms_norm_eps)));
+    }
+    if !(rope.theta.is_finite() && rope.theta > 0.0) {
+        return Err(damaged(path, &format!("has the impossible rope base {}", rope.theta)));
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! How the weights of a safetensors checkpoint are packed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::engine::format::file::{damaged, unsupported};
+use crate::error::Result;
+
+/// Bits and group sizes that MLX has for its affine form.
+const BITS: &[u64] = &[2, 3, 4, 5, 6, 8];
+const GROUPS: &[u64] = &[32, 64, 128];
+
+/// MLX's affine packing: `bits` an element, one scale and bias for each `group` of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Affine {
+    pub group: usize,
+    pub bits: usize,
+}
+
+impl Affine {
+    /// The packing of a row of `columns` elements in `words` 32-bit words and `groups` scales, if it
+    /// is one that MLX has.
+    pub fn fitting(columns: usize, words: usize, groups: usize) -> Option<Self> {
+        let group = columns.checked_div(groups)?;
+        let bits = words.checked_mul(32)?.checked_div(columns)?;
+        let exact = group * groups == columns && bits * columns == words * 32;
+        let known = GROUPS.contains(&(group as u64)) && BITS.contains(&(bits as u64));
+        (exact && known).then_some(Self { group, bits })
+    }
+}
+
+/// The packing of a checkpoint: one for all matrices, with exceptions by module name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantization {
+    pub default: Affine,
+    /// Exceptions; `None`: that module is not packed.
+    pub overrides: BTreeMap<String, Option<Affine>>,
+}
+
+impl Quantization {
+    /// The packing of a module such as `model.layers.0.self_attn.q_proj`; `None`: it is not packed.
+    pub fn of(&self, module: &str) -> Option<Affine> {
+        self.overrides.get(module).copied().unwrap_or(Some(self.default))
+    }
+}
+
+/// Reads `quantization` as mlx-lm writes it, or `quantization_config`, which mlx-lm writes as a copy
+/// and others fill with schemes of their own.
+pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Option<Quantization>> {
+    let own = config.get("quantization").filter(|value| !value.is_null());
+    let other = config.get("quantization_config").filter(|value| !value.is_null());
+    let Some(value) = own.or(other) else {
+        return Ok(None);
+    };
+    let fields =
+        value.as_object().ok_or_else(|| damaged(path, "has a quantization that is not an object"))?;
+    if let Some(method) = fields.get("quant_method") {
+        let method = method.as_str().unwrap_or("unnamed");
+        return Err(scheme_unsupported(method, path));
+    }
+    let default = affine(fields, None, path)?;
+    let mut overrides = BTreeMap::new();
+    for (module, value) in fields {
+        let packing = match value {
+            Value::Object(fields) => Some(affine(fields, Some(default), path)?),
+            Value::Bool(true) => Some(default),
+            Value::Bool(false) => None,
+            _ => continue,
+        };
+        overrides.insert(module.clone(), packing);
+    }
+    Ok(Some(Quantization { default, overrides }))
+}
+
+/// One `{group_size, bits, mode}`; what an exception leaves out, it has from the default.
+fn affine(fields: &Map<String, Value>, default: Option<Affine>, path: &Path) -> Result<Affine> {
+    if let Some(mode) = fields.get("mode").and_then(Value::as_str)
+        && mode != "affine"
+    {
+        return Err(scheme_unsupported(mode, path));
+    }
+    let number = |name: &str, default: Option<usize>, known: &[u64]| match fields.get(name) {
+        None => default.ok_or_else(|| damaged(path, &format!("has a quantization without {name}"))),
+        Some(value) => match value.as_u64() {
+            Some(number) if known.contains(&number) => Ok(number as usize),
+            Some(number) => Err(unsupported(path, &format!("needs quantization with {name} {number}"))
+                .hint(format!("supported are {known:?}"))),
+            None => Err(damaged(path, &format!("has a quantization whose {name} is not a number"))),
+        },
+    };
+    Ok(Affine {
+        group: number("group_size", default.map(|d| d.group), GROUPS)?,
+        bits: number("bits", default.map(|d| d.bits), BITS)?,
+    })
+}
+
+fn scheme_unsupported(scheme: &str, path: &Path) -> crate::error::Error {
+    let scheme: String = scheme.chars().take(64).collect();
+    unsupported(path, &format!("needs the quantization scheme {scheme:?}"))
+        .hint("supported are MLX's affine quantization, and unquantized weights")
+}

@@ -1,0 +1,285 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Affine, ConfigFiles, ModelConfig, Outline, RopeScaling, from_config_json};
+use crate::engine::format::samples::llama_config;
+use crate::engine::format::weight::FloatType;
+use crate::error::{Code, Result};
+
+fn read(config: &Value, generation: Option<&Value>) -> Result<ModelConfig> {
+    let path = Path::new("folder/config.json");
+    let generation = generation.map(|value| value.to_string().into_bytes());
+    let files = ConfigFiles::parse(path, config.to_string().as_bytes(), generation.as_deref())?;
+    from_config_json(&files, false, None)
+}
+
+/// The plain Llama's configuration with these fields set; `null` removes one.
+fn with(fields: Value) -> Value {
+    let mut config = llama_config();
+    let Value::Object(fields) = fields else { panic!("not an object") };
+    for (name, value) in fields {
+        if value.is_null() {
+            config.as_object_mut().unwrap().remove(&name);
+        } else {
+            config[name] = value;
+        }
+    }
+    config
+}
+
+#[test]
+fn defaults_are_those_of_transformers() {
+    let config = read(
+        &with(json!({
+            "num_key_value_heads": null, "max_position_embeddings": null, "rms_norm_eps": null,
+            "torch_dtype": null, "eos_token_id": null, "bos_token_id": null
+        })),
+        None,
+    )
+    .unwrap();
+    assert_eq!((config.heads, config.kv_heads, config.head_dim), (2, 2, 32));
+    assert_eq!(config.max_position_embeddings, 2048);
+    assert_eq!((config.rms_norm_eps, config.rope.theta), (1e-6, 10_000.0));
+    assert_eq!((config.rope.dims, config.rope.traditional), (32, false));
+    assert_eq!(config.rope.scaling, RopeScaling::Default);
+    assert_eq!((config.sliding_window, config.quantization.clone()), (None, None));
+    assert_eq!((config.eos_token_ids.clone(), config.bos_token_id), (vec![], None));
+    assert_eq!(config.dtype, FloatType::F32);
+    assert!(!config.attention_bias.qkv && !config.mlp_bias);
+}
+
+#[test]
+fn a_mistral_has_its_own_defaults_unless_it_says_null() {
+    let window = |value: Option<Value>| {
+        let mut config = with(json!({"model_type": "mistral"}));
+        if let Some(value) = value {
+            config["sliding_window"] = value;
+        }
+        read(&config, None).unwrap().sliding_window
+    };
+    assert_eq!(window(None), Some(4096));
+    assert_eq!(window(Some(Value::Null)), None);
+    assert_eq!(window(Some(json!(512))), Some(512));
+
+    let mut config =
+        with(json!({"model_type": "mistral", "num_attention_heads": 16, "num_key_value_heads": null}));
+    assert_eq!(read(&config, None).unwrap().kv_heads, 8);
+    config["num_key_value_heads"] = Value::Null;
+    assert_eq!(read(&config, None).unwrap().kv_heads, 16);
+}
+
+#[test]
+fn layer_types_decide_for_a_llama() {
+    let window = |types: Value| read(&with(json!({"sliding_window": 8, "layer_types": types})), None);
+    assert_eq!(window(Value::Null).unwrap().sliding_window, None);
+    assert_eq!(window(json!(["full_attention"])).unwrap().sliding_window, None);
+    assert_eq!(window(json!(["sliding_attention"])).unwrap().sliding_window, Some(8));
+    assert_eq!(
+        window(json!(["sliding_attention", "full_attention"])).unwrap_err().code(),
+        Code::ModelUnsupported
+    );
+}
+
+#[test]
+fn rope_is_read_as_transformers_4_and_5_write_it() {
+    let llama3 = json!({
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64, "rope_type": "llama3"
+    });
+    let mut parameters = llama3.clone();
+    parameters["rope_theta"] = json!(500_000.0);
+    let old = read(&with(json!({"rope_theta": 500_000.0, "rope_scaling": llama3})), None).unwrap().rope;
+    let new = read(&with(json!({"rope_parameters": parameters})), None).unwrap().rope;
+    assert_eq!(old, new);
+    assert_eq!(old.theta.to_bits(), 500_000f32.to_bits());
+    let RopeScaling::Llama3 { factor, original_max_position_embeddings, .. } = old.scaling else {
+        panic!("not llama3");
+    };
+    assert_eq!((factor, original_max_position_embeddings), (8.0, 64.0));
+
+    let linear = |name: &str| read(&with(json!({"rope_scaling": {name: "linear", "factor": 2}})), None);
+    for name in ["type", "rope_type"] {
+        assert_eq!(linear(name).unwrap().rope.scaling, RopeScaling::Linear { factor: 2.0 });
+    }
+    let partial = read(&with(json!({"partial_rotary_factor": 0.5})), None).unwrap();
+    assert_eq!(partial.rope.dims, 16);
+}
+
+#[test]
+fn ends_of_text_come_from_both_files_once() {
+    let ids = |config: Value, generation: Value| {
+        let generation = json!({"eos_token_id": generation});
+        read(&with(json!({"eos_token_id": config})), Some(&generation)).unwrap().eos_token_ids
+    };
+    assert_eq!(ids(json!(2), json!([2, 5])), [2, 5]);
+    assert_eq!(ids(json!([7, 2]), Value::Null), [7, 2]);
+    assert_eq!(ids(Value::Null, json!(3)), [3]);
+    assert_eq!(ids(json!(-1), json!([31, 32, 4_000_000_000_i64])), [31], "others cannot be produced");
+}
+
+#[test]
+fn packing_is_read_with_its_exceptions() {
+    let config = with(json!({"quantization": {
+        "group_size": 64, "bits": 4, "mode": "affine",
+        "a": {"group_size": 32, "bits": 8}, "b": false, "c": true, "d": {"bits": 6}
+    }}));
+    let packing = read(&config, None).unwrap().quantization.unwrap();
+    let affine = |group, bits| Some(Affine { group, bits });
+    assert_eq!(packing.of("a"), affine(32, 8));
+    assert_eq!(packing.of("b"), None);
+    assert_eq!(packing.of("c"), affine(64, 4));
+    assert_eq!(packing.of("d"), affine(64, 6));
+    assert_eq!(packing.of("other"), affine(64, 4));
+    let copy = with(json!({"quantization_config": {"group_size": 128, "bits": 3}}));
+    assert_eq!(read(&copy, None).unwrap().quantization.unwrap().default, Affine { group: 128, bits: 3 });
+}
+
+#[test]
+fn what_the_engine_lacks_is_unsupported_and_named() {
+    let cases = [
+        (json!({"model_type": "gemma3_text"}), "gemma3_text"),
+        (json!({"hidden_act": "gelu"}), "gelu"),
+        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "yarn"),
+        (json!({"rope_scaling": {"type": "dynamic", "factor": 4}}), "dynamic"),
+        (json!({"rope_parameters": {"rope_type": "longrope"}}), "longrope"),
+        (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),
+        (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
+        (json!({"quantization_config": {"quant_method": "fp8"}}), "fp8"),
+        (json!({"quantization_config": {"quant_method": "bitsandbytes"}}), "bitsandbytes"),
+        (json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), "mxfp4"),
+        (
+            json!({"quantization": {"group_size": 32, "bits": 4, "a": {"group_size": 16, "bits": 4, "mode": "nvfp4"}}}),
+            "nvfp4",
+        ),
+        (json!({"quantization": {"group_size": 64, "bits": 7}}), "bits 7"),
+        (json!({"quantization": {"group_size": 16, "bits": 4}}), "group_size 16"),
+        (json!({"head_dim": 33}), "odd head dimension 33"),
+    ];
+    for (fields, name) in cases {
+        let error = read(&with(fields), None).unwrap_err();
+        assert_eq!(error.code(), Code::ModelUnsupported, "{error}");
+        assert!(error.message().contains(name) && error.message().contains("config.json"), "{error}");
+    }
+    let hint = read(&with(json!({"model_type": "phi3"})), None).unwrap_err();
+    assert!(hint.hint_text().unwrap().contains("llama, mistral"));
+}
+
+#[test]
+fn impossible_configurations_are_damage_that_is_named() {
+    let cases = [
+        (json!({"model_type": null}), "model_type"),
+        (json!({"hidden_size": null}), "hidden_size"),
+        (json!({"num_hidden_layers": null}), "num_hidden_layers"),
+        (json!({"vocab_size": null}), "vocab_size"),
+        (json!({"hidden_size": "64"}), "makes no sense"),
+        (json!({"hidden_size": -64}), "makes no sense"),
+        (json!({"hidden_size": 1e300}), "makes no sense"),
+        (json!({"hidden_size": 0}), "hidden size 0"),
+        (json!({"hidden_size": 65}), "65 among 2 heads"),
+        (json!({"num_hidden_layers": 0}), "number of layers 0"),
+        (json!({"num_hidden_layers": 1_000_000_000}), "number of layers 1000000000"),
+        (json!({"num_attention_heads": 0}), "0 heads"),
+        (json!({"num_attention_heads": 0, "head_dim": 32}), "attention heads 0"),
+        (json!({"num_key_value_heads": 0}), "key-value heads 0"),
+        (json!({"num_key_value_heads": 3}), "2 attention heads for 3"),
+        (json!({"head_dim": 0}), "head dimension 0"),
+        (json!({"head_dim": 1_u64 << 40}), "head dimension"),
+        (json!({"vocab_size": u64::MAX}), "vocabulary size"),
+        (json!({"intermediate_size": 0}), "intermediate size 0"),
+        (json!({"max_position_embeddings": 0}), "context length 0"),
+        (json!({"rms_norm_eps": -1.0}), "epsilon"),
+        (json!({"rope_theta": 0}), "rope base"),
+        (json!({"rope_theta": 1e300}), "rope base"),
+        (json!({"partial_rotary_factor": 0.01}), "rotates 0 of 32"),
+        (json!({"partial_rotary_factor": 2}), "rotates 64 of 32"),
+        (json!({"rope_scaling": {"type": "linear"}}), "without a factor"),
+        (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "factor 0"),
+        (json!({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4}}), "high_freq_factor"),
+        (json!({"rope_scaling": 3}), "makes no sense"),
+        (json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window 0"),
+        (json!({"layer_types": ["sliding_attention"]}), "without a sliding_window"),
+        (json!({"quantization": 4}), "not an object"),
+        (json!({"quantization": {"bits": 4}}), "without group_size"),
+        (json!({"quantization": {"bits": "4", "group_size": 64}}), "not a number"),
+    ];
+    for (fields, reason) in cases {
+        let error = read(&with(fields.clone()), None).expect_err(&fields.to_string());
+        assert_eq!(error.code(), Code::IntegrityFailed, "{error}");
+        assert!(error.message().contains(reason) && error.message().contains("config.json"), "{error}");
+    }
+}
+
+#[test]
+fn an_outline_describes_what_cannot_be_run() {
+    let Value::Object(config) = json!({
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_layer": 12, "n_head": 12,
+        "n_embd": 768, "n_positions": 1024, "quantization_config": {"quant_method": "gptq", "bits": 4}
+    }) else {
+        unreachable!()
+    };
+    let outline = Outline::from_config(&config);
+    assert_eq!(outline.model_type.as_deref(), Some("gpt2"));
+    assert_eq!((outline.layers, outline.context_length), (Some(12), Some(1024)));
+    assert_eq!(outline.kv_values_per_token, Some(2 * 12 * 768));
+    assert_eq!(outline.quantization.as_deref(), Some("gptq 4-bit"));
+
+    let label = |quantization: Value| {
+        let Value::Object(config) = json!({"quantization": quantization}) else { unreachable!() };
+        Outline::from_config(&config).quantization.unwrap()
+    };
+    assert_eq!(label(json!({"group_size": 64, "bits": 4})), "4-bit (group 64)");
+    assert_eq!(label(json!({"group_size": 64, "bits": 4, "a": {"group_size": 64, "bits": 8}})), "mixed");
+    assert_eq!(label(json!({"group_size": 32, "bits": 4, "mode": "mxfp4"})), "mxfp4");
+    let Value::Object(nested) = json!({"model_type": "llava", "text_config": {"num_hidden_layers": 3}})
+    else {
+        unreachable!()
+    };
+    assert_eq!(Outline::from_config(&nested).layers, Some(3));
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z0-9]{0,8}".prop_map(Value::from),
+        Just(json!("llama3")),
+        Just(json!("linear")),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(
+                prop::sample::select(vec!["type", "rope_type", "factor", "bits", "group_size", "x"]),
+                inner,
+                0..4
+            )
+            .prop_map(|map| Value::Object(map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_in_any_field_is_read_or_refused(
+        field in prop::sample::select(vec![
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+            "intermediate_size", "vocab_size", "rope_scaling", "rope_parameters", "rope_theta",
+            "partial_rotary_factor", "eos_token_id", "bos_token_id", "quantization", "quantization_config",
+            "sliding_window", "layer_types", "max_position_embeddings", "rms_norm_eps", "architectures",
+        ]),
+        value in json_value(),
+    ) {
+        let mut config = llama_config();
+        config[field] = value;
+        if let Ok(config) = read(&config, None) {
+            prop_assert!(config.layers <= 4096 && config.heads % config.kv_heads == 0);
+            prop_assert!(config.rope.dims <= config.head_dim);
+        }
+        let Value::Object(config) = config else { unreachable!() };
+        let _ = Outline::from_config(&config);
+    }
+}

@@ -1,0 +1,17 @@
+//! How failures of the MLX library become ours.
+
+use mlx_rs::error::Exception;
+
+use crate::error::{Code, Error};
+
+impl From<Exception> for Error {
+    /// MLX reports everything as text; running out of memory is the one case that a user can act on.
+    fn from(exception: Exception) -> Self {
+        let what = exception.what();
+        if what.contains("malloc") || what.contains("out of memory") || what.contains("bad_alloc") {
+            return Error::new(Code::InsufficientMemory, format!("MLX could not get memory: {what}"))
+                .hint("close other programs, choose a smaller model, or lower --context");
+        }
+        Error::internal(format!("MLX: {what}"))
+    }
+}

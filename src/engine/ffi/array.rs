@@ -1,0 +1,40 @@
+//! MLX arrays from file bytes.
+
+use mlx_rs::{Array, Dtype};
+
+use crate::engine::format::weight::{FloatType, Floats};
+use crate::error::{Error, Result};
+
+/// The MLX type that stores these floats.
+pub fn dtype(float: FloatType) -> Dtype {
+    match float {
+        FloatType::F32 => Dtype::Float32,
+        FloatType::F16 => Dtype::Float16,
+        FloatType::BF16 => Dtype::Bfloat16,
+    }
+}
+
+/// Copies `values` into an MLX array of this shape, keeping the type.
+pub fn from_floats(values: &Floats, shape: &[usize]) -> Result<Array> {
+    let elements = shape.iter().try_fold(1usize, |all, &one| all.checked_mul(one));
+    if elements.and_then(|count| count.checked_mul(values.dtype.size())) != Some(values.bytes.len()) {
+        return Err(Error::internal(format!(
+            "{} bytes do not hold {shape:?} elements of {:?}",
+            values.bytes.len(),
+            values.dtype
+        )));
+    }
+    let shape = dimensions(shape)?;
+    // SAFETY: the buffer holds exactly the bytes that shape and dtype ask for (checked above), and
+    // MLX copies them before the call returns.
+    Ok(unsafe { Array::from_raw_data(values.bytes.as_ptr().cast(), &shape, dtype(values.dtype)) })
+}
+
+/// A shape as MLX counts it.
+pub fn dimensions(shape: &[usize]) -> Result<Vec<i32>> {
+    shape
+        .iter()
+        .map(|&size| i32::try_from(size))
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::internal(format!("the shape {shape:?} is larger than MLX can index")))
+}

@@ -1,0 +1,13 @@
+//! The border to C++: arrays from bytes, and operations of our own inside MLX's graph.
+#![allow(unsafe_code)]
+
+pub mod array;
+#[cfg(target_os = "linux")]
+mod buffer;
+#[cfg(target_os = "linux")]
+mod cpu_op;
+
+#[cfg(target_os = "linux")]
+pub use buffer::{aligned, aligned_bytes};
+#[cfg(target_os = "linux")]
+pub use cpu_op::{Buffers, Kernel, OutputSpec, SharedSlice, check, cpu_op};

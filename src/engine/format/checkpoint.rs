@@ -1,0 +1,322 @@
+//! A model's weights and configuration, the same whatever files they are in.
+//!
+//! Names are those of Hugging Face checkpoints. Everything is read by position through `&self`, so
+//! several threads may read at once.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig};
+use crate::engine::format::file::{damaged, unsupported};
+use crate::engine::format::inventory::{self, Needed};
+use crate::engine::format::layout::Layout;
+use crate::engine::format::metadata::Metadata;
+use crate::engine::format::safetensors::Dtype;
+use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
+use crate::engine::format::unpack::{self, Fault, Unpacker};
+use crate::engine::format::weight::{Floats, WeightData};
+use crate::error::Result;
+
+/// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
+const PIECE: usize = 256 << 10;
+
+/// Where a checkpoint came from.
+#[derive(Debug)]
+pub enum Origin {
+    /// A folder, which has its tokenizer and chat template in files beside the weights.
+    Folder(PathBuf),
+    /// A GGUF file, which has them in its metadata.
+    Gguf { path: PathBuf, metadata: Metadata },
+}
+
+/// A configuration that is read, but not yet understood.
+pub(in crate::engine) enum Configuration {
+    Folder(ConfigFiles, PathBuf),
+    Gguf { path: PathBuf, metadata: Metadata },
+}
+
+/// An opened checkpoint. Opening reads headers and configuration only.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub config: ModelConfig,
+    pub origin: Origin,
+    tensors: Tensors,
+}
+
+impl Checkpoint {
+    /// Opens a folder or a .gguf file.
+    ///
+    /// Every tensor that the model needs is there and has the right shape when this succeeds.
+    ///
+    /// # Errors
+    /// INTEGRITY_FAILED for damaged or missing files, MODEL_UNSUPPORTED for a model or an element
+    /// type that the engine lacks, FILE_NOT_FOUND where there is no model.
+    pub fn open(path: &Path) -> Result<Self> {
+        let layout = Layout::find(path)?;
+        let (tensors, metadata) = tensors::open(&layout)?;
+        let configuration = match (layout, metadata) {
+            (Layout::Gguf(path), Some(metadata)) => Configuration::Gguf { path, metadata },
+            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
+                Configuration::Folder(ConfigFiles::read(&folder)?, folder)
+            }
+        };
+        Self::assemble(tensors, configuration)
+    }
+
+    /// Understands the configuration and checks the tensors against it.
+    pub(in crate::engine) fn assemble(tensors: Tensors, configuration: Configuration) -> Result<Self> {
+        let (config, origin) = match configuration {
+            Configuration::Gguf { path, metadata } => {
+                let config = config::from_gguf(&metadata, &tensors, rope_factors(&tensors)?)?;
+                (config, Origin::Gguf { path, metadata })
+            }
+            Configuration::Folder(files, folder) => {
+                let has_head = tensors.get("lm_head.weight").is_some();
+                let config = config::from_config_json(&files, has_head, tensors.stored_float())?;
+                (config, Origin::Folder(folder))
+            }
+        };
+        let checkpoint = Self { config, origin, tensors };
+        inventory::needed(&checkpoint.config).try_for_each(|needed| checkpoint.check(&needed))?;
+        Ok(checkpoint)
+    }
+
+    /// Names of all tensors.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|(name, _)| name)
+    }
+
+    /// Whether there is a tensor of this full name, such as `model.norm.weight`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some()
+    }
+
+    /// The shape of a tensor as stored, by its full name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Size of the weight files in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.tensors.file_bytes()
+    }
+
+    /// The folder or file, for messages.
+    pub fn path(&self) -> &Path {
+        match &self.origin {
+            Origin::Folder(path) | Origin::Gguf { path, .. } => path,
+        }
+    }
+
+    /// Metadata of a GGUF file; `None` for a folder.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match &self.origin {
+            Origin::Gguf { metadata, .. } => Some(metadata),
+            Origin::Folder(_) => None,
+        }
+    }
+
+    /// Sizes for the memory gate.
+    pub fn sizes(&self) -> WeightSizes {
+        let mut sizes = WeightSizes::default();
+        for needed in inventory::needed(&self.config) {
+            match needed {
+                Needed::Matrix { module, rows, columns } => {
+                    let bytes = |suffix: &str| {
+                        self.tensors.get(&format!("{module}.{suffix}")).map_or(0, |tensor| tensor.bytes)
+                    };
+                    let weight = self.tensors.get(&format!("{module}.weight"));
+                    if weight.is_some_and(|tensor| tensor.encoding.float().is_some()) {
+                        sizes.dense_elements += (rows * columns) as u64;
+                    } else {
+                        sizes.packed_bytes += bytes("weight") + bytes("scales") + bytes("biases");
+                    }
+                }
+                Needed::Vector { size, .. } => sizes.dense_elements += size as u64,
+            }
+        }
+        sizes
+    }
+
+    /// The matrix of a linear or embedding module, such as `model.layers.0.self_attn.q_proj`:
+    /// packed if the checkpoint has it so, dense otherwise.
+    pub fn weight(&self, module: &str) -> Result<WeightData> {
+        let name = format!("{module}.weight");
+        let tensor = self.tensors.require(&name)?;
+        match tensor.encoding {
+            Encoding::Ggml(kind) if unpack::is_affine(kind) => self.blocks(&name, tensor),
+            Encoding::Safetensors(Dtype::U32) => self.packed(module, tensor),
+            _ => Ok(WeightData::Dense { shape: tensor.shape.clone(), values: self.floats(&name, tensor)? }),
+        }
+    }
+
+    /// A norm, a bias or another small tensor as float32, by its full name.
+    pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensors.require(name)?;
+        Ok(self.floats(name, tensor)?.to_f32())
+    }
+
+    fn floats(&self, name: &str, tensor: &Tensor) -> Result<Floats> {
+        floats(&self.tensors, name, tensor)
+    }
+
+    /// A matrix in GGUF blocks.
+    fn blocks(&self, name: &str, tensor: &Tensor) -> Result<WeightData> {
+        let path = self.tensors.path_of(tensor);
+        let (rows, columns) = matrix(name, tensor, path)?;
+        let Encoding::Ggml(kind) = tensor.encoding else {
+            return Err(element_unsupported(name, tensor, path));
+        };
+        let fault = |fault: Fault| match fault {
+            Fault::Type => element_unsupported(name, tensor, path),
+            Fault::NotFinite => not_finite(name, path),
+        };
+        let block = kind.block_bytes() as usize;
+        let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
+        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
+        let unpacked = unpacker.finish().map_err(fault)?;
+        Ok(WeightData::Affine {
+            rows,
+            columns,
+            group: unpack::GROUP,
+            bits: unpacked.bits,
+            packed: unpacked.packed,
+            scales: unpacked.scales,
+            biases: unpacked.biases,
+        })
+    }
+
+    /// A matrix as MLX packs it: `.weight`, `.scales` and `.biases`.
+    fn packed(&self, module: &str, tensor: &Tensor) -> Result<WeightData> {
+        let Packing { rows, columns, affine, scales, biases } = self.packing(module, tensor)?;
+        let mut packed = vec![0u32; tensor.bytes as usize / 4];
+        self.tensors.read_into(tensor, bytemuck::cast_slice_mut(&mut packed))?;
+        let scales = self.floats(&format!("{module}.scales"), scales)?;
+        let biases = self.floats(&format!("{module}.biases"), biases)?;
+        if !(scales.all_finite() && biases.all_finite()) {
+            return Err(not_finite(&format!("{module}.weight"), self.tensors.path_of(tensor)));
+        }
+        let Affine { group, bits } = affine;
+        Ok(WeightData::Affine { rows, columns, group, bits, packed, scales, biases })
+    }
+
+    /// How a module is packed: its three tensors must fit one another and what config.json says.
+    ///
+    /// Where config.json names the module, that counts; where it gives only a default that does not
+    /// fit, the shapes tell the packing, as in mlx-lm.
+    fn packing(&self, module: &str, tensor: &Tensor) -> Result<Packing<'_>> {
+        let name = format!("{module}.weight");
+        let path = self.tensors.path_of(tensor);
+        let quantization = self.config.quantization.as_ref();
+        let declared = quantization.and_then(|packing| packing.of(module)).ok_or_else(|| {
+            damaged(path, &format!("has the packed tensor {name:?}, but config.json does not say how"))
+        })?;
+        let (rows, words) = matrix(&name, tensor, path)?;
+        let scales_name = format!("{module}.scales");
+        let scales = self.tensors.require(&scales_name)?;
+        let biases = self.tensors.require(&format!("{module}.biases"))?;
+        let (scale_rows, groups) = matrix(&scales_name, scales, path)?;
+        if scales.shape != biases.shape || scale_rows != rows {
+            return Err(damaged(
+                path,
+                &format!(
+                    "has scales {:?} and biases {:?} for {rows} rows of {name:?}",
+                    scales.shape, biases.shape
+                ),
+            ));
+        }
+        let columns = inventory::matrix_shape(&self.config, module).map(|(_, columns)| columns);
+        let columns = columns.unwrap_or(groups.saturating_mul(declared.group));
+        let fitting = Affine::fitting(columns, words, groups);
+        let named = quantization.is_some_and(|packing| packing.overrides.contains_key(module));
+        match fitting {
+            Some(affine) if affine == declared || !named => {
+                Ok(Packing { rows, columns, affine, scales, biases })
+            }
+            _ => Err(damaged(
+                path,
+                &format!(
+                    "has {words} words and {groups} scales for each {columns} elements of {name:?}, which is not {} bits in groups of {}",
+                    declared.bits, declared.group
+                ),
+            )),
+        }
+    }
+
+    /// Checks one needed tensor without reading it.
+    fn check(&self, needed: &Needed) -> Result<()> {
+        let (name, expected) = match needed {
+            Needed::Matrix { module, rows, columns } => (&format!("{module}.weight"), vec![*rows, *columns]),
+            Needed::Vector { name, size } => (name, vec![*size]),
+        };
+        let tensor = self.tensors.require(name)?;
+        let path = self.tensors.path_of(tensor);
+        let shape = match (needed, tensor.encoding) {
+            (_, encoding) if encoding.float().is_some() => tensor.shape.clone(),
+            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if unpack::is_affine(kind) => tensor.shape.clone(),
+            (Needed::Matrix { module, .. }, Encoding::Safetensors(Dtype::U32)) => {
+                let packing = self.packing(module, tensor)?;
+                vec![packing.rows, packing.columns]
+            }
+            _ => return Err(element_unsupported(name, tensor, path)),
+        };
+        if shape != expected {
+            return Err(damaged(
+                path,
+                &format!("has tensor {name:?} of shape {shape:?}, the configuration needs {expected:?}"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A packed module whose tensors fit one another.
+struct Packing<'a> {
+    rows: usize,
+    columns: usize,
+    affine: Affine,
+    scales: &'a Tensor,
+    biases: &'a Tensor,
+}
+
+/// How much the weights that the model needs take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WeightSizes {
+    /// Bytes of packed matrices with their scales and biases.
+    pub packed_bytes: u64,
+    /// Numbers in float matrices and vectors, which take what the computing type takes.
+    pub dense_elements: u64,
+}
+
+/// Rows and columns of a matrix.
+fn matrix(name: &str, tensor: &Tensor, path: &Path) -> Result<(usize, usize)> {
+    match tensor.shape.as_slice() {
+        [rows, columns] => Ok((*rows, *columns)),
+        other => Err(damaged(path, &format!("has tensor {name:?} of shape {other:?}, not a matrix"))),
+    }
+}
+
+fn floats(tensors: &Tensors, name: &str, tensor: &Tensor) -> Result<Floats> {
+    let dtype =
+        tensor.encoding.float().ok_or_else(|| element_unsupported(name, tensor, tensors.path_of(tensor)))?;
+    Ok(Floats { dtype, bytes: tensors.read(tensor)? })
+}
+
+fn rope_factors(tensors: &Tensors) -> Result<Option<Vec<f32>>> {
+    let name = "rope_freqs.weight";
+    tensors.get(name).map(|tensor| floats(tensors, name, tensor).map(|f| f.to_f32())).transpose()
+}
+
+fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> crate::error::Error {
+    let hint = match tensor.encoding {
+        Encoding::Ggml(_) => "supported are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: get one of these files",
+        Encoding::Safetensors(_) => "supported are F32, F16 and BF16, and MLX's affine quantization",
+    };
+    unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))
+        .hint(hint)
+        .detail("tensor", name)
+        .detail("type", tensor.encoding.name())
+}
+
+fn not_finite(name: &str, path: &Path) -> crate::error::Error {
+    damaged(path, &format!("has scales in {name:?} that are infinite or not a number"))
+}

@@ -1,0 +1,243 @@
+//! All tensors of a checkpoint under their Hugging Face names, whatever the files are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::engine::format::file::{ModelFile, damaged};
+use crate::engine::format::ggml_type::GgmlType;
+use crate::engine::format::layout::Layout;
+use crate::engine::format::metadata::Metadata;
+use crate::engine::format::safetensors::Dtype;
+use crate::engine::format::weight::FloatType;
+use crate::engine::format::{gguf, safetensors};
+use crate::error::{Code, Result};
+
+/// How a tensor's elements lie in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    Safetensors(Dtype),
+    Ggml(GgmlType),
+}
+
+impl Encoding {
+    /// The name that the format gives the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors(dtype) => dtype.name(),
+            Self::Ggml(kind) => kind.name(),
+        }
+    }
+
+    /// The float type, if it is one that the engine computes with.
+    pub fn float(self) -> Option<FloatType> {
+        match self {
+            Self::Safetensors(Dtype::F32) | Self::Ggml(GgmlType::F32) => Some(FloatType::F32),
+            Self::Safetensors(Dtype::F16) | Self::Ggml(GgmlType::F16) => Some(FloatType::F16),
+            Self::Safetensors(Dtype::BF16) | Self::Ggml(GgmlType::BF16) => Some(FloatType::BF16),
+            _ => None,
+        }
+    }
+}
+
+/// One tensor and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    pub encoding: Encoding,
+    /// Row-major, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Position in the list of files.
+    pub file: usize,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// The tensors of a checkpoint. Opening reads headers only.
+#[derive(Debug)]
+pub struct Tensors {
+    files: Vec<ModelFile>,
+    entries: BTreeMap<String, Tensor>,
+}
+
+impl Tensors {
+    /// Opens the files of a safetensors layout: every tensor of the index is where the index says.
+    pub fn open_safetensors(
+        shards: &[impl AsRef<Path>],
+        weight_map: &BTreeMap<String, usize>,
+        index: &Path,
+    ) -> Result<Self> {
+        let mut files = Vec::with_capacity(shards.len());
+        let mut entries: BTreeMap<String, Tensor> = BTreeMap::new();
+        for (position, shard) in shards.iter().enumerate() {
+            let shard = shard.as_ref();
+            let file = ModelFile::open(shard).map_err(|error| match error.code() {
+                Code::FileNotFound => damaged(shard, "is missing, a shard of the model"),
+                _ => error,
+            })?;
+            for (name, info) in safetensors::Header::read(&file)?.tensors {
+                let claimed = weight_map.get(&name);
+                if claimed.is_some_and(|&claimed| claimed != position) {
+                    continue;
+                }
+                let tensor = Tensor {
+                    encoding: Encoding::Safetensors(info.dtype),
+                    shape: info.shape,
+                    file: position,
+                    offset: info.offset,
+                    bytes: info.bytes,
+                };
+                if entries.contains_key(&name) {
+                    return Err(damaged(shard, &format!("has tensor {name:?} that another shard has too")));
+                }
+                entries.insert(name, tensor);
+            }
+            files.push(file);
+        }
+        if let Some((name, _)) = weight_map.iter().find(|(name, _)| !entries.contains_key(*name)) {
+            return Err(damaged(index, &format!("names tensor {name:?}, which its file does not have")));
+        }
+        Ok(Self { files, entries })
+    }
+
+    /// The tensors of an open GGUF file, renamed.
+    pub fn of_gguf(file: ModelFile, tensors: BTreeMap<String, gguf::TensorInfo>) -> Result<Self> {
+        let mut entries = BTreeMap::new();
+        for (name, info) in tensors {
+            let tensor = Tensor {
+                encoding: Encoding::Ggml(info.kind),
+                shape: info.shape,
+                file: 0,
+                offset: info.offset,
+                bytes: info.bytes,
+            };
+            let renamed = checkpoint_name(&name).unwrap_or_else(|| name.clone());
+            if entries.insert(renamed, tensor).is_some() {
+                return Err(damaged(file.path(), &format!("has tensor {name:?} under two names")));
+            }
+        }
+        Ok(Self { files: vec![file], entries })
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.entries.get(name)
+    }
+
+    /// A tensor that must be there: INTEGRITY_FAILED naming the file and the tensor if it is not.
+    pub fn require(&self, name: &str) -> Result<&Tensor> {
+        self.get(name).ok_or_else(|| damaged(self.main_path(), &format!("has no tensor {name:?}")))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The file a tensor is in.
+    pub fn path_of(&self, tensor: &Tensor) -> &Path {
+        self.files.get(tensor.file).map_or(Path::new(""), ModelFile::path)
+    }
+
+    /// Paths of all files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(ModelFile::path)
+    }
+
+    /// The folder of several files, or the only file.
+    pub fn main_path(&self) -> &Path {
+        match self.files.as_slice() {
+            [one] => one.path(),
+            several => several.first().and_then(|f| f.path().parent()).unwrap_or(Path::new("")),
+        }
+    }
+
+    /// The float type that the model was stored in: of the embedding, or of its scales where it is
+    /// packed (float16 in a GGUF); `None` for other types.
+    pub fn stored_float(&self) -> Option<FloatType> {
+        let embedding = "model.embed_tokens";
+        let scales = self.get(&format!("{embedding}.scales"));
+        match scales.or_else(|| self.get(&format!("{embedding}.weight")))?.encoding {
+            Encoding::Ggml(GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q8_0) => Some(FloatType::F16),
+            other => other.float(),
+        }
+    }
+
+    /// Size of all weight files in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(ModelFile::bytes).sum()
+    }
+
+    /// Reads a tensor's bytes into `buffer`, which has their length.
+    pub fn read_into(&self, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
+        match self.files.get(tensor.file) {
+            Some(file) => file.read_at(buffer, tensor.offset),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a tensor's bytes in order, at most `piece` at a time.
+    pub fn read_pieces(&self, tensor: &Tensor, piece: usize, mut use_piece: impl FnMut(&[u8])) -> Result<()> {
+        let Some(file) = self.files.get(tensor.file) else {
+            return Ok(());
+        };
+        let mut buffer = vec![0; piece.min(tensor.bytes as usize)];
+        let mut done = 0;
+        while done < tensor.bytes {
+            let left = usize::try_from(tensor.bytes - done).unwrap_or(usize::MAX);
+            let size = buffer.len().min(left);
+            file.read_at(&mut buffer[..size], tensor.offset + done)?;
+            use_piece(&buffer[..size]);
+            done += size as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads a tensor's bytes.
+    pub fn read(&self, tensor: &Tensor) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        self.read_into(tensor, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Opened tensors and, for a GGUF file, its metadata.
+pub fn open(layout: &Layout) -> Result<(Tensors, Option<Metadata>)> {
+    match layout {
+        Layout::Safetensors { folder, index, shards, weight_map } => {
+            let index = index.as_deref().unwrap_or(folder);
+            Ok((Tensors::open_safetensors(shards, weight_map, index)?, None))
+        }
+        Layout::Gguf(path) => {
+            let file = ModelFile::open(path)?;
+            let header = gguf::Header::read(&file)?;
+            Ok((Tensors::of_gguf(file, header.tensors)?, Some(header.metadata)))
+        }
+    }
+}
+
+/// The Hugging Face name of a tensor of a Llama GGUF; `None` for those without one.
+///
+/// Names: `gguf.constants.MODEL_TENSORS` and `tensor_mapping.py` of llama.cpp's gguf-py.
+pub fn checkpoint_name(name: &str) -> Option<String> {
+    match name {
+        "token_embd.weight" => return Some("model.embed_tokens.weight".to_owned()),
+        "output_norm.weight" => return Some("model.norm.weight".to_owned()),
+        "output.weight" => return Some("lm_head.weight".to_owned()),
+        _ => {}
+    }
+    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    if layer.is_empty() || !layer.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let (module, parameter) = rest.split_once('.')?;
+    let module = match module {
+        "attn_norm" => "input_layernorm",
+        "ffn_norm" => "post_attention_layernorm",
+        "attn_q" => "self_attn.q_proj",
+        "attn_k" => "self_attn.k_proj",
+        "attn_v" => "self_attn.v_proj",
+        "attn_output" => "self_attn.o_proj",
+        "ffn_gate" => "mlp.gate_proj",
+        "ffn_up" => "mlp.up_proj",
+        "ffn_down" => "mlp.down_proj",
+        _ => return None,
+    };
+    Some(format!("model.layers.{layer}.{module}.{parameter}"))
+}

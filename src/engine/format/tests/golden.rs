@@ -1,0 +1,90 @@
+//! Against the files that public tools made (fixtures/).
+
+use std::path::{Path, PathBuf};
+
+use super::unpack::{same, unpack, values};
+use crate::engine::format::checkpoint::Checkpoint;
+use crate::engine::format::file::ModelFile;
+use crate::engine::format::ggml_type::GgmlType;
+use crate::engine::format::inventory::{self, Needed};
+use crate::engine::format::safetensors::Header;
+use crate::engine::format::weight::{FloatType, Floats, WeightData};
+use crate::engine::probe::{Kind, probe};
+use crate::error::Code;
+
+#[test]
+fn blocks_have_the_values_of_the_gguf_package() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/gguf/blocks.safetensors");
+    let file = ModelFile::open(&path).unwrap();
+    let header = Header::read(&file).unwrap();
+    let read = |name: String| {
+        let info = &header.tensors[&name];
+        let mut bytes = vec![0; info.bytes as usize];
+        file.read_at(&mut bytes, info.offset).unwrap();
+        bytes
+    };
+    for kind in [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q8_0] {
+        let name = kind.name();
+        let expected = Floats { dtype: FloatType::F32, bytes: read(format!("{name}.f32")) }.to_f32();
+        let unpacked = unpack(kind, &read(format!("{name}.raw"))).ok().unwrap();
+        let values = values(&unpacked);
+        assert_eq!(values.len(), expected.len(), "{name}");
+        for (i, (value, expected)) in values.into_iter().zip(expected).enumerate() {
+            assert!(same(value, expected), "{name}, element {i}: {value}, not {expected}");
+        }
+    }
+}
+
+/// Folders and files with a model under fixtures/tiny.
+fn models() -> Vec<PathBuf> {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny");
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let mut models = entries(&tiny.join("gguf"));
+    models.retain(|path| path.extension().is_some_and(|extension| extension == "gguf"));
+    models.extend(entries(&tiny).into_iter().filter(|path| path.join("config.json").exists()));
+    models
+}
+
+#[test]
+fn every_tiny_model_is_read_whole_or_refused_by_name() {
+    let models = models();
+    assert!(models.len() > 30, "only {} fixtures", models.len());
+    for path in models {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let probe = probe(&path).unwrap();
+        assert_eq!(probe.kind, Kind::Generation, "{name}");
+        // The block scaled formats of MLX have no affine form.
+        if let Some(scheme) = ["mxfp4", "mxfp8", "nvfp4"].iter().find(|scheme| name.contains(*scheme)) {
+            let error = Checkpoint::open(&path).unwrap_err();
+            assert_eq!(error.code(), Code::ModelUnsupported, "{name}");
+            assert!(error.message().contains(scheme), "{name}: {error}");
+            assert_eq!(probe.quantization.as_deref(), Some(*scheme), "{name}");
+            continue;
+        }
+        let checkpoint = Checkpoint::open(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut packed = 0;
+        for needed in inventory::needed(&checkpoint.config) {
+            match needed {
+                Needed::Matrix { module, rows, columns } => match checkpoint.weight(&module).unwrap() {
+                    WeightData::Dense { shape, values } => {
+                        assert_eq!(shape, [rows, columns], "{name} {module}");
+                        assert_eq!(values.bytes.len(), rows * columns * values.dtype.size());
+                    }
+                    WeightData::Affine { group, bits, packed: words, scales, biases, .. } => {
+                        assert_eq!(words.len() * 32, rows * columns * bits, "{name} {module}");
+                        assert_eq!(scales.bytes.len(), rows * columns / group * scales.dtype.size());
+                        assert_eq!(biases.bytes.len(), scales.bytes.len());
+                        packed += 1;
+                    }
+                },
+                Needed::Vector { name: vector, size } => {
+                    assert_eq!(checkpoint.vector(&vector).unwrap().len(), size, "{name} {vector}");
+                }
+            }
+        }
+        let is_packed = name.contains("quant_") || name.contains("_Q");
+        assert_eq!(packed > 0, is_packed, "{name}: {packed} packed matrices");
+    }
+}

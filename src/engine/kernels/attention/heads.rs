@@ -1,0 +1,305 @@
+//! Attention of the query heads that share a key head, for some tokens over some positions: softmax in
+//! one pass over tiles of the cache, rescaling what was summed when a larger score turns up (Milakov and
+//! Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
+#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
+
+use std::ops::Range;
+
+use super::job::Job;
+use crate::engine::ffi::SharedSlice;
+use crate::engine::kernels::gemm::Product;
+use crate::engine::kernels::isa::Task;
+use crate::engine::kernels::lanes::{LANES, Lanes, exp};
+use crate::engine::kernels::scratch::Scratch;
+
+/// Positions of a tile, whose keys and values stay in the first- or second-level cache.
+const TILE: usize = 128;
+/// Up to so many queries, scalar products with the keys as they lie are faster than transposing them.
+const FEW: usize = 8;
+
+pub(super) struct Heads<'a> {
+    pub(super) job: &'a Job<'a>,
+    /// The key head.
+    pub(super) head: usize,
+    pub(super) tokens: Range<usize>,
+    pub(super) positions: Range<usize>,
+}
+
+/// For each query (a token's query heads follow each other) the weighted sum of the values, the largest
+/// score and the sum of the weights relative to it.
+#[derive(Clone, Copy)]
+pub(super) struct Sums<'a> {
+    memory: SharedSlice<'a, f32>,
+    queries: usize,
+    width: usize,
+}
+
+impl Heads<'_> {
+    fn queries(&self) -> usize {
+        self.tokens.len() * self.job.group()
+    }
+
+    /// The head's size in whole vectors.
+    fn padded(&self) -> usize {
+        self.job.layer.head_dim.next_multiple_of(LANES)
+    }
+
+    /// Floats that [`Sums`] need.
+    pub(super) fn sums_length(&self) -> usize {
+        self.queries() * (self.padded() + 2)
+    }
+
+    /// The task of attending to the positions.
+    pub(super) fn over<'b>(&'b self, sums: Sums<'b>) -> impl Task<Output = ()> + 'b {
+        Over { heads: self, sums }
+    }
+
+    /// The task of writing the results from the sums over all parts of the positions.
+    pub(super) fn ending<'b>(&'b self, parts: &'b [Sums<'b>]) -> impl Task<Output = ()> + 'b {
+        End { heads: self, parts }
+    }
+
+    fn token(&self, query: usize) -> usize {
+        self.tokens.start + query / self.job.group()
+    }
+
+    fn query_head(&self, query: usize) -> usize {
+        self.head * self.job.group() + query % self.job.group()
+    }
+}
+
+impl<'a> Sums<'a> {
+    /// In memory of [`Heads::sums_length`].
+    pub(super) fn new(heads: &Heads<'_>, memory: &'a mut [f32]) -> Self {
+        Self { memory: SharedSlice::new(memory), queries: heads.queries(), width: heads.padded() }
+    }
+
+    fn values(&self) -> *mut f32 {
+        self.memory.range(0, self.queries * self.width)
+    }
+
+    fn largest(&self, query: usize) -> *mut f32 {
+        self.memory.range(self.queries * self.width + query, 1)
+    }
+
+    fn total(&self, query: usize) -> *mut f32 {
+        self.memory.range(self.queries * (self.width + 1) + query, 1)
+    }
+}
+
+struct Over<'a> {
+    heads: &'a Heads<'a>,
+    sums: Sums<'a>,
+}
+
+impl Task for Over<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let heads = self.heads;
+        let (job, head_dim) = (heads.job, heads.job.layer.head_dim);
+        let queries = heads.queries();
+        let rotated = self.rotated_queries();
+        let mut scores = Scratch::new(queries * TILE);
+        let mut keys_across = Scratch::new(if queries > FEW { head_dim * TILE } else { 0 });
+        let padded = heads.padded();
+        let mut padded_values = Scratch::new(if padded > head_dim { padded * TILE } else { 0 });
+        // SAFETY: the caller's; `range` checks the bounds of the caches, whose positions up to the tokens'
+        // own are filled and not written any more; the scratch memory is as large as its users assume.
+        unsafe {
+            self.clear();
+            for start in heads.positions.clone().step_by(TILE) {
+                let count = TILE.min(heads.positions.end - start);
+                let at = (heads.head * job.capacity + start) * head_dim;
+                let keys: *const f32 = job.keys.range(at, count * head_dim);
+                let mut values: *const f32 = job.values.range(at, count * head_dim);
+                if queries > FEW {
+                    transpose::<V>(keys, count, head_dim, &mut keys_across);
+                    job.isa.run(Product {
+                        a: rotated.as_ptr(),
+                        a_stride: head_dim,
+                        b: keys_across.as_ptr(),
+                        b_stride: TILE,
+                        c: scores.as_mut_ptr(),
+                        c_stride: TILE,
+                        rows: queries,
+                        depth: head_dim,
+                        width: count.next_multiple_of(LANES),
+                        add: false,
+                    });
+                } else {
+                    scalar_products::<V>(&rotated, keys, count, head_dim, &mut scores);
+                }
+                for (query, scores) in scores.chunks_exact_mut(TILE).enumerate() {
+                    self.weigh::<V>(query, start, &mut scores[..count.next_multiple_of(LANES)], count);
+                }
+                if padded > head_dim {
+                    for position in 0..count {
+                        let from = std::slice::from_raw_parts(values.add(position * head_dim), head_dim);
+                        let to = &mut padded_values[position * padded..][..padded];
+                        to[..head_dim].copy_from_slice(from);
+                        to[head_dim..].fill(0.0);
+                    }
+                    values = padded_values.as_ptr();
+                }
+                job.isa.run(Product {
+                    a: scores.as_ptr(),
+                    a_stride: TILE,
+                    b: values,
+                    b_stride: padded,
+                    c: self.sums.values(),
+                    c_stride: padded,
+                    rows: queries,
+                    depth: count,
+                    width: padded,
+                    add: true,
+                });
+            }
+        }
+    }
+}
+
+impl Over<'_> {
+    /// The queries, rotated and multiplied by the scores' scale.
+    #[inline(always)]
+    fn rotated_queries(&self) -> Scratch {
+        let heads = self.heads;
+        let (job, head_dim) = (heads.job, heads.job.layer.head_dim);
+        let mut rotated = Scratch::new(heads.queries() * head_dim);
+        for (query, to) in rotated.chunks_exact_mut(head_dim).enumerate() {
+            let token = heads.token(query);
+            let from = &job.qkv[token * job.width() + heads.query_head(query) * head_dim..][..head_dim];
+            job.table.rotate(job.layer.traditional, token, job.layer.scale, from, to);
+        }
+        rotated
+    }
+
+    #[inline(always)]
+    unsafe fn clear(&self) {
+        // SAFETY: the memory belongs to this worker.
+        unsafe {
+            self.sums.values().write_bytes(0, self.sums.queries * self.sums.width);
+            for query in 0..self.sums.queries {
+                *self.sums.largest(query) = f32::NEG_INFINITY;
+                *self.sums.total(query) = 0.0;
+            }
+        }
+    }
+
+    /// Turns the scores of one query with the positions from `start` on into weights relative to the
+    /// largest score so far, and what was summed before with them. `scores` are padded to whole vectors.
+    #[inline(always)]
+    unsafe fn weigh<V: Lanes>(&self, query: usize, start: usize, scores: &mut [f32], count: usize) {
+        let visible = self.heads.job.visible(self.heads.token(query));
+        let first = visible.start.saturating_sub(start).min(count);
+        let last = visible.end.saturating_sub(start).min(count);
+        if first >= last {
+            scores.fill(0.0);
+            return;
+        }
+        scores[..first].fill(f32::NEG_INFINITY);
+        scores[last..].fill(f32::NEG_INFINITY);
+        // SAFETY: the caller's; the memory of the sums belongs to this worker.
+        unsafe {
+            let mut largest = V::load(scores.as_ptr());
+            for at in (LANES..scores.len()).step_by(LANES) {
+                largest = largest.max(V::load(scores.as_ptr().add(at)));
+            }
+            let before = *self.sums.largest(query);
+            let largest = largest.largest().max(before);
+            let mut sum = V::zero();
+            for at in (0..scores.len()).step_by(LANES) {
+                let to = scores.as_mut_ptr().add(at);
+                let weight = exp(V::load(to).sub(V::splat(largest)));
+                weight.store(to);
+                sum = sum.add(weight);
+            }
+            let factor = (before - largest).exp();
+            let total = self.sums.total(query);
+            *total = *total * factor + sum.sum();
+            *self.sums.largest(query) = largest;
+            if factor < 1.0 {
+                let values = self.sums.values().add(query * self.sums.width);
+                for at in (0..self.sums.width).step_by(LANES) {
+                    V::load(values.add(at)).mul(V::splat(factor)).store(values.add(at));
+                }
+            }
+        }
+    }
+}
+
+/// `to[dimension][position]`, [`TILE`] floats from one dimension to the next.
+#[inline(always)]
+unsafe fn transpose<V: Lanes>(keys: *const f32, count: usize, head_dim: usize, to: &mut [f32]) {
+    let (whole_rows, whole_columns) = (count / LANES * LANES, head_dim / LANES * LANES);
+    // SAFETY: the caller's; `to` has `TILE` floats for each dimension.
+    unsafe {
+        for row in (0..whole_rows).step_by(LANES) {
+            for column in (0..whole_columns).step_by(LANES) {
+                let from = keys.add(row * head_dim + column);
+                V::transpose(from, head_dim, to.as_mut_ptr().add(column * TILE + row), TILE);
+            }
+        }
+        for row in 0..count {
+            let first = if row < whole_rows { whole_columns } else { 0 };
+            for column in first..head_dim {
+                to[column * TILE + row] = *keys.add(row * head_dim + column);
+            }
+        }
+    }
+}
+
+/// `scores[query][position]`, [`TILE`] floats from one query to the next, positions padded to whole
+/// vectors by repeating the last.
+#[inline(always)]
+unsafe fn scalar_products<V: Lanes>(
+    queries: &[f32],
+    keys: *const f32,
+    count: usize,
+    head_dim: usize,
+    scores: &mut [f32],
+) {
+    for at in (0..count).step_by(LANES) {
+        let rows = std::array::from_fn(|lane| keys.wrapping_add((at + lane).min(count - 1) * head_dim));
+        for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(TILE)) {
+            // SAFETY: the caller's; a tile is whole vectors.
+            unsafe { V::products(query.as_ptr(), rows, head_dim).store(scores[at..].as_mut_ptr()) };
+        }
+    }
+}
+
+struct End<'a> {
+    heads: &'a Heads<'a>,
+    parts: &'a [Sums<'a>],
+}
+
+impl Task for End<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let heads = self.heads;
+        let layer = heads.job.layer;
+        // SAFETY: the caller's; nobody writes the sums any more, and these results belong to this worker.
+        unsafe {
+            for query in 0..heads.queries() {
+                let largest =
+                    self.parts.iter().fold(f32::NEG_INFINITY, |all, part| all.max(*part.largest(query)));
+                let weight = |part: &Sums| (*part.largest(query) - largest).exp();
+                let total: f32 = self.parts.iter().map(|part| weight(part) * *part.total(query)).sum();
+                let at = (heads.token(query) * layer.heads + heads.query_head(query)) * layer.head_dim;
+                let to = heads.job.out.range(at, layer.head_dim);
+                for start in (0..layer.head_dim).step_by(LANES) {
+                    let mut sum = V::zero();
+                    for part in self.parts {
+                        let values = V::load(part.values().add(query * part.width + start));
+                        sum = values.mul_add(V::splat(weight(part) / total), sum);
+                    }
+                    let count = LANES.min(layer.head_dim - start);
+                    sum.store_part(to.add(start), count);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! How the work of attention is shared out: by key head and by tokens where there are many, by key head
+//! and parts of the context where there are few.
+#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
+
+use std::ops::Range;
+
+use super::Attention;
+use super::heads::{Heads, Sums};
+use super::rotary::Table;
+use crate::engine::ffi::SharedSlice;
+use crate::engine::kernels::isa::{Isa, Task};
+use crate::engine::kernels::lanes::{LANES, Lanes};
+use crate::engine::kernels::pool;
+use crate::engine::kernels::scratch::Scratch;
+
+/// Tokens whose keys and values a worker appends at once.
+const APPENDED: usize = 16;
+/// Queries (tokens times heads of a group) of a chunk, when there are many tokens.
+const QUERIES: usize = 96;
+const MAX_TOKENS: usize = 48;
+/// The context is split when there are fewer chunks a thread than this ...
+const CHUNKS: usize = 4;
+/// ... into parts of at least this many positions.
+const MIN_PART: usize = 64;
+
+pub(super) struct Job<'a> {
+    pub(super) isa: Isa,
+    pub(super) layer: Attention,
+    pub(super) tokens: usize,
+    pub(super) capacity: usize,
+    pub(super) qkv: &'a [f32],
+    pub(super) table: &'a Table,
+    pub(super) out: SharedSlice<'a, f32>,
+    pub(super) keys: SharedSlice<'a, f32>,
+    pub(super) values: SharedSlice<'a, f32>,
+}
+
+impl Job<'_> {
+    /// Floats of a token in `qkv`.
+    pub(super) fn width(&self) -> usize {
+        (self.layer.heads + 2 * self.layer.kv_heads) * self.layer.head_dim
+    }
+
+    /// Query heads that share a key head.
+    pub(super) fn group(&self) -> usize {
+        self.layer.heads / self.layer.kv_heads
+    }
+
+    /// The positions that a token sees.
+    pub(super) fn visible(&self, token: usize) -> Range<usize> {
+        let end = self.layer.offset + token + 1;
+        self.layer.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// Puts the keys, rotated, and the values of the new tokens into the caches.
+    pub(super) fn append(&self) {
+        pool::run(self.tokens.div_ceil(APPENDED), &|chunk| {
+            let tokens = chunk * APPENDED..self.tokens.min((chunk + 1) * APPENDED);
+            // SAFETY: each token is one worker's; the level was detected.
+            unsafe { self.isa.run(Append { job: self, tokens }) };
+        });
+    }
+
+    /// Attention of all new tokens; their keys and values are in the caches.
+    pub(super) fn attend(&self) {
+        let together = (QUERIES / self.group()).clamp(1, MAX_TOKENS);
+        let runs = self.tokens.div_ceil(together);
+        let chunks = runs * self.layer.kv_heads;
+        let wanted = pool::threads() * CHUNKS;
+        let positions = self.visible(self.tokens - 1).end - self.visible(0).start;
+        let parts = (positions / MIN_PART).min(wanted.div_ceil(chunks)).max(1);
+        if parts > 1 && runs == 1 {
+            return self.attend_in_parts(parts);
+        }
+        pool::run(chunks, &|chunk| {
+            // The last tokens see most: they go first, so that the short work comes at the end.
+            let first = (runs - 1 - chunk / self.layer.kv_heads) * together;
+            let tokens = first..self.tokens.min(first + together);
+            let head = chunk % self.layer.kv_heads;
+            let positions = self.visible(tokens.start).start..self.visible(tokens.end - 1).end;
+            let heads = Heads { job: self, head, tokens, positions };
+            let mut sums = Scratch::new(heads.sums_length());
+            let sums = Sums::new(&heads, &mut sums);
+            // SAFETY: the level was detected; these heads of these tokens are this worker's.
+            unsafe {
+                self.isa.run(heads.over(sums));
+                self.isa.run(heads.ending(&[sums]));
+            }
+        });
+    }
+
+    fn attend_in_parts(&self, parts: usize) {
+        let all = self.visible(0).start..self.visible(self.tokens - 1).end;
+        let together = all.len().div_ceil(parts).next_multiple_of(LANES);
+        let parts = all.len().div_ceil(together);
+        let heads = |head: usize, part: usize| {
+            let first = all.start + part * together;
+            let positions = first..all.end.min(first + together);
+            Heads { job: self, head, tokens: 0..self.tokens, positions }
+        };
+        let length = heads(0, 0).sums_length();
+        let mut memory = Scratch::new(length * self.layer.kv_heads * parts);
+        let shared = SharedSlice::new(&mut memory);
+        // SAFETY: each chunk has memory of its own.
+        let sums = |chunk: usize| unsafe { shared.slice(chunk * length, length) };
+        pool::run(self.layer.kv_heads * parts, &|chunk| {
+            let heads = heads(chunk / parts, chunk % parts);
+            // SAFETY: the level was detected.
+            unsafe { self.isa.run(heads.over(Sums::new(&heads, sums(chunk)))) };
+        });
+        for head in 0..self.layer.kv_heads {
+            let heads = heads(head, 0);
+            let sums: Vec<Sums> =
+                (0..parts).map(|part| Sums::new(&heads, sums(head * parts + part))).collect();
+            // SAFETY: the level was detected, and nobody else writes now.
+            unsafe { self.isa.run(heads.ending(&sums)) };
+        }
+    }
+}
+
+struct Append<'a> {
+    job: &'a Job<'a>,
+    tokens: Range<usize>,
+}
+
+impl Task for Append<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let job = self.job;
+        let Attention { heads, kv_heads, head_dim, offset, traditional, .. } = job.layer;
+        for token in self.tokens {
+            let row = &job.qkv[token * job.width()..][..job.width()];
+            for head in 0..kv_heads {
+                let at = (head * job.capacity + offset + token) * head_dim;
+                let key = &row[(heads + head) * head_dim..][..head_dim];
+                let value = &row[(heads + kv_heads + head) * head_dim..][..head_dim];
+                // SAFETY: new positions are only written, each by one worker.
+                let (to_key, to_value) =
+                    unsafe { (job.keys.slice(at, head_dim), job.values.slice(at, head_dim)) };
+                job.table.rotate(traditional, token, 1.0, key, to_key);
+                to_value.copy_from_slice(value);
+            }
+        }
+    }
+}

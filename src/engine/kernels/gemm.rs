@@ -1,0 +1,185 @@
+//! Products of many tokens: a panel of weights unpacked into the second-level cache, and an innermost
+//! kernel that keeps its sums in registers.
+#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
+
+use super::isa::Task;
+use super::lanes::{LANES, Lanes};
+use super::packed::{BLOCK, Element, Layout, Quant};
+
+/// Up to so many rows have registers for four vectors of columns.
+const FEW: usize = 3;
+
+/// A product of row-major float32 matrices: `c[i][j] = Σ a[i][k] b[k][j]`, or `+=`.
+///
+/// To be run only where the pointers lead to matrices of these sizes.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    pub(super) a: *const f32,
+    pub(super) a_stride: usize,
+    pub(super) b: *const f32,
+    pub(super) b_stride: usize,
+    pub(super) c: *mut f32,
+    pub(super) c_stride: usize,
+    /// Rows of `a` and `c`.
+    pub(super) rows: usize,
+    /// Columns of `a`, rows of `b`.
+    pub(super) depth: usize,
+    /// Columns of `b` and `c`, a multiple of 16.
+    pub(super) width: usize,
+    /// Whether `c` is added to.
+    pub(super) add: bool,
+}
+
+impl Task for Product {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let mut column = 0;
+        // SAFETY: the caller's; rows and columns stay within their bounds.
+        unsafe {
+            while column < self.width {
+                let vectors = (self.width - column) / LANES;
+                if self.rows <= FEW && vectors >= 4 {
+                    self.columns::<V, 4>(column);
+                    column += 4 * LANES;
+                } else if V::VECTORS >= 2 && vectors >= 2 {
+                    self.columns::<V, 2>(column);
+                    column += 2 * LANES;
+                } else {
+                    self.columns::<V, 1>(column);
+                    column += LANES;
+                }
+            }
+        }
+    }
+}
+
+impl Product {
+    /// `N` vectors of columns, all rows.
+    #[inline(always)]
+    unsafe fn columns<V: Lanes, const N: usize>(&self, column: usize) {
+        let mut row = 0;
+        while row < self.rows {
+            let count = (self.rows - row).min(V::TOKENS);
+            // SAFETY: the caller's.
+            unsafe {
+                match count {
+                    12 => self.tile::<V, 12, N>(row, column),
+                    11 => self.tile::<V, 11, N>(row, column),
+                    10 => self.tile::<V, 10, N>(row, column),
+                    9 => self.tile::<V, 9, N>(row, column),
+                    8 => self.tile::<V, 8, N>(row, column),
+                    7 => self.tile::<V, 7, N>(row, column),
+                    6 => self.tile::<V, 6, N>(row, column),
+                    5 => self.tile::<V, 5, N>(row, column),
+                    4 => self.tile::<V, 4, N>(row, column),
+                    3 => self.tile::<V, 3, N>(row, column),
+                    2 => self.tile::<V, 2, N>(row, column),
+                    _ => self.tile::<V, 1, N>(row, column),
+                }
+            }
+            row += count;
+        }
+    }
+
+    /// The innermost kernel: `T` rows, `N` vectors of columns.
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const T: usize, const N: usize>(&self, row: usize, column: usize) {
+        // Shapes that `columns` never asks for need no code.
+        if T > V::TOKENS || (N == 4 && T > FEW) {
+            return;
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let c = self.c.add(row * self.c_stride + column);
+            let mut sums = [[V::zero(); N]; T];
+            if self.add {
+                for (t, sums) in sums.iter_mut().enumerate() {
+                    for (n, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::load(c.add(t * self.c_stride + n * LANES));
+                    }
+                }
+            }
+            // Every fourth row has its own pointer and the others are reached by the stride, which is
+            // what addressing modes can do without spending registers or additions.
+            let a = self.a.add(row * self.a_stride);
+            let mut a: [*const f32; 3] = std::array::from_fn(|i| a.wrapping_add(4 * i * self.a_stride));
+            let mut b = self.b.add(column);
+            for _ in 0..self.depth {
+                let mut weights = [V::zero(); N];
+                for (n, weights) in weights.iter_mut().enumerate() {
+                    *weights = V::load(b.add(n * LANES));
+                }
+                for (t, sums) in sums.iter_mut().enumerate() {
+                    let value = V::splat(*a[t / 4].add(t % 4 * self.a_stride));
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = value.mul_add(weights, *sum);
+                    }
+                }
+                a = a.map(|pointer| pointer.wrapping_add(1));
+                b = b.wrapping_add(self.b_stride);
+            }
+            for (t, sums) in sums.into_iter().enumerate() {
+                for (n, sum) in sums.into_iter().enumerate() {
+                    sum.store(c.add(t * self.c_stride + n * LANES));
+                }
+            }
+        }
+    }
+}
+
+/// Writes columns `first..last` (at borders of groups) of a block as float32: `to[k][0..16]`, `stride`
+/// floats from one column to the next.
+///
+/// # Safety
+/// `V`'s instructions exist; `block` is as long as `layout` says, `to` has room.
+#[inline(always)]
+pub(super) unsafe fn unpack<V: Lanes>(
+    layout: Layout,
+    block: *const u8,
+    first: usize,
+    last: usize,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match layout.element {
+            Element::Dense(float) => {
+                for column in first..last {
+                    let values = V::load_as(float, block.add(column * BLOCK * float.size()));
+                    values.store(to.add((column - first) * stride));
+                }
+            }
+            Element::Affine { quant, group, scale } => {
+                let mut to = to;
+                for index in first / group..last / group {
+                    let tile = block.add(index * layout.element.tile_bytes());
+                    let line = tile.add(layout.element.quant_bytes());
+                    let scales = V::load_as(scale, line);
+                    let biases = V::load_as(scale, line.add(BLOCK * scale.size()));
+                    match quant {
+                        Quant::Nibble => {
+                            for step in 0..group / 8 {
+                                let mut words = V::load_words(tile.add(step * BLOCK * 4));
+                                for column in 0..8 {
+                                    let values = V::low_nibbles(words).mul_add(scales, biases);
+                                    values.store(to.add((step * 8 + column) * stride));
+                                    words = V::next_nibbles(words);
+                                }
+                            }
+                        }
+                        Quant::Byte => {
+                            for column in 0..group {
+                                let quants = V::load_bytes(tile.add(column * BLOCK));
+                                quants.mul_add(scales, biases).store(to.add(column * stride));
+                            }
+                        }
+                    }
+                    to = to.add(group * stride);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Sixteen float32 lanes, the width of everything here, over three sets of instructions.
+#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use crate::engine::format::weight::FloatType;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+pub(super) use portable::Portable;
+
+/// Lanes of a vector.
+pub(super) const LANES: usize = 16;
+
+/// A vector of [`LANES`] float32.
+///
+/// # Safety
+/// Of every method: the processor has the implementation's instructions, and pointers are valid for what
+/// is read or written; no alignment is needed.
+pub(super) trait Lanes: Copy {
+    /// Sixteen unsigned 32-bit words.
+    type Words: Copy;
+
+    /// The registers' shape of a product's innermost kernel: that many tokens times that many vectors.
+    const TOKENS: usize;
+    const VECTORS: usize;
+
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// The first `count` (at most 16) lanes, the others 0.
+    unsafe fn load_part(from: *const f32, count: usize) -> Self;
+    /// The first `count` (at most 16) lanes.
+    unsafe fn store_part(self, to: *mut f32, count: usize);
+    unsafe fn load_f16(from: *const u8) -> Self;
+    unsafe fn load_bf16(from: *const u8) -> Self;
+    /// Sixteen bytes as numbers.
+    unsafe fn load_bytes(from: *const u8) -> Self;
+    unsafe fn load_words(from: *const u8) -> Self::Words;
+    /// The lowest four bits of each word as numbers.
+    unsafe fn low_nibbles(words: Self::Words) -> Self;
+    /// The next four bits become the lowest.
+    unsafe fn next_nibbles(words: Self::Words) -> Self::Words;
+
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once where the processor can.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    /// Into `low..=high`; NaN stays.
+    unsafe fn clamp(self, low: Self, high: Self) -> Self;
+    /// 2 to the power of whole numbers in -127..=127, where -127 gives 0.
+    unsafe fn power_of_two(self) -> Self;
+    unsafe fn sum(self) -> f32;
+    unsafe fn largest(self) -> f32;
+
+    /// Sixteen scalar products of `query` with `rows`, `length` floats each.
+    #[inline(always)]
+    unsafe fn products(query: *const f32, rows: [*const f32; LANES], length: usize) -> Self {
+        let mut products = [0.0; LANES];
+        // SAFETY: the caller's.
+        unsafe {
+            for (product, row) in products.iter_mut().zip(rows) {
+                *product = dot::<Self>(query, row, length);
+            }
+            Self::load(products.as_ptr())
+        }
+    }
+
+    /// Transposes a 16 × 16 square: `to[j][i] = from[i][j]`, rows `from_stride` and `to_stride` apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for i in 0..LANES {
+            for j in 0..LANES {
+                // SAFETY: the caller's.
+                unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::splat(0.0) }
+    }
+
+    /// Sixteen floats stored as `float`.
+    #[inline(always)]
+    unsafe fn load_as(float: FloatType, from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            match float {
+                FloatType::F32 => Self::load(from.cast()),
+                FloatType::F16 => Self::load_f16(from),
+                FloatType::BF16 => Self::load_bf16(from),
+            }
+        }
+    }
+}
+
+/// The scalar product of two rows.
+#[inline(always)]
+pub(super) unsafe fn dot<V: Lanes>(a: *const f32, b: *const f32, length: usize) -> f32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sum = V::zero();
+        let whole = length / LANES * LANES;
+        for at in (0..whole).step_by(LANES) {
+            sum = V::load(a.add(at)).mul_add(V::load(b.add(at)), sum);
+        }
+        if whole < length {
+            let (a, b) =
+                (V::load_part(a.add(whole), length - whole), V::load_part(b.add(whole), length - whole));
+            sum = a.mul_add(b, sum);
+        }
+        sum.sum()
+    }
+}
+
+/// eˣ with a relative error below 3e-7; 0 below -87.7, about 2e38 above 88.37.
+///
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2, eˣ = 2ⁿ eʳ, eʳ by its Taylor polynomial of degree 7, whose error there is
+/// 6e-9. ln 2 is split in two (Cody and Waite, 1980), so that n times its first part is exact.
+#[inline(always)]
+pub(super) unsafe fn exp<V: Lanes>(x: V) -> V {
+    /// ln 2 to 12 bits, and the rest.
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    /// Adding and subtracting 1.5 · 2²³ rounds to a whole number.
+    const ROUND: f32 = 12_582_912.0;
+    const TAYLOR: [f32; 5] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5];
+    // SAFETY: the caller's.
+    unsafe {
+        let x = x.clamp(V::splat(-88.03), V::splat(88.37));
+        let round = V::splat(ROUND);
+        let n = x.mul_add(V::splat(std::f32::consts::LOG2_E), round).sub(round);
+        let n = n.clamp(V::splat(-127.0), V::splat(127.0));
+        let r = n.mul_add(V::splat(-LN_2_HIGH), x);
+        let r = n.mul_add(V::splat(-LN_2_LOW), r);
+        let mut p = V::splat(1.0 / 5040.0);
+        for coefficient in TAYLOR {
+            p = p.mul_add(r, V::splat(coefficient));
+        }
+        let p = p.mul_add(r.mul(r), r).add(V::splat(1.0));
+        p.mul(n.power_of_two())
+    }
+}
+
+/// x / (1 + e⁻ˣ) (Elfwing, Uchibe, Doya, arXiv:1702.03118).
+#[inline(always)]
+pub(super) unsafe fn silu<V: Lanes>(x: V) -> V {
+    // SAFETY: the caller's.
+    unsafe { x.div(exp(V::zero().sub(x)).add(V::splat(1.0))) }
+}
+
+/// Asks for the cache line at an address that may lie anywhere.
+#[inline(always)]
+pub(super) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

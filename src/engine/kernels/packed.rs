@@ -1,0 +1,194 @@
+//! How weights lie in memory for the kernels.
+//!
+//! Rows come in blocks of 16, the last one padded with zeros; a block is one aligned stream that a
+//! kernel reads from end to end, 16 rows at a time:
+//!
+//! - dense: for each column the 16 rows' values, in the stored type;
+//! - affine: for each group of columns a tile of quants, then 16 scales, then 16 biases.
+//!   Nibble quants: for every 8 columns 16 little-endian `u32`, one a row, the lowest 4 bits the first
+//!   column. Byte quants: for each column 16 bytes, one a row.
+//!
+//! 2-, 3- and 4-bit weights become nibbles, 5-, 6- and 8-bit ones bytes. A 4- or 8-bit matrix takes as
+//! much memory as before; 2 and 3 bits take up to 2 and 1.33 times as much, 5 and 6 bits 1.6 and 1.33.
+
+use half::{bf16, f16};
+use mlx_rs::Array;
+use mlx_rs::error::Exception;
+
+use super::pack;
+use crate::engine::ffi::{aligned, aligned_bytes};
+use crate::engine::format::weight::{FloatType, WeightData};
+
+/// Rows of a block: one AVX-512 vector of float32.
+pub(super) const BLOCK: usize = 16;
+
+/// A weight matrix `[rows, columns]` in the kernels' layout, immutable and cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PackedMatrix {
+    array: Array,
+    layout: Layout,
+}
+
+impl PackedMatrix {
+    /// Repacks a weight.
+    ///
+    /// # Errors
+    /// A shape that is not a matrix, sizes that contradict each other, bits or groups that no kernel
+    /// knows, or no memory.
+    pub fn pack(weight: &WeightData) -> Result<Self, Exception> {
+        let source = pack::Source::new(weight)?;
+        let layout = source.layout();
+        let array = aligned_bytes(layout.bytes(), |bytes| source.fill(layout, bytes))?;
+        Ok(Self { array, layout })
+    }
+
+    pub fn rows(&self) -> usize {
+        self.layout.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.layout.columns
+    }
+
+    /// Bytes in memory.
+    pub fn nbytes(&self) -> usize {
+        self.array.nbytes()
+    }
+
+    /// The input of a kernel that reads the matrix by a [`View`].
+    pub(super) fn array(&self) -> &Array {
+        &self.array
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+}
+
+/// The size of a quant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quant {
+    Nibble,
+    Byte,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Element {
+    Dense(FloatType),
+    /// `group` columns share a scale and a bias, both of type `scale`.
+    Affine {
+        quant: Quant,
+        group: usize,
+        scale: FloatType,
+    },
+}
+
+/// A matrix without its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) element: Element,
+}
+
+impl Layout {
+    pub(super) fn blocks(self) -> usize {
+        self.rows.div_ceil(BLOCK)
+    }
+
+    /// Bytes of 16 rows.
+    pub(super) fn block_bytes(self) -> usize {
+        match self.element {
+            Element::Dense(float) => self.columns * BLOCK * float.size(),
+            Element::Affine { group, .. } => self.columns / group * self.element.tile_bytes(),
+        }
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        self.blocks() * self.block_bytes()
+    }
+}
+
+impl Element {
+    /// Bytes of the quants of a tile, where its scales begin.
+    pub(super) fn quant_bytes(self) -> usize {
+        match self {
+            Self::Dense(_) => 0,
+            Self::Affine { quant: Quant::Nibble, group, .. } => group / 2 * BLOCK,
+            Self::Affine { quant: Quant::Byte, group, .. } => group * BLOCK,
+        }
+    }
+
+    /// Bytes of a tile: one group of columns, 16 rows.
+    pub(super) fn tile_bytes(self) -> usize {
+        match self {
+            Self::Dense(_) => 0,
+            Self::Affine { scale, .. } => self.quant_bytes() + 2 * BLOCK * scale.size(),
+        }
+    }
+}
+
+/// A packed matrix as a kernel sees it.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) layout: Layout,
+    /// Aligned; at least `layout.bytes()`.
+    bytes: &'a [u8],
+}
+
+impl<'a> View<'a> {
+    /// `array` is the content of [`PackedMatrix::array`].
+    pub(super) fn new(layout: Layout, array: &'a [u8]) -> Self {
+        let bytes = aligned(array);
+        assert!(bytes.len() >= layout.bytes(), "a packed matrix is shorter than its layout");
+        Self { layout, bytes }
+    }
+
+    /// The stream of 16 rows.
+    pub(super) fn block(&self, index: usize) -> &'a [u8] {
+        let size = self.layout.block_bytes();
+        &self.bytes[index * size..][..size]
+    }
+
+    /// Writes the values of one row.
+    pub(super) fn read_row(&self, row: usize, values: &mut [f32]) {
+        let block = self.block(row / BLOCK);
+        let lane = row % BLOCK;
+        match self.layout.element {
+            Element::Dense(float) => {
+                for (column, value) in values.iter_mut().enumerate() {
+                    *value = read_float(float, block, column * BLOCK + lane);
+                }
+            }
+            Element::Affine { quant, group, scale } => {
+                let tiles = block.chunks_exact(self.layout.element.tile_bytes());
+                for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
+                    let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
+                    let (a, b) = (read_float(scale, rest, lane), read_float(scale, rest, BLOCK + lane));
+                    for (column, value) in values.iter_mut().enumerate() {
+                        let q = match quant {
+                            Quant::Byte => quants[column * BLOCK + lane],
+                            Quant::Nibble => {
+                                let byte = quants[(column / 8 * BLOCK + lane) * 4 + column % 8 / 2];
+                                byte >> (column % 2 * 4) & 15
+                            }
+                        };
+                        *value = a * f32::from(q) + b;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Element `index` of little-endian floats.
+pub(super) fn read_float(float: FloatType, bytes: &[u8], index: usize) -> f32 {
+    match float {
+        FloatType::F32 => {
+            let at = index * 4;
+            f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        }
+        FloatType::F16 => f16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]).to_f32(),
+        FloatType::BF16 => bf16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]).to_f32(),
+    }
+}

@@ -1,0 +1,148 @@
+//! Projections of so few tokens that reading the weights is what takes the time.
+#![expect(clippy::inline_always, reason = "code with lanes must be compiled inside `Isa::run`, see `Task`")]
+
+use std::ops::Range;
+
+use super::job::Job;
+use super::{Finish, MAX_MATRICES};
+use crate::engine::kernels::gemv;
+use crate::engine::kernels::isa::Task;
+use crate::engine::kernels::lanes::{LANES, Lanes};
+use crate::engine::kernels::packed::Element;
+use crate::engine::kernels::pool;
+use crate::engine::kernels::scratch::Scratch;
+
+/// Work below this many bytes of weights is not shared: waking and waiting would cost as much.
+const ALONE: usize = 24 << 10;
+/// Chunks a thread, so that one that comes late leaves little to wait for.
+const CHUNKS: usize = 6;
+/// A chunk's largest size in bytes of weights, for the same reason.
+const LARGEST: usize = 128 << 10;
+
+pub(super) fn run(job: &Job<'_>) {
+    let x = job.input();
+    let sums = GroupSums::new(job, &x);
+    let blocks = job.blocks();
+    let bytes: usize = job.views().iter().map(|view| view.layout.bytes()).sum();
+    let chunks = if bytes <= ALONE { 1 } else { (pool::threads() * CHUNKS).max(bytes.div_ceil(LARGEST)) };
+    let together = blocks.div_ceil(chunks);
+    pool::run(blocks.div_ceil(together), &|chunk| {
+        let first = chunk * together;
+        let range = first..blocks.min(first + together);
+        // SAFETY: each block is one worker's; the level was detected.
+        unsafe { job.isa.run(Blocks { job, x: &x, sums: &sums, range }) };
+    });
+}
+
+/// For each matrix the sums of `x` over its groups of columns, `[tokens, groups]`.
+struct GroupSums {
+    all: Scratch,
+    starts: [usize; MAX_MATRICES],
+}
+
+impl GroupSums {
+    fn new(job: &Job<'_>, x: &[f32]) -> Self {
+        let mut groups = [None; MAX_MATRICES];
+        for (group, view) in groups.iter_mut().zip(job.views()) {
+            if let Element::Affine { group: size, .. } = view.layout.element {
+                *group = Some(size);
+            }
+        }
+        let mut all = Scratch::new(groups.iter().flatten().map(|group| x.len() / group).sum());
+        let (mut starts, mut next) = ([0; MAX_MATRICES], 0);
+        for matrix in 0..MAX_MATRICES {
+            let Some(group) = groups[matrix] else { continue };
+            if let Some(same) = groups[..matrix].iter().position(|earlier| *earlier == Some(group)) {
+                starts[matrix] = starts[same];
+                continue;
+            }
+            starts[matrix] = next;
+            let to = &mut all[next..][..x.len() / group];
+            next += to.len();
+            // SAFETY: the level was detected.
+            unsafe { job.isa.run(Sum { x, group, to }) };
+        }
+        Self { all, starts }
+    }
+
+    fn of(&self, matrix: usize) -> *const f32 {
+        self.all[self.starts[matrix]..].as_ptr()
+    }
+}
+
+struct Sum<'a> {
+    x: &'a [f32],
+    /// A multiple of 16 that divides the length of a row.
+    group: usize,
+    to: &'a mut [f32],
+}
+
+impl Task for Sum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        for (sum, values) in self.to.iter_mut().zip(self.x.chunks_exact(self.group)) {
+            // SAFETY: the caller's, and groups are whole vectors.
+            unsafe {
+                let mut total = V::load(values.as_ptr());
+                for at in (LANES..self.group).step_by(LANES) {
+                    total = total.add(V::load(values.as_ptr().add(at)));
+                }
+                *sum = total.sum();
+            }
+        }
+    }
+}
+
+struct Blocks<'a> {
+    job: &'a Job<'a>,
+    x: &'a [f32],
+    sums: &'a GroupSums,
+    range: Range<usize>,
+}
+
+impl Task for Blocks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.job.tokens {
+                1 => self.tokens::<V, 1>(),
+                2 => self.tokens::<V, 2>(),
+                3 => self.tokens::<V, 3>(),
+                _ => self.tokens::<V, { gemv::MAX_TOKENS }>(),
+            }
+        }
+    }
+}
+
+impl Blocks<'_> {
+    #[inline(always)]
+    unsafe fn tokens<V: Lanes, const T: usize>(self) {
+        let job = self.job;
+        assert!(self.x.len() == T * job.columns, "tokens of another number");
+        for index in self.range.clone() {
+            let part = job.part(index);
+            let gated = job.finish == Finish::Gate;
+            let parts = [part, if gated { job.second(part) } else { part }];
+            // SAFETY: the caller's; views have the lengths of their layouts, `x` and the sums were made
+            // for them.
+            unsafe {
+                let mut products = [[V::zero(); T]; 2];
+                for (products, part) in products.iter_mut().zip(parts).take(1 + usize::from(gated)) {
+                    let view = job.view(part);
+                    let block = view.block(part.block).as_ptr();
+                    let sums = self.sums.of(part.matrix);
+                    *products = gemv::products::<V, T>(view.layout, block, self.x.as_ptr(), sums);
+                }
+                let [first, second] = products;
+                for (token, (first, second)) in first.into_iter().zip(second).enumerate() {
+                    job.finish(token, part, first, second);
+                }
+            }
+        }
+    }
+}

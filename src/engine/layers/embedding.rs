@@ -1,0 +1,46 @@
+//! Token embeddings.
+
+use mlx_rs::{Array, Dtype};
+
+use super::matrix::Matrix;
+use super::{Backend, Loader};
+#[cfg(target_os = "linux")]
+use crate::engine::kernels::{self, PackedMatrix};
+use crate::error::Result;
+
+/// A table `[vocabulary, columns]` whose rows are looked up by token id.
+#[derive(Debug)]
+pub enum Embedding {
+    Stock(Matrix),
+    #[cfg(target_os = "linux")]
+    Packed(PackedMatrix),
+}
+
+impl Embedding {
+    pub fn load(loader: &Loader, name: &str, vocabulary: usize, columns: usize) -> Result<Self> {
+        let weight = loader.matrix(name, vocabulary, columns)?;
+        match loader.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Kernels => Ok(Self::Packed(PackedMatrix::pack(&weight)?)),
+            _ => Ok(Self::Stock(Matrix::new(&weight, loader.dtype)?)),
+        }
+    }
+
+    /// Rows of the table, `ids [L] int32 → [L, columns]` in the compute type.
+    pub fn forward(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
+        match self {
+            Self::Stock(matrix) => Ok(matrix.rows(ids)?.as_dtype(dtype)?),
+            #[cfg(target_os = "linux")]
+            Self::Packed(matrix) => Ok(kernels::embed(matrix, ids)?),
+        }
+    }
+
+    /// The arrays to evaluate at load.
+    pub fn arrays(&self) -> Vec<&Array> {
+        match self {
+            Self::Stock(matrix) => matrix.arrays(),
+            #[cfg(target_os = "linux")]
+            Self::Packed(_) => Vec::new(),
+        }
+    }
+}

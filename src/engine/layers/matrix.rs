@@ -1,0 +1,124 @@
+//! A weight matrix as MLX's own operations use it.
+
+use mlx_rs::{Array, Dtype, ops};
+
+use crate::engine::ffi::array::{dimensions, from_floats};
+use crate::engine::format::weight::{Floats, WeightData};
+use crate::error::{Error, Result};
+
+/// A matrix `[rows, columns]`, dense or in MLX's affine quantization.
+#[derive(Debug, Clone)]
+pub enum Matrix {
+    Dense(Array),
+    Affine { packed: Array, scales: Array, biases: Array, group: i32, bits: i32 },
+}
+
+impl Matrix {
+    /// Moves a weight to MLX; dense values, scales and biases take the compute type.
+    pub fn new(weight: &WeightData, dtype: Dtype) -> Result<Self> {
+        match weight {
+            WeightData::Dense { shape, values } => {
+                Ok(Self::Dense(from_floats(values, shape)?.as_dtype(dtype)?))
+            }
+            WeightData::Affine { rows, columns, group, bits, packed, scales, biases } => {
+                let words = dimensions(&[*rows, packed.len() / rows.max(&1)])?;
+                let groups = [*rows, columns / group.max(&1)];
+                let floats =
+                    |values: &Floats| -> Result<Array> { Ok(from_floats(values, &groups)?.as_dtype(dtype)?) };
+                Ok(Self::Affine {
+                    packed: Array::from_slice(packed, &words),
+                    scales: floats(scales)?,
+                    biases: floats(biases)?,
+                    group: *group as i32,
+                    bits: *bits as i32,
+                })
+            }
+        }
+    }
+
+    /// The arrays to evaluate at load.
+    pub fn arrays(&self) -> Vec<&Array> {
+        match self {
+            Self::Dense(weight) => vec![weight],
+            Self::Affine { packed, scales, biases, .. } => vec![packed, scales, biases],
+        }
+    }
+
+    /// `x [L, columns]` times the transposed matrix: `[L, rows]`.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        Ok(match self {
+            Self::Dense(weight) => ops::matmul(x, weight.transpose_axes(&[1, 0])?)?,
+            Self::Affine { packed, scales, biases, group, bits } => {
+                ops::quantized_matmul(x, packed, scales, biases, true, *group, *bits)?
+            }
+        })
+    }
+
+    /// The rows of these ids, `[L] → [L, columns]`.
+    pub fn rows(&self, ids: &Array) -> Result<Array> {
+        let take = |array: &Array| array.take_axis(ids, 0);
+        Ok(match self {
+            Self::Dense(weight) => take(weight)?,
+            Self::Affine { packed, scales, biases, group, bits } => {
+                ops::dequantize(take(packed)?, take(scales)?, &take(biases)?, *group, *bits)?
+            }
+        })
+    }
+}
+
+/// Stacks weights that share their input, as far as they have one form: fewer, larger products.
+pub fn stack(weights: Vec<WeightData>) -> Result<Vec<WeightData>> {
+    let mut stacked: Vec<WeightData> = Vec::with_capacity(weights.len());
+    for weight in weights {
+        if let Some(last) = stacked.last_mut()
+            && append(last, &weight)
+        {
+            continue;
+        }
+        stacked.push(weight);
+    }
+    if stacked.is_empty() {
+        return Err(Error::internal("a projection without matrices"));
+    }
+    Ok(stacked)
+}
+
+/// Appends the rows of `lower` to `upper` where both have the same form.
+fn append(upper: &mut WeightData, lower: &WeightData) -> bool {
+    match (upper, lower) {
+        (
+            WeightData::Dense { shape, values },
+            WeightData::Dense { shape: shape_below, values: values_below },
+        ) if shape.len() == 2
+            && shape_below.len() == 2
+            && shape[1] == shape_below[1]
+            && values.dtype == values_below.dtype =>
+        {
+            shape[0] += shape_below[0];
+            values.bytes.extend_from_slice(&values_below.bytes);
+            true
+        }
+        (
+            WeightData::Affine { rows, columns, group, bits, packed, scales, biases },
+            WeightData::Affine {
+                rows: rows_below,
+                columns: columns_below,
+                group: group_below,
+                bits: bits_below,
+                packed: packed_below,
+                scales: scales_below,
+                biases: biases_below,
+            },
+        ) if (&*columns, &*group, &*bits) == (columns_below, group_below, bits_below)
+            && scales.dtype == scales_below.dtype
+            && biases.dtype == biases_below.dtype =>
+        {
+            *rows += rows_below;
+            packed.extend_from_slice(packed_below);
+            scales.bytes.extend_from_slice(&scales_below.bytes);
+            biases.bytes.extend_from_slice(&biases_below.bytes);
+            true
+        }
+        _ => false,
+    }
+}

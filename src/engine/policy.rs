@@ -1,0 +1,328 @@
+//! Whether and how a model runs on this machine: device, computing type, context and the memory gate.
+
+use std::fmt;
+
+use crate::engine::format::weight::FloatType;
+use crate::engine::probe::Demand;
+use crate::engine::request::{DeviceChoice, LoadOptions};
+use crate::error::{Code, Error, Result};
+
+/// The share of the free memory above which a load is warned about.
+const TIGHT: f64 = 0.7;
+/// A context that is worth having even where memory is tight, in tokens.
+const LEAST_CONTEXT: usize = 4096;
+/// Reduced contexts are multiples of this.
+const CONTEXT_STEP: usize = 256;
+
+/// What the machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// Bytes that can be taken without swapping.
+    pub free_memory: u64,
+    pub total_memory: u64,
+    /// Whether MLX has a GPU here.
+    pub gpu: bool,
+}
+
+impl Machine {
+    /// Asks the system, and the control group that this process is in.
+    pub fn detect(gpu: bool) -> Result<Self> {
+        use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, System};
+
+        let failed = |e: sysinfo::Error| Error::internal(format!("cannot ask for the free memory: {e}"));
+        let mut system = System::new().map_err(failed)?;
+        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        let mut machine =
+            Self { free_memory: system.available_memory(), total_memory: system.total_memory(), gpu };
+        if let Ok(this) = sysinfo::get_current_pid() {
+            let which = ProcessesToUpdate::Some(&[this]);
+            system.refresh_processes_specifics(which, false, ProcessRefreshKind::nothing());
+            if let Some(limits) = system.process(this).and_then(sysinfo::Process::cgroup_limits) {
+                // Not the group's own figure of free memory: that counts cached file pages as used,
+                // among them those of the model.
+                let free = limits.total_memory.saturating_sub(limits.rss);
+                machine.free_memory = machine.free_memory.min(free);
+                machine.total_memory = machine.total_memory.min(limits.total_memory);
+            }
+        }
+        Ok(machine)
+    }
+}
+
+/// Where a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Device {
+    Gpu,
+    Cpu,
+}
+
+/// Something a user should know before the model is loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Warning {
+    /// The context was made smaller than the model's, to fit the memory.
+    ContextReduced { from: usize, to: usize },
+    /// The asked context is larger than what the model was made for.
+    ContextBeyondModel { asked: usize, model: usize },
+    /// The model takes much of the free memory.
+    MemoryTight { estimate: u64, free: u64 },
+    /// The model takes more than there is, and was forced.
+    MemoryExceeded { estimate: u64, available: u64 },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ContextReduced { from, to } => {
+                write!(f, "the context is reduced from {from} to {to} tokens to fit the free memory")
+            }
+            Self::ContextBeyondModel { asked, model } => {
+                write!(
+                    f,
+                    "the context of {asked} tokens is more than the {model} that the model was made for"
+                )
+            }
+            Self::MemoryTight { estimate, free } => write!(
+                f,
+                "the model needs {} of the {} of free memory",
+                gigabytes(*estimate),
+                gigabytes(*free)
+            ),
+            Self::MemoryExceeded { estimate, available } => write!(
+                f,
+                "the model needs {}, more than the {} available; loading it as asked",
+                gigabytes(*estimate),
+                gigabytes(*available)
+            ),
+        }
+    }
+}
+
+/// How a model will be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    pub device: Device,
+    /// The type to compute in: the checkpoint's on a GPU, float32 on the CPU, where MLX's half
+    /// precision is far slower.
+    pub dtype: FloatType,
+    /// Tokens that generation may not pass.
+    pub context: usize,
+    pub weights_bytes: u64,
+    /// The key-value cache of a full context.
+    pub cache_bytes: u64,
+    /// Weights and cache.
+    pub estimate_bytes: u64,
+    pub warnings: Vec<Warning>,
+}
+
+/// Decides how to run a model.
+///
+/// # Errors
+/// HARDWARE_INCOMPATIBLE if a GPU is asked for where there is none; INVALID_REQUEST for a context of
+/// zero; INSUFFICIENT_MEMORY if weights and cache are more than the memory, unless forced.
+pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Result<Policy> {
+    let device = device(machine, options.device)?;
+    let dtype = match device {
+        Device::Gpu => demand.dtype,
+        Device::Cpu => FloatType::F32,
+    };
+    let dense_bytes = demand.weights.dense_elements.saturating_mul(dtype.size() as u64);
+    let weights_bytes = demand.weights.packed_bytes.saturating_add(dense_bytes);
+    let token_bytes = demand.kv_values_per_token.saturating_mul(dtype.size() as u64);
+    let cache = |context: usize| token_bytes.saturating_mul(context as u64);
+
+    let available = options.memory_limit.map_or(machine.free_memory, |limit| limit.min(machine.free_memory));
+    let comfortable = ((machine.free_memory as f64 * TIGHT) as u64).min(available);
+    let mut warnings = Vec::new();
+    let context = match options.context {
+        Some(0) => {
+            return Err(Error::new(Code::InvalidRequest, "a context of 0 tokens holds nothing")
+                .hint("ask for at least one token"));
+        }
+        Some(asked) => {
+            if asked > demand.context {
+                warnings.push(Warning::ContextBeyondModel { asked, model: demand.context });
+            }
+            asked
+        }
+        None => {
+            let fitting = fitting_context(comfortable.saturating_sub(weights_bytes), token_bytes);
+            let context = demand.context.min(fitting.max(LEAST_CONTEXT));
+            if context < demand.context {
+                warnings.push(Warning::ContextReduced { from: demand.context, to: context });
+            }
+            context
+        }
+    };
+    let cache_bytes = cache(context);
+    let estimate_bytes = weights_bytes.saturating_add(cache_bytes);
+    if estimate_bytes > available {
+        if !options.force {
+            return Err(insufficient(weights_bytes, cache_bytes, context, available, options, machine));
+        }
+        warnings.push(Warning::MemoryExceeded { estimate: estimate_bytes, available });
+    } else if estimate_bytes as f64 > machine.free_memory as f64 * TIGHT {
+        warnings.push(Warning::MemoryTight { estimate: estimate_bytes, free: machine.free_memory });
+    }
+    Ok(Policy { device, dtype, context, weights_bytes, cache_bytes, estimate_bytes, warnings })
+}
+
+fn device(machine: &Machine, choice: DeviceChoice) -> Result<Device> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto if !machine.gpu => Ok(Device::Cpu),
+        DeviceChoice::Gpu if !machine.gpu => {
+            Err(Error::new(Code::HardwareIncompatible, "MLX has no GPU on this machine")
+                .hint("use --device cpu, or leave the device to mlx-cache"))
+        }
+        DeviceChoice::Auto | DeviceChoice::Gpu => Ok(Device::Gpu),
+    }
+}
+
+/// The largest context whose cache fits into `bytes`, in whole steps.
+fn fitting_context(bytes: u64, token_bytes: u64) -> usize {
+    let tokens = bytes.checked_div(token_bytes).unwrap_or(u64::MAX);
+    let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+    tokens / CONTEXT_STEP * CONTEXT_STEP
+}
+
+fn insufficient(
+    weights: u64,
+    cache: u64,
+    context: usize,
+    available: u64,
+    options: &LoadOptions,
+    machine: &Machine,
+) -> Error {
+    let limited = options.memory_limit.is_some_and(|limit| limit < machine.free_memory);
+    let what = if limited { "the memory limit allows" } else { "are free" };
+    let hint = if weights > available {
+        "close other programs, use a smaller or more strongly quantized model, or load it anyway with --force"
+    } else {
+        "ask for a smaller --context, close other programs, or load it anyway with --force"
+    };
+    Error::new(
+        Code::InsufficientMemory,
+        format!(
+            "the model needs {} for its weights and {} for {context} tokens of context, but {} {what}",
+            gigabytes(weights),
+            gigabytes(cache),
+            gigabytes(available)
+        ),
+    )
+    .hint(hint)
+    .detail("weights_bytes", weights)
+    .detail("cache_bytes", cache)
+    .detail("context", context as u64)
+    .detail("available_bytes", available)
+}
+
+/// "1.2 GB", or megabytes below one.
+fn gigabytes(bytes: u64) -> String {
+    match bytes as f64 {
+        bytes if bytes < 1e9 => format!("{:.0} MB", bytes / 1e6),
+        bytes => format!("{:.1} GB", bytes / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::format::checkpoint::WeightSizes;
+
+    const GB: u64 = 1_000_000_000;
+
+    /// 8 GB packed and 1 GB of float16; a thousand tokens of cache take 0.1 GB in float16.
+    fn demand() -> Demand {
+        Demand {
+            weights: WeightSizes { packed_bytes: 8 * GB, dense_elements: GB / 2 },
+            kv_values_per_token: 50_000,
+            context: 131_072,
+            dtype: FloatType::F16,
+        }
+    }
+
+    fn machine(free_gb: u64, gpu: bool) -> Machine {
+        Machine { free_memory: free_gb * GB, total_memory: 2 * free_gb * GB, gpu }
+    }
+
+    fn asked(context: usize) -> LoadOptions {
+        LoadOptions { context: Some(context), ..LoadOptions::default() }
+    }
+
+    #[test]
+    fn a_gpu_keeps_the_type_and_a_cpu_computes_in_float32() {
+        let gpu = decide(&machine(100, true), &asked(1000), &demand()).unwrap();
+        assert_eq!((gpu.device, gpu.dtype), (Device::Gpu, FloatType::F16));
+        assert_eq!((gpu.weights_bytes, gpu.cache_bytes), (9 * GB, GB / 10));
+        assert_eq!(gpu.estimate_bytes, gpu.weights_bytes + gpu.cache_bytes);
+        let cpu = LoadOptions { device: DeviceChoice::Cpu, ..asked(1000) };
+        let cpu = decide(&machine(100, true), &cpu, &demand()).unwrap();
+        assert_eq!((cpu.device, cpu.dtype), (Device::Cpu, FloatType::F32));
+        assert_eq!((cpu.weights_bytes, cpu.cache_bytes), (10 * GB, GB / 5));
+        assert_eq!(decide(&machine(100, false), &asked(1), &demand()).unwrap().device, Device::Cpu);
+        let gpu = LoadOptions { device: DeviceChoice::Gpu, ..asked(1) };
+        let error = decide(&machine(100, false), &gpu, &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::HardwareIncompatible);
+    }
+
+    #[test]
+    fn more_than_the_free_memory_is_refused_unless_forced() {
+        let error = decide(&machine(9, true), &asked(1000), &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::InsufficientMemory);
+        assert!(error.message().contains("9.0 GB for its weights and 100 MB"), "{error}");
+        assert_eq!(error.details()["available_bytes"], 9 * GB);
+        let forced = LoadOptions { force: true, ..asked(1000) };
+        let policy = decide(&machine(9, true), &forced, &demand()).unwrap();
+        assert!(matches!(policy.warnings[..], [Warning::MemoryExceeded { .. }]));
+    }
+
+    #[test]
+    fn much_of_the_free_memory_is_warned_about() {
+        let warnings = |free| decide(&machine(free, true), &asked(1000), &demand()).unwrap().warnings;
+        assert_eq!(warnings(14), []);
+        let tight = warnings(12);
+        assert!(matches!(tight[..], [Warning::MemoryTight { .. }]));
+        assert_eq!(tight[0].to_string(), "the model needs 9.1 GB of the 12.0 GB of free memory");
+    }
+
+    #[test]
+    fn a_limit_counts_like_less_memory_and_never_like_more() {
+        let limited = |limit| LoadOptions { memory_limit: Some(limit), ..asked(1000) };
+        let error = decide(&machine(100, true), &limited(9 * GB), &demand()).unwrap_err();
+        assert!(error.message().contains("9.0 GB the memory limit allows"), "{error}");
+        assert!(decide(&machine(100, true), &limited(10 * GB), &demand()).unwrap().warnings.is_empty());
+        let error = decide(&machine(9, true), &limited(100 * GB), &demand()).unwrap_err();
+        assert!(error.message().contains("9.0 GB are free"), "{error}");
+    }
+
+    #[test]
+    fn without_a_wish_the_context_is_what_memory_allows() {
+        let decide = |free| decide(&machine(free, true), &LoadOptions::default(), &demand());
+        let whole = decide(100).unwrap();
+        assert_eq!((whole.context, whole.warnings.len()), (131_072, 0));
+        // 14 GB at most are used: 5 GB of cache, 50,000 tokens.
+        let reduced = decide(20).unwrap();
+        assert_eq!(reduced.context, 49_920);
+        assert_eq!(reduced.warnings, [Warning::ContextReduced { from: 131_072, to: 49_920 }]);
+        let least = decide(10).unwrap();
+        assert_eq!(least.context, LEAST_CONTEXT);
+        assert!(matches!(least.warnings[..], [Warning::ContextReduced { .. }, Warning::MemoryTight { .. }]));
+        assert_eq!(decide(9).unwrap_err().code(), Code::InsufficientMemory);
+    }
+
+    #[test]
+    fn contexts_that_make_no_sense_are_named() {
+        let error = decide(&machine(100, true), &asked(0), &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidRequest);
+        let beyond = decide(&machine(100, true), &asked(200_000), &demand()).unwrap();
+        assert_eq!(beyond.warnings, [Warning::ContextBeyondModel { asked: 200_000, model: 131_072 }]);
+        let error = decide(&machine(100, true), &asked(usize::MAX), &demand()).unwrap_err();
+        assert_eq!(error.code(), Code::InsufficientMemory, "no overflow");
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        let machine = Machine::detect(false).unwrap();
+        assert!(machine.free_memory > 0 && machine.free_memory <= machine.total_memory);
+    }
+}

@@ -1,0 +1,257 @@
+//! What a model is, from its headers and configuration alone: nothing is loaded, whatever its size.
+
+mod files;
+mod kind;
+mod quantization;
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::config::{ConfigFiles, Outline};
+use crate::engine::format::checkpoint::{Checkpoint, Configuration, WeightSizes};
+use crate::engine::format::file::unsupported;
+use crate::engine::format::layout::Layout;
+use crate::engine::format::tensors::{self, Tensors};
+use crate::engine::format::weight::FloatType;
+use crate::error::{Code, Error, Result};
+
+pub use kind::Kind;
+
+/// What a model can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Capability {
+    /// Answering turns of a conversation: it has a chat template.
+    Chat,
+    /// Continuing a text.
+    Completion,
+    /// Turning a text into a vector.
+    Embedding,
+}
+
+impl Capability {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completion => "completion",
+            Self::Embedding => "embedding",
+        }
+    }
+}
+
+/// Why a model cannot be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    pub code: Code,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Obstacle {
+    /// The error that running the model ends with.
+    pub fn to_error(&self) -> Error {
+        let error = Error::new(self.code, self.message.clone());
+        match &self.hint {
+            Some(hint) => error.hint(hint.clone()),
+            None => error,
+        }
+    }
+}
+
+impl From<Error> for Obstacle {
+    fn from(error: Error) -> Self {
+        Self {
+            code: error.code(),
+            message: error.message().to_owned(),
+            hint: error.hint_text().map(str::to_owned),
+        }
+    }
+}
+
+/// What the memory gate needs to know of a runnable model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    pub weights: WeightSizes,
+    /// Numbers that the key-value cache holds for one token.
+    pub kv_values_per_token: u64,
+    /// The context in tokens that the model was made for.
+    pub context: usize,
+    /// The float type of the checkpoint.
+    pub dtype: FloatType,
+}
+
+impl Demand {
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        Self {
+            weights: checkpoint.sizes(),
+            kv_values_per_token: checkpoint.config.kv_values_per_token(),
+            context: checkpoint.config.max_position_embeddings,
+            dtype: checkpoint.config.dtype,
+        }
+    }
+}
+
+/// A description of a model; `None` is what its files do not tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    pub kind: Kind,
+    /// `model_type` of config.json, or `general.architecture` of a GGUF.
+    pub architecture: Option<String>,
+    /// How many numbers the weights are, packed ones counted one by one.
+    pub parameters: u64,
+    /// "4-bit (group 64)", "Q4_1", "bf16", "mixed", …
+    pub quantization: Option<String>,
+    /// In tokens.
+    pub context_length: Option<u64>,
+    pub layers: Option<u64>,
+    /// Bytes that the key-value cache takes for one token in the checkpoint's float type.
+    pub kv_bytes_per_token: Option<u64>,
+    /// Size of the weight files.
+    pub weights_bytes: u64,
+    /// Files that belong to the model, relative to its folder (or to the GGUF file's), sorted.
+    pub files: Vec<PathBuf>,
+    pub has_chat_template: bool,
+    pub capabilities: Vec<Capability>,
+    /// For the memory gate; `Some` exactly where there is no obstacle.
+    pub demand: Option<Demand>,
+    pub obstacle: Option<Obstacle>,
+}
+
+impl Probe {
+    /// Whether the engine can run the model as it is.
+    pub fn runnable(&self) -> bool {
+        self.obstacle.is_none()
+    }
+}
+
+/// Describes the model in a folder or a .gguf file.
+///
+/// # Errors
+/// FILE_NOT_FOUND where there is no model, INTEGRITY_FAILED where its files are damaged so that it
+/// cannot be described. A model that the engine cannot run is described, with its obstacle.
+pub fn probe(path: &Path) -> Result<Probe> {
+    let layout = Layout::find(path)?;
+    let (tensors, metadata) = tensors::open(&layout)?;
+    let (outline, configuration, folder) = match (layout, metadata) {
+        (Layout::Gguf(path), Some(metadata)) => {
+            let outline = Outline::from_metadata(&metadata);
+            (outline, Ok(Configuration::Gguf { path, metadata }), None)
+        }
+        (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
+            let files = ConfigFiles::read(&folder);
+            let outline = files.as_ref().map(|files| Outline::from_config(&files.config)).unwrap_or_default();
+            (outline, files.map(|files| Configuration::Folder(files, folder.clone())), Some(folder))
+        }
+    };
+    let files = match &folder {
+        Some(folder) => files::of_folder(folder, &tensors)?,
+        None => files::of_gguf(tensors.main_path()),
+    };
+    let described = Described { outline: &outline, configuration: &configuration, files: &files };
+    let kind = described.kind();
+    let has_chat_template = described.has_chat_template(folder.as_deref())?;
+    let capabilities = match kind {
+        Kind::Generation if has_chat_template => vec![Capability::Chat, Capability::Completion],
+        Kind::Generation => vec![Capability::Completion],
+        Kind::Embedding => vec![Capability::Embedding],
+        Kind::Other => Vec::new(),
+    };
+    let tokenizer = described.tokenizer(path);
+    let mut result = Probe {
+        kind,
+        parameters: quantization::parameters(&tensors, &outline),
+        quantization: outline.quantization.clone().or_else(|| quantization::of_tensors(&tensors)),
+        context_length: outline.context_length,
+        layers: outline.layers,
+        kv_bytes_per_token: kv_bytes(&outline, &tensors),
+        weights_bytes: tensors.file_bytes(),
+        architecture: outline.model_type,
+        files,
+        has_chat_template,
+        capabilities,
+        demand: None,
+        obstacle: None,
+    };
+    let runnable = configuration.and_then(|configuration| match kind {
+        Kind::Generation => {
+            let checkpoint = Checkpoint::assemble(tensors, configuration)?;
+            tokenizer?;
+            Ok(Demand::of(&checkpoint))
+        }
+        Kind::Embedding | Kind::Other => Err(not_generating(kind, result.architecture.as_deref(), path)),
+    });
+    match runnable {
+        Ok(demand) => result.demand = Some(demand),
+        Err(error) => result.obstacle = Some(error.into()),
+    }
+    Ok(result)
+}
+
+fn kv_bytes(outline: &Outline, tensors: &Tensors) -> Option<u64> {
+    let size = tensors.stored_float().map_or(2, FloatType::size);
+    outline.kv_values_per_token?.checked_mul(size as u64)
+}
+
+fn not_generating(kind: Kind, architecture: Option<&str>, path: &Path) -> Error {
+    let architecture = architecture.unwrap_or("unknown");
+    match kind {
+        Kind::Embedding => Error::new(
+            Code::CapabilityMissing,
+            format!("{} is an embedding model ({architecture}), which cannot generate text", path.display()),
+        )
+        .hint("this version runs generation models; embedding comes with a later one"),
+        Kind::Generation | Kind::Other => {
+            unsupported(path, &format!("is a model of type {architecture:?}, which is no language model"))
+        }
+    }
+}
+
+/// What the questions below look at.
+struct Described<'a> {
+    outline: &'a Outline,
+    configuration: &'a Result<Configuration>,
+    files: &'a [PathBuf],
+}
+
+impl Described<'_> {
+    fn has_file(&self, name: &str) -> bool {
+        self.files.iter().any(|file| file == Path::new(name))
+    }
+
+    fn kind(&self) -> Kind {
+        match self.configuration {
+            Ok(Configuration::Gguf { metadata, .. }) => kind::of_gguf(metadata),
+            _ => kind::of_folder(self.outline, self.has_file("modules.json")),
+        }
+    }
+
+    fn has_chat_template(&self, folder: Option<&Path>) -> Result<bool> {
+        if let Ok(Configuration::Gguf { metadata, .. }) = self.configuration {
+            return Ok(metadata.text("tokenizer.chat_template").is_some());
+        }
+        if self.has_file("chat_template.jinja") || self.has_file("chat_template.json") {
+            return Ok(true);
+        }
+        match folder {
+            Some(folder) if self.has_file("tokenizer_config.json") => {
+                files::names_chat_template(&folder.join("tokenizer_config.json"))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether there is a tokenizer that the engine can build.
+    fn tokenizer(&self, path: &Path) -> Result<()> {
+        let found = match self.configuration {
+            Ok(Configuration::Gguf { metadata, .. }) => metadata.texts("tokenizer.ggml.tokens").is_some(),
+            _ => self.has_file("tokenizer.json"),
+        };
+        if found {
+            return Ok(());
+        }
+        Err(unsupported(path, "has no tokenizer that mlx-cache can read")
+            .hint("a folder needs a tokenizer.json, a GGUF file its tokenizer in the metadata"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! A tokenizer from the keys `tokenizer.ggml.*` of a GGUF file.
+
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, decoders::DecoderWrapper};
+
+use super::config::names;
+use super::sentencepiece::{Kind, SentencePiece};
+use super::split;
+use super::tokenizer::{Decoding, Roles, Tokenizer, Vocabulary, guard};
+use crate::engine::format::metadata::Metadata;
+use crate::error::{Code, Error, Result};
+
+const PREFIX: &str = "tokenizer.ggml.";
+
+pub(super) fn load(metadata: &Metadata) -> Result<Tokenizer> {
+    let model = metadata.text(&key("model")).ok_or_else(|| missing("model"))?;
+    let tokens = metadata.texts(&key("tokens")).ok_or_else(|| missing("tokens"))?;
+    if u32::try_from(tokens.len()).is_err() {
+        return Err(damaged("the vocabulary has more tokens than ids can name"));
+    }
+    let kinds = kinds(metadata, tokens.len())?;
+    match model {
+        "gpt2" => byte_level(metadata, tokens, &kinds),
+        "llama" => sentence_piece(metadata, tokens, kinds),
+        _ => Err(Error::new(
+            Code::ModelUnsupported,
+            format!("tokenizers of the kind \"{model}\" are not supported"),
+        )
+        .hint("use the model's safetensors version, which carries its own tokenizer.json")
+        .detail("tokenizer", model)),
+    }
+}
+
+/// Byte-level BPE with merges.
+fn byte_level(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<Tokenizer> {
+    let rules = split::rules(metadata.text(&key("pre")).unwrap_or("default"))?;
+    let mut ids = Vocab::with_capacity(tokens.len());
+    let mut longest = 0;
+    for (id, token) in (0u32..).zip(tokens) {
+        longest = longest.max(token.len());
+        if let Some(first) = ids.insert(token.clone(), id) {
+            return Err(damaged(format!(
+                "the vocabulary has the token {token:?} twice, as {first} and as {id}"
+            )));
+        }
+    }
+    let listed = metadata.texts(&key("merges")).ok_or_else(|| missing("merges"))?;
+    let mut merges = Merges::with_capacity(listed.len());
+    for merge in listed {
+        let pair = merge.split_once(' ').filter(|(left, right)| {
+            // The library relies on the last; it checks the tokens themselves.
+            !left.is_empty() && !right.is_empty() && left.len() + right.len() <= longest
+        });
+        let (left, right) =
+            pair.ok_or_else(|| damaged(format!("the merge {merge:?} does not make a token")))?;
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    let model =
+        guard(|| BPE::builder().vocab_and_merges(ids, merges).ignore_merges(rules.ignore_merges).build())?
+            .map_err(|error| damaged(format!("the vocabulary and its merges do not fit: {error}")))?;
+
+    let mut library = tokenizers::Tokenizer::new(model);
+    library.with_pre_tokenizer(Some(rules.pre_tokenizer()?));
+    library.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::default())));
+    let added = tokens.iter().zip(kinds).filter_map(|(token, kind)| {
+        let special = match kind {
+            Kind::Control | Kind::Unknown => true,
+            Kind::UserDefined => false,
+            _ => return None,
+        };
+        Some(AddedToken::from(token.as_str(), special).normalized(false))
+    });
+    guard(|| library.add_tokens(added))?
+        .map_err(|error| damaged(format!("special tokens do not fit: {error}")))?;
+
+    let roles = roles(metadata, tokens, [None; 3])?;
+    let (prefix, suffix) = special(metadata, &roles, rules.add_bos)?;
+    let vocabulary = Vocabulary::Library(Box::new(library));
+    Ok(Tokenizer::new(vocabulary, Decoding::ByteLevel, roles).with_special(prefix, suffix))
+}
+
+/// SentencePiece's BPE with scores.
+fn sentence_piece(metadata: &Metadata, tokens: &[String], kinds: Vec<Kind>) -> Result<Tokenizer> {
+    let scores = metadata.floats(&key("scores")).ok_or_else(|| missing("scores"))?;
+    if scores.len() != tokens.len() {
+        return Err(damaged(format!("there are {} tokens but {} scores", tokens.len(), scores.len())));
+    }
+    // The ids that SentencePiece gives where nobody says otherwise.
+    let roles = roles(metadata, tokens, [Some(1), Some(2), Some(0)])?;
+    let (prefix, suffix) = special(metadata, &roles, true)?;
+    let space_prefix = metadata.bool(&key("add_space_prefix")).unwrap_or(true);
+    let unknown = id(metadata, "unknown_token_id", Some(0), tokens.len())?;
+    let pieces = SentencePiece::new(tokens.to_vec(), scores.to_vec(), kinds, unknown, space_prefix)?;
+    let decoding = Decoding::SentencePiece { strip_space: space_prefix };
+    Ok(Tokenizer::new(Vocabulary::SentencePiece(Box::new(pieces)), decoding, roles)
+        .with_special(prefix, suffix))
+}
+
+fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>> {
+    let Some(numbers) = metadata.integers(&key("token_type")) else { return Ok(vec![Kind::Normal; count]) };
+    if numbers.len() != count {
+        return Err(damaged(format!("there are {count} tokens but {} token types", numbers.len())));
+    }
+    let kind =
+        |&number| Kind::from_number(number).ok_or_else(|| damaged(format!("{number} is no token type")));
+    numbers.iter().map(kind).collect()
+}
+
+/// `defaults` are the ids of BOS, EOS and the unknown token where the file does not name them.
+fn roles(metadata: &Metadata, tokens: &[String], defaults: [Option<u64>; 3]) -> Result<Roles> {
+    let [bos, eos, unknown] = defaults;
+    let count = tokens.len();
+    let bos = id(metadata, "bos_token_id", bos, count)?;
+    let eos = id(metadata, "eos_token_id", eos, count)?;
+    let mut ends = Vec::new();
+    for name in ["eot_token_id", "eom_token_id"] {
+        ends.extend(id(metadata, name, None, count)?);
+    }
+    let names = names(|role| {
+        let id = match role {
+            "bos_token" => bos,
+            "eos_token" => eos,
+            "unk_token" => id(metadata, "unknown_token_id", unknown, count)?,
+            // The format's own spelling.
+            "sep_token" => id(metadata, "seperator_token_id", None, count)?,
+            "pad_token" => id(metadata, "padding_token_id", None, count)?,
+            "cls_token" => id(metadata, "cls_token_id", None, count)?,
+            "mask_token" => id(metadata, "mask_token_id", None, count)?,
+            _ => None,
+        };
+        Ok(id.and_then(|id| tokens.get(id as usize)).map(String::as_str))
+    })?;
+    Ok(Roles { bos, eos, ends, names })
+}
+
+/// The ids around a text: BOS and EOS where the file asks for them.
+fn special(metadata: &Metadata, roles: &Roles, add_bos: bool) -> Result<(Vec<u32>, Vec<u32>)> {
+    let pick = |name: &str, default, id: Option<u32>| {
+        let asked = metadata.bool(&key(name));
+        match id {
+            Some(id) if asked.unwrap_or(default) => Ok(vec![id]),
+            None if asked == Some(true) => {
+                Err(damaged(format!("{PREFIX}{name} asks for a token that is not named")))
+            }
+            _ => Ok(Vec::new()),
+        }
+    };
+    Ok((pick("add_bos_token", add_bos, roles.bos)?, pick("add_eos_token", false, roles.eos)?))
+}
+
+/// A token's id by the name of its key. A default that the vocabulary is too small for is none.
+fn id(metadata: &Metadata, name: &str, default: Option<u64>, count: usize) -> Result<Option<u32>> {
+    let inside = |id: u64| u32::try_from(id).ok().filter(|&id| (id as usize) < count);
+    match metadata.unsigned(&key(name)) {
+        Some(id) => inside(id)
+            .map(Some)
+            .ok_or_else(|| damaged(format!("{PREFIX}{name} is {id}, but there are only {count} tokens"))),
+        None => Ok(default.and_then(inside)),
+    }
+}
+
+fn key(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+fn missing(name: &str) -> Error {
+    damaged(format!("{PREFIX}{name} is missing")).hint("use a GGUF file that includes its tokenizer")
+}
+
+fn damaged(reason: impl Into<String>) -> Error {
+    Error::new(Code::IntegrityFailed, format!("the tokenizer in the GGUF file is damaged: {}", reason.into()))
+        .hint("download or convert the model again")
+}

@@ -1,0 +1,18 @@
+//! Text to tokens and back: tokenizers, streaming detokenization, chat templates, stop texts.
+
+mod config;
+mod generation;
+mod gguf;
+mod python;
+mod sentencepiece;
+mod split;
+pub mod stop;
+pub mod stream;
+pub mod template;
+pub mod tokenizer;
+mod tokenizer_json;
+
+pub use stop::StopMatcher;
+pub use stream::Detokenizer;
+pub use template::ChatTemplate;
+pub use tokenizer::Tokenizer;

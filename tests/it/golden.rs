@@ -1,0 +1,152 @@
+//! Tiny random models against the logits that `transformers` computed from the same weights in
+//! float32 (see fixtures/README.md), on every backend: all positions of a prefill, then eight cached
+//! steps, then the same prompt one token at a time.
+
+use std::path::{Path, PathBuf};
+
+use mlx_cache::engine::cache::KvCache;
+use mlx_cache::engine::format::checkpoint::Checkpoint;
+use mlx_cache::engine::layers::Backend;
+use mlx_cache::engine::models::{self, LanguageModel, Logits};
+use mlx_rs::{Array, Dtype};
+
+/// Largest difference allowed, as a share of the golden logits' range.
+const TOLERANCE: f32 = 1e-4;
+
+/// What transformers computed.
+struct Golden {
+    input_ids: Vec<i32>,
+    logits: Vec<f32>,
+    decode_ids: Vec<i32>,
+    decode_logits: Vec<f32>,
+}
+
+impl Golden {
+    fn read(path: &Path) -> Self {
+        let tensors = Array::load_safetensors(path).expect("golden tensors");
+        let ints = |name: &str| tensors[name].to_vec_exact::<i32>().expect("int32 tensor");
+        let floats = |name: &str| tensors[name].to_vec_exact::<f32>().expect("float32 tensor");
+        Self {
+            input_ids: ints("input_ids"),
+            logits: floats("logits"),
+            decode_ids: ints("decode_ids"),
+            decode_logits: floats("decode_logits"),
+        }
+    }
+
+    fn range(&self) -> f32 {
+        let (low, high) =
+            self.logits.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+        high - low
+    }
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny")
+}
+
+fn forward(model: &dyn LanguageModel, tokens: &[i32], cache: &mut KvCache) -> Vec<f32> {
+    let tokens = Array::from_slice(tokens, &[tokens.len() as i32]);
+    let logits = model.forward(&tokens, cache, Logits::All).expect("forward").expect("logits");
+    logits.as_dtype(Dtype::Float32).expect("float32").to_vec_exact::<f32>().expect("logits")
+}
+
+fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len(), "number of logits");
+    found
+        .iter()
+        .zip(expected)
+        .fold(0.0, |worst, (a, b)| if (a - b).abs() <= worst { worst } else { (a - b).abs() })
+}
+
+/// Runs one model on one backend; the differences found, as shares of the range.
+fn check(model_path: &Path, golden_path: &Path, backend: Backend) {
+    let golden = Golden::read(golden_path);
+    let checkpoint = Checkpoint::open(model_path).expect("checkpoint");
+    let model = models::load(&checkpoint, backend, Dtype::Float32, &mut |_, _| {}).expect("model");
+    let name = format!("{} on {backend:?}", model_path.display());
+    let range = golden.range();
+    let near = |what: &str, found: &[f32], expected: &[f32]| {
+        let share = largest_difference(found, expected) / range;
+        assert!(share <= TOLERANCE, "{name}: {what} differs by {share:e} of the logits' range");
+    };
+
+    let mut cache = KvCache::new(model.cache_shape());
+    near("prefill", &forward(&*model, &golden.input_ids, &mut cache), &golden.logits);
+    let steps: Vec<f32> =
+        golden.decode_ids.iter().flat_map(|&id| forward(&*model, &[id], &mut cache)).collect();
+    near("cached decoding", &steps, &golden.decode_logits);
+
+    // Step by step, and in two unequal chunks: the same as all at once.
+    let mut cache = KvCache::new(model.cache_shape());
+    let steps: Vec<f32> =
+        golden.input_ids.iter().flat_map(|&id| forward(&*model, &[id], &mut cache)).collect();
+    near("one token at a time", &steps, &golden.logits);
+    let mut cache = KvCache::new(model.cache_shape());
+    let (head, tail) = golden.input_ids.split_at(golden.input_ids.len() / 3);
+    let mut chunks = forward(&*model, head, &mut cache);
+    chunks.extend(forward(&*model, tail, &mut cache));
+    near("two chunks", &chunks, &golden.logits);
+}
+
+fn backends() -> Vec<Backend> {
+    if cfg!(target_os = "linux") { vec![Backend::Stock, Backend::Kernels] } else { vec![Backend::Stock] }
+}
+
+/// Folders of fixtures that begin with one of these prefixes.
+fn folders(prefixes: &[&str]) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(fixtures())
+        .expect("fixtures/tiny")
+        .map(|entry| entry.expect("entry").path())
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn llama_and_mistral_match_transformers() {
+    let folders = folders(&["llama_", "mistral"]);
+    assert!(folders.len() >= 16, "only {} models found", folders.len());
+    for folder in folders {
+        for backend in backends() {
+            check(&folder, &folder.join("golden.safetensors"), backend);
+        }
+    }
+}
+
+#[test]
+fn affine_quantizations_match_their_dequantized_weights() {
+    let folders = folders(&[
+        "quant_2bit",
+        "quant_3bit",
+        "quant_4bit",
+        "quant_5bit",
+        "quant_6bit",
+        "quant_8bit",
+        "quant_mixed",
+    ]);
+    assert!(folders.len() >= 12, "only {} models found", folders.len());
+    for folder in folders {
+        for backend in backends() {
+            check(&folder, &folder.join("golden.safetensors"), backend);
+        }
+    }
+}
+
+#[test]
+fn gguf_types_match_their_dequantized_weights() {
+    let folder = fixtures().join("gguf");
+    for kind in ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "rope_freqs_F16"] {
+        for backend in backends() {
+            check(
+                &folder.join(format!("llama_{kind}.gguf")),
+                &folder.join(format!("llama_{kind}.golden.safetensors")),
+                backend,
+            );
+        }
+    }
+}
