@@ -5,8 +5,8 @@
 
 mod add;
 mod config;
-mod list;
 mod doctor;
+mod list;
 pub mod page;
 mod path;
 pub mod progress;

@@ -2,13 +2,13 @@
 
 pub mod add;
 pub mod config;
+pub mod doctor;
 pub mod list;
 pub mod model;
 pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
-pub mod doctor;
 pub mod status;
 
 use std::borrow::Cow;
