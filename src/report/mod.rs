@@ -36,6 +36,7 @@ macro_rules! reports {
         /// The report of any command.
         #[derive(Debug, Clone, Serialize)]
         #[serde(untagged)]
+        #[allow(clippy::large_enum_variant)] // There is one of them in a process.
         pub enum Report {
             $($variant($data),)*
             /// The chat of `run`, which has shown everything itself.
