@@ -39,7 +39,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let environment = Environment::of_process();
     match Cli::try_parse_from(&args) {
         Ok(cli) => {
-            let output = Output::new(usage::style(&cli.global, &environment));
+            let output = Output::new(usage::style(&cli, &environment));
             ExitCode::from(answer(cli.command, output, environment))
         }
         Err(error) => ExitCode::from(usage::answer(&args, &environment, &error)),

@@ -5,15 +5,16 @@ use std::ffi::OsString;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
-use crate::cli::{Cli, ColorWhen, GlobalArgs};
+use crate::cli::{Cli, ColorWhen, Command};
 use crate::error::{Code, Error};
 use crate::output::{ColorChoice, Output, Style};
 use crate::settings::variables::{CLICOLOR_FORCE, Environment, NO_COLOR, TERM};
 
 /// How to print, as the flags and the environment say.
-pub fn style(global: &GlobalArgs, environment: &Environment) -> Style {
+pub fn style(cli: &Cli, environment: &Environment) -> Style {
+    let global = &cli.global;
     Style {
-        json: global.json,
+        json: global.json || cli.command.as_ref().is_some_and(Command::streams_json),
         color: color(global.color, environment),
         quiet: global.quiet,
         verbose: global.verbose,
@@ -28,7 +29,7 @@ fn lenient_style(args: &[OsString], environment: &Environment) -> Style {
         <ColorWhen as clap::ValueEnum>::from_str(&value, false).ok()
     });
     Style {
-        json: flags().any(|flag| flag == "--json"),
+        json: flags().any(|flag| flag == "--json" || flag == "--stream-json"),
         color: color(when.unwrap_or_default(), environment),
         quiet: false,
         verbose: false,

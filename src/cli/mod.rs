@@ -1,6 +1,12 @@
 //! The command line: definitions only, one file a subcommand.
 
+pub mod add;
 pub mod config;
+pub mod list;
+pub mod path;
+pub mod rm;
+pub mod run;
+pub mod show;
 pub mod doctor;
 pub mod status;
 
@@ -51,6 +57,12 @@ pub enum ColorWhen {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(Box<run::RunArgs>),
+    Add(add::AddArgs),
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Path(path::PathArgs),
+    Rm(rm::RmArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -60,10 +72,21 @@ impl Command {
     /// The name under which reports and errors appear.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Run(_) => "run",
+            Self::Add(_) => "add",
+            Self::List(_) => "list",
+            Self::Show(_) => "show",
+            Self::Path(_) => "path",
+            Self::Rm(_) => "rm",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
         }
+    }
+
+    /// Whether the command prints events as lines of JSON, of which the last is the envelope.
+    pub fn streams_json(&self) -> bool {
+        matches!(self, Self::Run(args) if args.stream_json)
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

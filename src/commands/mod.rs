@@ -1,6 +1,14 @@
 //! The commands, one file each: arguments and context in, a report out. Nothing here prints.
 
+pub mod add;
+mod aliases;
 pub mod config;
+pub mod list;
+pub mod path;
+pub mod resolve;
+pub mod rm;
+pub mod run;
+pub mod show;
 pub mod doctor;
 mod facts;
 pub mod status;
@@ -13,6 +21,12 @@ use crate::report::Report;
 /// Runs one command.
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
+        Command::Run(args) => run::run(&args, context),
+        Command::Add(args) => add::run(&args, context).map(Report::from),
+        Command::List(args) => list::run(&args, context).map(Report::from),
+        Command::Show(args) => show::run(&args, context).map(Report::from),
+        Command::Path(args) => path::run(&args, context).map(Report::from),
+        Command::Rm(args) => rm::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),

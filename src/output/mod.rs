@@ -3,10 +3,16 @@
 //! stdout is data, stderr is everything else. When the reader of stdout goes away (`| head`), printing
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
+mod add;
 mod config;
+mod list;
 mod doctor;
 pub mod page;
+mod path;
 pub mod progress;
+mod rm;
+pub mod run;
+mod show;
 mod status;
 pub mod units;
 
@@ -198,6 +204,11 @@ impl Output {
         self.to_stdout(&json_line(event))
     }
 
+    /// Whether nobody reads stdout any more.
+    pub fn is_reader_gone(&self) -> bool {
+        self.reader_gone.load(Ordering::Relaxed)
+    }
+
     fn finish(&self, text: &str, status: u8) -> u8 {
         match self.to_stdout(text) {
             Ok(()) => status,
@@ -233,6 +244,13 @@ impl Output {
 /// The text form of each report.
 fn human(report: &Report) -> &dyn Human {
     match report {
+        Report::Run(report) => report,
+        Report::Chat => &(),
+        Report::Add(report) => report,
+        Report::List(report) => report,
+        Report::Show(report) => report,
+        Report::Path(report) => report,
+        Report::Rm(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -1,6 +1,13 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
+pub mod add;
 pub mod config;
+pub mod list;
+pub mod model;
+pub mod path;
+pub mod rm;
+pub mod run;
+pub mod show;
 pub mod doctor;
 pub mod status;
 
@@ -29,17 +36,21 @@ macro_rules! reports {
         /// The report of any command.
         #[derive(Debug, Clone, Serialize)]
         #[serde(untagged)]
-        pub enum Report { $($variant($data),)* }
+        pub enum Report {
+            $($variant($data),)*
+            /// The chat of `run`, which has shown everything itself.
+            Chat,
+        }
 
         impl Report {
             /// The subcommand that makes this report.
             pub fn command(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $command,)* }
+                match self { $(Self::$variant(_) => $command,)* Self::Chat => "run" }
             }
 
             /// The process's exit status.
             pub fn exit_status(&self) -> u8 {
-                match self { $(Self::$variant(data) => data.exit_status(),)* }
+                match self { $(Self::$variant(data) => data.exit_status(),)* Self::Chat => 0 }
             }
 
             /// Each subcommand with the JSON Schema of what it prints with `--json`.
@@ -56,6 +67,12 @@ macro_rules! reports {
 
 // One line a subcommand.
 reports! {
+    Run "run" run::RunReport;
+    Add "add" add::AddReport;
+    List "list" list::ListReport;
+    Show "show" show::ShowReport;
+    Path "path" path::PathReport;
+    Rm "rm" rm::RmReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;

@@ -34,6 +34,13 @@ pub struct Ingestion {
     new: Vec<Digest>,
 }
 
+impl Ingestion {
+    /// Files that stay where they are: nothing came into the store.
+    pub fn adopted(files: Vec<FileRecord>) -> Self {
+        Self { files, new: Vec::new() }
+    }
+}
+
 impl Store {
     /// Whether the content is there, by its name and size.
     pub fn has_blob(&self, digest: &Digest, bytes: u64) -> bool {

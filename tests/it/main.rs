@@ -1,11 +1,13 @@
 //! Tests through the program, as a user runs it, and through the library where only it can tell.
 
 mod architecture;
+mod bad_input;
 mod config;
 mod contract;
 mod doctor;
 mod documents;
 mod golden;
+mod run;
 mod sandbox;
 mod smollm2;
 mod status;

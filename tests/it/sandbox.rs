@@ -80,11 +80,16 @@ pub fn finish(command: &mut Command) -> Outcome {
     }
 }
 
-/// Runs a program that was prepared with `--json`: one line on stdout, valid under its schema.
+/// Runs a program that was prepared with `--json`: exit status and envelope.
 pub fn json(command: &mut Command) -> (i32, Value) {
     let outcome = finish(command);
-    let line = outcome.stdout.strip_suffix('\n').unwrap_or_else(|| panic!("no line of JSON: {outcome:?}"));
-    let envelope: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
+    (outcome.status, envelope(&outcome.stdout))
+}
+
+/// What a program printed with `--json`: one line, valid under its schema.
+pub fn envelope(stdout: &str) -> Value {
+    let line = stdout.strip_suffix('\n').unwrap_or_else(|| panic!("no line of JSON: {stdout:?}"));
+    let envelope: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {stdout:?}"));
     let name = envelope["command"].as_str().unwrap_or("envelope");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/json/{name}.schema.json"));
     let schema = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -94,11 +99,13 @@ pub fn json(command: &mut Command) -> (i32, Value) {
     }
     let ok = envelope["status"] == "ok";
     assert!(envelope["data"].is_null() != ok && envelope["error"].is_null() == ok, "{envelope}");
-    (outcome.status, envelope)
+    envelope
 }
 
 /// A real model, fetched by `make test`.
 pub fn smollm2() -> PathBuf {
-    Path::new(&std::env::var("MLX_CACHE_TEST_MODELS").expect("MLX_CACHE_TEST_MODELS: run `make test`"))
-        .join("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    let models = std::env::var_os("MLX_CACHE_TEST_MODELS").expect("MLX_CACHE_TEST_MODELS: run `make test`");
+    let path = Path::new(&models).join("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert!(path.is_file(), "{} is not there: run `make test`", path.display());
+    path
 }

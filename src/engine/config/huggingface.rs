@@ -115,8 +115,8 @@ pub fn from_config_json(
     let model_type = model_type.ok_or_else(|| damaged(path, "does not say its model_type"))?;
     let architecture = Architecture::of(model_type).ok_or_else(|| type_unsupported(model_type, path))?;
     let mistral = model_type == "mistral";
-    let json: ConfigJson = serde_json::from_value(Value::Object(files.config.clone()))
-        .map_err(|e| damaged(path, &format!("has a value that makes no sense: {e}")))?;
+    let json: ConfigJson = serde_path_to_error::deserialize(Value::Object(files.config.clone()))
+        .map_err(|e| damaged(path, &format!("has a {} that makes no sense: {}", e.path(), e.inner())))?;
 
     let quantization = quantization::from_config(&files.config, path)?;
     if let Some(act) = &json.hidden_act

@@ -102,7 +102,8 @@ impl Layout {
         if file.bytes() < 4 && has_extension(&name, "gguf") {
             return Err(damaged(path, "is truncated: it ends inside the header"));
         }
-        Err(damaged(path, "is neither a GGUF file nor a folder with a model"))
+        Err(damaged(path, "is neither a GGUF file nor a folder with a model")
+            .hint("name a .gguf file, or the folder that holds config.json and the weights"))
     }
 }
 

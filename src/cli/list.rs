@@ -1,0 +1,59 @@
+//! `mlx-cache list`
+
+use clap::{Args, ValueEnum};
+
+/// List the models that are known
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only models from there
+    #[arg(long, value_enum)]
+    pub source: Option<SourceFilter>,
+
+    /// Only models of this kind
+    #[arg(long, value_enum)]
+    pub kind: Option<KindFilter>,
+
+    /// Order
+    #[arg(long, value_enum, default_value_t)]
+    pub sort: SortKey,
+
+    /// The other way round
+    #[arg(long)]
+    pub reverse: bool,
+}
+
+/// Where a model lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SourceFilter {
+    /// Copied into the store
+    Store,
+    /// Adopted in the Hugging Face cache
+    Hf,
+    /// Adopted in LM Studio's folder
+    Lmstudio,
+    /// Adopted in any other folder
+    Folder,
+}
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindFilter {
+    /// Answers with text
+    Generation,
+    /// Turns text into vectors
+    Embedding,
+    Other,
+}
+
+/// By what the list is sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SortKey {
+    #[default]
+    Name,
+    /// Largest first
+    Size,
+    /// Last used first
+    Used,
+    /// Last added first
+    Added,
+}

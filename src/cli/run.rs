@@ -1,0 +1,109 @@
+//! `mlx-cache run`
+
+use clap::{Args, ValueHint};
+
+use crate::engine::request::DeviceChoice;
+use crate::settings::value::{parse_bytes, parse_device, parse_threads};
+
+/// Answer a prompt, or chat
+///
+/// With a prompt, as an argument or on standard input, the answer is streamed to standard output.
+/// With both, the argument comes first, then a blank line, then the text from standard input:
+///
+///   git diff | mlx-cache run smollm2 "Write a commit message for this change:"
+///
+/// Without a prompt on a terminal, a chat begins; /help in it lists its commands.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The model: a name, a part of one that is unambiguous, or a path. The first argument is always
+    /// the model; without it, the default model runs, or the only one that generates text
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub model: Option<String>,
+
+    /// What to answer; `-` is the text on standard input
+    pub prompt: Option<String>,
+
+    /// System message, which tells the model how to answer
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+
+    /// Give the prompt to the model as it is, without its chat template
+    #[arg(long)]
+    pub raw: bool,
+
+    /// Most tokens of the answer [default: until the model ends it or the context is full]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true)]
+    pub max_tokens: Option<usize>,
+
+    /// End the answer before this text; can be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+
+    /// Print each event as a line of JSON while it happens; the last line is what --json prints
+    #[arg(long)]
+    pub stream_json: bool,
+
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Randomness; 0 always takes the most likely token [default: 0.8]
+    #[arg(long, visible_alias = "temperature", value_name = "T", allow_negative_numbers = true)]
+    pub temp: Option<f64>,
+
+    /// Choose among the K most likely tokens; 0 is all [default: 40]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    pub top_k: Option<usize>,
+
+    /// Choose among the likeliest tokens that have this probability together; 1 is all [default: 0.95]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f64>,
+
+    /// Leave out tokens below this share of the likeliest one's probability; 0 is off [default: 0.05]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f64>,
+
+    /// Make recent tokens less likely; 1 is off [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f64>,
+
+    /// How many tokens are recent [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub repetition_window: Option<usize>,
+
+    /// Seed of the random numbers: the same seed gives the same text [default: a new one each time]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub seed: Option<u64>,
+}
+
+/// How the model is loaded.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub struct EngineArgs {
+    /// Tokens of prompt and answer to have room for [default: the model's own, as far as memory allows]
+    #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true)]
+    pub context: Option<usize>,
+
+    /// Where to compute: auto, gpu or cpu
+    #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
+    pub device: Option<DeviceChoice>,
+
+    /// Threads that compute on the CPU [default: the physical cores]
+    #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true)]
+    pub threads: Option<usize>,
+
+    /// Most memory for the model and its cache, such as 8GB [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub memory_limit: Option<u64>,
+
+    /// Run although memory seems too small
+    #[arg(long)]
+    pub force: bool,
+}

@@ -1,0 +1,36 @@
+//! Short names that everybody knows, and the repositories they stand for. The user's own, in
+//! config.toml, come first.
+
+/// (alias, repository), by alias.
+const ALIASES: &[(&str, &str)] = &[
+    ("llama-3.1-8b", "mlx-community/Meta-Llama-3.1-8B-Instruct-4bit"),
+    ("llama-3.2-1b", "mlx-community/Llama-3.2-1B-Instruct-4bit"),
+    ("llama-3.2-3b", "mlx-community/Llama-3.2-3B-Instruct-4bit"),
+    ("minilm", "sentence-transformers/all-MiniLM-L6-v2"),
+    ("mistral-7b", "mlx-community/Mistral-7B-Instruct-v0.3-4bit"),
+    ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ("smollm2-360m", "HuggingFaceTB/SmolLM2-360M-Instruct"),
+    ("smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
+    ("tinyllama", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
+];
+
+/// The repository that a short name stands for.
+pub fn repository(alias: &str) -> Option<&'static str> {
+    let alias = alias.to_ascii_lowercase();
+    ALIASES.iter().find(|(name, _)| *name == alias).map(|(_, repository)| *repository)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Host, ModelName};
+
+    #[test]
+    fn every_alias_stands_for_a_valid_name() {
+        for (alias, repository) in ALIASES {
+            assert!(ModelName::parse_pair(Host::HuggingFace, repository).is_ok(), "{alias}");
+            assert_eq!(super::repository(&alias.to_ascii_uppercase()), Some(*repository));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `run` as text: the streamed answer, and its figures for `--verbose`.
+
+use std::borrow::Cow;
+
+use crate::report::run::RunReport;
+
+use super::page::{Human, Page};
+use super::units;
+
+impl Human for RunReport {
+    /// Nothing: the answer was streamed while it was made.
+    fn human(&self, _page: &mut Page) {}
+}
+
+/// What a chat leaves to be printed.
+impl Human for () {
+    fn human(&self, _page: &mut Page) {}
+}
+
+/// The figures of an answer, a line each.
+pub fn figures(report: &RunReport) -> String {
+    let (usage, timings) = (report.usage, report.timings);
+    let computed = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+    let mut rows = vec![
+        ("load", format!("{:.2} s", timings.load_s)),
+        (
+            "prompt",
+            format!(
+                "{} tokens, {} cached, {computed} computed at {:.1} tokens/s",
+                usage.prompt_tokens, usage.cached_tokens, timings.prompt_tokens_per_s
+            ),
+        ),
+        ("first token", format!("{:.3} s", timings.ttft_s)),
+        (
+            "generation",
+            format!("{} tokens at {:.1} tokens/s", usage.generated_tokens, timings.generation_tokens_per_s),
+        ),
+        ("total", format!("{:.2} s", timings.total_s)),
+        ("peak memory", units::bytes(report.memory.peak_bytes)),
+    ];
+    if report.sampling.temperature > 0.0 {
+        rows.push(("seed", report.sampling.seed.to_string()));
+    }
+    let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:<13}{value}")).collect();
+    lines.join("\n")
+}
+
+/// A piece of an answer as a terminal may show it: a model can be made to write escape sequences,
+/// which would move the cursor, change the title or worse.
+pub fn for_terminal(piece: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if piece.chars().any(harmful) {
+        Cow::Owned(piece.chars().map(|c| if harmful(c) { char::REPLACEMENT_CHARACTER } else { c }).collect())
+    } else {
+        Cow::Borrowed(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_escape_sequences() {
+        assert_eq!(for_terminal("a\u{1b}[2Jb\u{9b}c\td\n\r"), "a\u{fffd}[2Jb\u{fffd}c\td\n\u{fffd}");
+        assert!(matches!(for_terminal("Grüße, 世界\n"), Cow::Borrowed(_)));
+    }
+}

@@ -1,0 +1,31 @@
+//! The report of `add`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Data;
+
+/// The models that were added.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct AddReport {
+    pub models: Vec<AddedReport>,
+}
+
+/// One model that was added.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct AddedReport {
+    pub reference: String,
+    pub revision: String,
+    /// `copied` into the store, or adopted in `hf`, `lmstudio` or a `folder`.
+    pub origin: String,
+    /// What a program loads: the folder, or the one file.
+    pub path: String,
+    /// Size of its files.
+    pub bytes: u64,
+    /// Number of its files.
+    pub files: u64,
+    /// Whether it was known already, with the same content.
+    pub already_known: bool,
+}
+
+impl Data for AddReport {}

@@ -1,0 +1,29 @@
+//! The report of `rm`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Data;
+
+/// What was removed, or would be.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct RmReport {
+    /// Whether this is only a plan.
+    pub dry_run: bool,
+    pub removed: Vec<RemovedReport>,
+    /// Disk space that this gives back.
+    pub bytes_freed: u64,
+}
+
+/// One snapshot that goes.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct RemovedReport {
+    pub reference: String,
+    pub revision: String,
+    /// `copied`: its content is deleted as far as nothing else uses it; else it is only forgotten.
+    pub origin: String,
+    /// Where it lies or lay.
+    pub path: String,
+}
+
+impl Data for RmReport {}

@@ -1,0 +1,100 @@
+//! The report of `run`, and the events of `run --stream-json`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Data;
+use crate::engine::outcome::{FinishReason, Generation, Usage};
+
+/// One answer.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct RunReport {
+    /// The model that answered.
+    pub model: String,
+    /// What was asked: the argument, the text from standard input, or both.
+    pub prompt: String,
+    /// The prompt as the model saw it, after its chat template.
+    pub rendered_prompt: String,
+    /// The answer, without the stop text that ended it.
+    pub text: String,
+    /// Why the answer ended.
+    pub finish_reason: FinishReason,
+    /// Counts of tokens.
+    pub usage: Usage,
+    /// Durations and speeds.
+    pub timings: TimingsReport,
+    /// Memory that the run took.
+    pub memory: MemoryReport,
+    /// How tokens were chosen; the same values give the same text on the same device.
+    pub sampling: SamplingReport,
+}
+
+/// Durations in seconds and speeds in tokens per second.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct TimingsReport {
+    /// Loading the model.
+    pub load_s: f64,
+    /// From the request to the first token, with the model loaded.
+    pub ttft_s: f64,
+    /// Speed of computing the prompt, cached tokens left out.
+    pub prompt_tokens_per_s: f64,
+    /// Speed of generating, from the first token on.
+    pub generation_tokens_per_s: f64,
+    /// From the request to the end of the answer, with the model loaded.
+    pub total_s: f64,
+}
+
+/// Memory in bytes.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct MemoryReport {
+    /// The most that was in use at any time.
+    pub peak_bytes: u64,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct SamplingReport {
+    /// 0 takes the most likely token, always.
+    pub temperature: f64,
+    /// Tokens to choose from, the most likely ones; 0 is all.
+    pub top_k: usize,
+    /// Probability that the tokens to choose from have together; 1 is all.
+    pub top_p: f64,
+    /// The least probability, as a share of the most likely token's; 0 is off.
+    pub min_p: f64,
+    /// Divides the chance of recent tokens; 1 is off.
+    pub repetition_penalty: f64,
+    /// How many tokens are recent.
+    pub repetition_window: usize,
+    /// The seed of the random numbers, whether it was given or drawn.
+    pub seed: u64,
+}
+
+impl TimingsReport {
+    pub fn new(load_s: f64, generation: &Generation) -> Self {
+        let timings = generation.timings;
+        Self {
+            load_s,
+            ttft_s: timings.ttft_s,
+            prompt_tokens_per_s: timings.prompt_tokens_per_s,
+            generation_tokens_per_s: timings.generation_tokens_per_s,
+            total_s: timings.total_s,
+        }
+    }
+}
+
+/// One line of `--stream-json`; the envelope is the last line.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum RunEvent {
+    /// Bytes of the model loaded so far.
+    Load { done: u64, total: u64 },
+    /// The prompt as the model sees it, before anything is computed.
+    Prompt { text: String, tokens: usize, cached_tokens: usize },
+    /// Tokens of the prompt computed so far.
+    Prefill { done: usize, total: usize },
+    /// The next piece of the answer.
+    Text { text: String },
+}
+
+impl Data for RunReport {}

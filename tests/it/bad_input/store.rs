@@ -1,0 +1,1 @@
+//! Stores that are damaged, newer, full or in use.
