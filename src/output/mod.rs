@@ -5,8 +5,8 @@
 
 mod add;
 mod config;
-mod list;
 mod doctor;
+mod list;
 pub mod page;
 mod path;
 pub mod progress;
@@ -87,6 +87,11 @@ impl Output {
     /// Whether stdout gets JSON and nothing else.
     pub fn is_json(&self) -> bool {
         self.style.json
+    }
+
+    /// Whether stdout is a terminal.
+    pub fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
     }
 
     pub fn is_verbose(&self) -> bool {

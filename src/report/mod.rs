@@ -2,13 +2,13 @@
 
 pub mod add;
 pub mod config;
+pub mod doctor;
 pub mod list;
 pub mod model;
 pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
-pub mod doctor;
 pub mod status;
 
 use std::borrow::Cow;
@@ -36,6 +36,7 @@ macro_rules! reports {
         /// The report of any command.
         #[derive(Debug, Clone, Serialize)]
         #[serde(untagged)]
+        #[allow(clippy::large_enum_variant, reason = "a process makes one report")]
         pub enum Report {
             $($variant($data),)*
             /// The chat of `run`, which has shown everything itself.

@@ -1,6 +1,5 @@
 //! One answer, shown while it is made.
 
-use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 
 use crate::context::Context;
@@ -36,7 +35,7 @@ pub fn answer(
     let mut screen = Screen {
         show,
         context,
-        at_terminal: io::stdout().is_terminal(),
+        at_terminal: context.output.is_terminal(),
         bar: None,
         open_line: false,
         failure: None,
