@@ -89,6 +89,11 @@ impl Output {
         self.style.json
     }
 
+    /// Whether stdout is a terminal.
+    pub fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
     pub fn is_verbose(&self) -> bool {
         self.style.verbose
     }
