@@ -37,6 +37,9 @@ fn json(sandbox: &Sandbox, args: &[&str]) -> Command {
     command
 }
 
+/// What is wrong, and how to bring it about.
+type Case<T> = (&'static str, fn(&T));
+
 #[test]
 fn a_registry_of_a_newer_version_stops_every_command_and_is_not_changed() {
     let sandbox = with_model();
@@ -53,7 +56,7 @@ fn a_registry_of_a_newer_version_stops_every_command_and_is_not_changed() {
 
 #[test]
 fn a_corrupt_registry_stops_every_command_with_a_way_out() {
-    let spoil: [(&str, fn(&Path)); 5] = [
+    let spoil: [Case<Path>; 5] = [
         ("noise", |path| fs::write(path, noise(40_000)).expect("written")),
         ("text", |path| fs::write(path, "this is no database").expect("written")),
         ("empty", |path| fs::write(path, "").expect("written")),
@@ -76,7 +79,7 @@ fn a_corrupt_registry_stops_every_command_with_a_way_out() {
 
 #[test]
 fn stores_that_are_no_folders_or_closed_are_told_by_their_path() {
-    let cases: [(&str, fn(&Sandbox)); 3] = [
+    let cases: [Case<Sandbox>; 3] = [
         ("a file in the place of the store", |sandbox| fs::write(sandbox.store(), "").expect("written")),
         ("a folder in the place of the registry", |sandbox| {
             fs::create_dir_all(registry(sandbox)).expect("a folder");
