@@ -204,6 +204,18 @@ impl Output {
         self.to_stdout(text)
     }
 
+    /// Writes a piece of a model's answer to stdout at once, on a terminal without what would steer it.
+    ///
+    /// The error is that of [`Output::stream`].
+    pub fn answer(&self, piece: &str) -> Result<()> {
+        if self.is_terminal() { self.stream(&run::for_terminal(piece)) } else { self.stream(piece) }
+    }
+
+    /// Whether stdout is a terminal.
+    pub fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
     /// Writes one event of `--stream-json` or `--progress-json`: a line of JSON.
     pub fn event(&self, event: &impl Serialize) -> Result<()> {
         self.to_stdout(&json_line(event))

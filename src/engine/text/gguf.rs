@@ -172,3 +172,127 @@ fn damaged(reason: impl Into<String>) -> Error {
     Error::new(Code::IntegrityFailed, format!("the tokenizer in the GGUF file is damaged: {}", reason.into()))
         .hint("download or convert the model again")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{byte_level, sentence_piece};
+    use super::*;
+    use crate::engine::format::metadata::Value;
+
+    fn with(mut metadata: Metadata, name: &str, value: Value) -> Metadata {
+        metadata.0.insert(key(name), value);
+        metadata
+    }
+
+    fn without(mut metadata: Metadata, name: &str) -> Metadata {
+        metadata.0.remove(&key(name));
+        metadata
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    fn spelled(tokenizer: &Tokenizer, text: &str, add_special: bool) -> Vec<String> {
+        let ids = tokenizer.encode(text, add_special).unwrap();
+        ids.into_iter().map(|id| tokenizer.id_to_token(id).unwrap()).collect()
+    }
+
+    #[test]
+    fn byte_level_tokens_are_merged_and_added_ones_found() {
+        let tokenizer = load(&byte_level()).unwrap();
+        assert_eq!(spelled(&tokenizer, "hello wé", false), ["hello", "Ġw", "Ã©"]);
+        let turn = "<|im_start|>hello<|im_end|>  w";
+        assert_eq!(spelled(&tokenizer, turn, false), ["<|im_start|>", "hello", "<|im_end|>", "  ", "w"]);
+        assert_eq!(tokenizer.decode(&tokenizer.encode(turn, false).unwrap(), false).unwrap(), turn);
+        assert_eq!(tokenizer.decode(&tokenizer.encode(turn, false).unwrap(), true).unwrap(), "hello  w");
+        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.vocab_size()), (Some(1), Some(0), 268));
+        assert_eq!(tokenizer.end_tokens(), [0, 2]);
+        assert_eq!(tokenizer.special_tokens()["bos_token"], "<|im_start|>");
+        assert_eq!(tokenizer.token_to_id("hello"), Some(263));
+        assert_eq!((tokenizer.token_to_id("nope"), tokenizer.id_to_token(9999)), (None, None));
+    }
+
+    #[test]
+    fn bos_is_added_once_where_it_is_asked_for() {
+        let asked = with(byte_level(), "add_bos_token", Value::Bool(true));
+        let tokenizer = load(&asked).unwrap();
+        assert_eq!(spelled(&tokenizer, "he", true), ["<|im_start|>", "he"]);
+        assert_eq!(spelled(&tokenizer, "<|im_start|>he", true), ["<|im_start|>", "he"]);
+        assert_eq!(spelled(&tokenizer, "he", false), ["he"]);
+        assert_eq!(spelled(&load(&byte_level()).unwrap(), "he", true), ["he"]);
+        let llama3 = load(&with(byte_level(), "pre", text("llama-bpe"))).unwrap();
+        assert_eq!(spelled(&llama3, "he", true), ["<|im_start|>", "he"]);
+        let eos = with(asked, "add_eos_token", Value::Bool(true));
+        assert_eq!(spelled(&load(&eos).unwrap(), "he", true), ["<|im_start|>", "he", "<|endoftext|>"]);
+    }
+
+    #[test]
+    fn the_named_way_of_cutting_words_is_used() {
+        assert_eq!(spelled(&load(&byte_level()).unwrap(), "12", false), ["12"]);
+        let smollm = load(&with(byte_level(), "pre", text("smollm"))).unwrap();
+        assert_eq!(spelled(&smollm, "12", false), ["1", "2"]);
+    }
+
+    #[test]
+    fn sentence_pieces_begin_with_bos_and_a_space() {
+        let tokenizer = load(&sentence_piece()).unwrap();
+        assert_eq!(spelled(&tokenizer, "hello w", true), ["<s>", "▁hello", "▁w"]);
+        assert_eq!(spelled(&tokenizer, "<s>hello", true), ["<s>", "▁hello"]);
+        assert_eq!(spelled(&tokenizer, "<|turn|>é\n", false), ["<|turn|>", "▁", "é", "<0x0A>"]);
+        for round in ["hello w", " hello", "", "é😀\n", "  w  "] {
+            let ids = tokenizer.encode(round, true).unwrap();
+            assert_eq!(tokenizer.decode(&ids, true).unwrap(), round);
+        }
+        let plain = load(&with(sentence_piece(), "add_space_prefix", Value::Bool(false))).unwrap();
+        assert_eq!(spelled(&plain, "hello w", false), ["hello", "▁w"]);
+        assert_eq!(plain.decode(&plain.encode(" w", false).unwrap(), true).unwrap(), " w");
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        for (metadata, name) in [
+            (with(byte_level(), "model", text("rwkv")), "rwkv"),
+            (with(byte_level(), "pre", text("brand-new")), "brand-new"),
+        ] {
+            let error = load(&metadata).unwrap_err();
+            assert_eq!(error.code(), Code::ModelUnsupported);
+            assert!(error.message().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn metadata_that_contradicts_itself_is_an_error() {
+        let texts = |texts: &[&str]| Value::Texts(texts.iter().map(ToString::to_string).collect());
+        for metadata in [
+            Metadata::default(),
+            without(byte_level(), "tokens"),
+            without(byte_level(), "merges"),
+            without(sentence_piece(), "scores"),
+            with(byte_level(), "tokens", Value::Unsigned(3)),
+            with(byte_level(), "token_type", Value::Integers(vec![1])),
+            with(byte_level(), "token_type", Value::Integers(vec![77; 268])),
+            with(byte_level(), "merges", texts(&["he"])),
+            with(byte_level(), "merges", texts(&["h zzz"])),
+            with(byte_level(), "merges", texts(&["h h"])),
+            with(byte_level(), "merges", texts(&[" h"])),
+            with(byte_level(), "merges", texts(&["<|im_start|> <|im_start|>"])),
+            with(byte_level(), "bos_token_id", Value::Unsigned(268)),
+            with(byte_level(), "eos_token_id", Value::Unsigned(u64::MAX)),
+            with(without(byte_level(), "bos_token_id"), "add_bos_token", Value::Bool(true)),
+            with(sentence_piece(), "scores", Value::Floats(vec![0.0])),
+            with(with(byte_level(), "tokens", texts(&["a", "a"])), "token_type", Value::Integers(vec![1; 2])),
+        ] {
+            assert_eq!(load(&metadata).unwrap_err().code(), Code::IntegrityFailed);
+        }
+    }
+
+    #[test]
+    fn a_vocabulary_of_nothing_encodes_to_nothing() {
+        let empty = with(byte_level(), "tokens", Value::Texts(Vec::new()));
+        let empty =
+            with(without(without(empty, "bos_token_id"), "eos_token_id"), "merges", Value::Texts(Vec::new()));
+        let tokenizer = load(&with(empty, "token_type", Value::Integers(Vec::new()))).unwrap();
+        assert!(tokenizer.encode("hello", true).unwrap().is_empty());
+    }
+}

@@ -4,6 +4,8 @@ mod config;
 mod generation;
 mod gguf;
 mod python;
+#[cfg(test)]
+mod samples;
 mod sentencepiece;
 mod split;
 pub mod stop;

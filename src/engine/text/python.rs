@@ -1,56 +1,8 @@
-//! What chat templates expect of Python: how values print, `json.dumps`, and methods of strings.
+//! What chat templates expect of Python beyond what minijinja does: `json.dumps` and methods of strings.
 
 use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
-
-/// `str(value)`: what `{{ value }}` prints.
-pub(super) fn display(value: &Value) -> String {
-    match value.kind() {
-        ValueKind::Undefined => String::new(),
-        ValueKind::String => value.to_string(),
-        _ => repr(value),
-    }
-}
-
-/// `repr(value)`.
-fn repr(value: &Value) -> String {
-    match value.kind() {
-        ValueKind::Undefined => "Undefined".to_owned(),
-        ValueKind::None => "None".to_owned(),
-        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
-        ValueKind::Number => number(value),
-        ValueKind::String => quoted(value.as_str().unwrap_or_default()),
-        ValueKind::Seq => {
-            let items: Vec<String> = items(value).iter().map(repr).collect();
-            format!("[{}]", items.join(", "))
-        }
-        ValueKind::Map => {
-            let entry = |(key, value): (Value, Value)| format!("{}: {}", repr(&key), repr(&value));
-            let entries: Vec<String> = entries(value).into_iter().map(entry).collect();
-            format!("{{{}}}", entries.join(", "))
-        }
-        _ => value.to_string(),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    let mut quoted = String::from(quote);
-    for c in text.chars() {
-        match c {
-            '\n' => quoted += "\\n",
-            '\r' => quoted += "\\r",
-            '\t' => quoted += "\\t",
-            '\\' => quoted += "\\\\",
-            c if c == quote => quoted.extend(['\\', c]),
-            c if c.is_control() => escape(&mut quoted, "\\x", u32::from(c), 2),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push(quote);
-    quoted
-}
 
 /// Appends the mark and the code's last hexadecimal digits.
 fn escape(text: &mut String, mark: &str, code: u32, digits: u32) {
@@ -120,7 +72,7 @@ pub(super) fn to_json(value: &Value, positional: Rest<Value>, named: Kwargs) -> 
         _ => Some(" ".repeat(u8::try_from(indent)?.into())),
     };
     let (item, key) = match items(&separators).as_slice() {
-        [item, key] => (display(item), display(key)),
+        [item, key] => (item.to_string(), key.to_string()),
         _ if absent(&separators) => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
         _ => return Err(Error::new(ErrorKind::InvalidOperation, "separators should be a pair of texts")),
     };
@@ -170,7 +122,8 @@ impl JsonWriter {
                     match key.kind() {
                         ValueKind::None => self.string("null", json),
                         ValueKind::Bool => self.string(if key.is_true() { "true" } else { "false" }, json),
-                        _ => self.string(&display(key), json),
+                        ValueKind::Number => self.string(&number(key), json),
+                        _ => self.string(&key.to_string(), json),
                     }
                     *json += &self.key;
                     self.write(value, depth + 1, json)

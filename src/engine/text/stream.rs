@@ -93,6 +93,9 @@ impl<'a> Detokenizer<'a> {
     }
 
     fn push_to_window(&mut self, id: u32) -> Result<Option<String>> {
+        if self.tokenizer.id_to_token(id).is_none() {
+            return Ok(None);
+        }
         self.window.push(id);
         let text = self.tokenizer.decode(&self.window, self.skip_special)?;
         // Half a character shows as U+FFFD for now; after a few tokens it is meant.
@@ -111,4 +114,152 @@ impl<'a> Detokenizer<'a> {
 
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::super::samples::{byte_level, byte_level_json, folder, sentence_piece, word_piece_json};
+    use super::*;
+
+    fn from_json(json: &Value) -> Tokenizer {
+        Tokenizer::from_directory(folder(&[("tokenizer.json", json)]).path()).unwrap()
+    }
+
+    /// SentencePiece's pipeline around the byte-level sample's vocabulary, which has ▁ in no token.
+    fn sentence_piece_json(strip: bool) -> Value {
+        let mut json = byte_level_json();
+        let mut steps = vec![
+            json!({"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}),
+            json!({"type": "ByteFallback"}),
+            json!({"type": "Fuse"}),
+        ];
+        if strip {
+            steps.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+        }
+        json["decoder"] = json!({"type": "Sequence", "decoders": steps});
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        for (id, token) in (268..).zip(["\u{2581}", "\u{2581}hello", "<0xC3>", "<0xA9>", "<0x0A>"]) {
+            vocab.insert(token.to_owned(), id.into());
+        }
+        json
+    }
+
+    fn metaspace_json() -> Value {
+        let mut json = sentence_piece_json(false);
+        json["decoder"] = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
+        json
+    }
+
+    /// One of each way of decoding; WordPiece, the last, has but nine tokens.
+    static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+        vec![
+            Tokenizer::from_gguf(&byte_level()).unwrap(),
+            Tokenizer::from_gguf(&sentence_piece()).unwrap(),
+            from_json(&sentence_piece_json(true)),
+            from_json(&metaspace_json()),
+            from_json(&word_piece_json()),
+        ]
+    });
+
+    static LIBRARY: LazyLock<tokenizers::Tokenizer> =
+        LazyLock::new(|| byte_level_json().to_string().parse().unwrap());
+
+    fn streamed(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> (Vec<String>, String) {
+        let mut stream = Detokenizer::new(tokenizer, skip_special);
+        let mut pieces: Vec<String> = ids.iter().filter_map(|&id| stream.push(id).unwrap()).collect();
+        pieces.extend(stream.finish().unwrap());
+        (pieces.clone(), pieces.concat())
+    }
+
+    fn push(stream: &mut Detokenizer, token: &str) -> Option<String> {
+        let id = stream.tokenizer.token_to_id(token).unwrap();
+        stream.push(id).unwrap()
+    }
+
+    #[test]
+    fn half_a_character_is_held_back() {
+        let tokenizer = Tokenizer::from_gguf(&byte_level()).unwrap();
+        let mut stream = Detokenizer::new(&tokenizer, true);
+        assert_eq!(push(&mut stream, "hello").unwrap(), "hello");
+        // 😀 is F0 9F 98 80.
+        assert_eq!(push(&mut stream, "ðŁ"), None);
+        assert_eq!(push(&mut stream, "ĺ"), None);
+        assert_eq!(push(&mut stream, "Ģ").unwrap(), "😀");
+        assert_eq!(push(&mut stream, "Ã"), None);
+        assert_eq!(push(&mut stream, "<|im_end|>"), None);
+        assert_eq!(push(&mut stream, "h").unwrap(), "\u{fffd}h");
+        assert_eq!(push(&mut stream, "Ã"), None);
+        assert_eq!(stream.finish().unwrap().unwrap(), "\u{fffd}");
+        assert_eq!(stream.finish().unwrap(), None);
+    }
+
+    #[test]
+    fn sentence_pieces_lose_their_first_space_only() {
+        let tokenizer = Tokenizer::from_gguf(&sentence_piece()).unwrap();
+        let mut stream = Detokenizer::new(&tokenizer, true);
+        assert_eq!(push(&mut stream, "<s>"), None);
+        assert_eq!(push(&mut stream, "▁hello").unwrap(), "hello");
+        assert_eq!(push(&mut stream, "▁w").unwrap(), " w");
+        assert_eq!(push(&mut stream, "<0xC3>"), None);
+        assert_eq!(push(&mut stream, "<0xA9>").unwrap(), "é");
+        let ids = [tokenizer.token_to_id("▁▁").unwrap(); 2];
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), "   ");
+    }
+
+    #[test]
+    fn a_sentence_piece_pipeline_decodes_as_the_library_does() {
+        for strip in [false, true] {
+            let json = sentence_piece_json(strip);
+            let library: tokenizers::Tokenizer = json.to_string().parse().unwrap();
+            let tokenizer = from_json(&json);
+            assert_eq!(tokenizer.decoding(), Decoding::SentencePiece { strip_space: strip });
+            for ids in [&[269, 268, 269, 270, 271, 272][..], &[268], &[1, 268, 4], &[]] {
+                assert_eq!(tokenizer.decode(ids, true).unwrap(), library.decode(ids, true).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_stream_takes_no_quadratic_time() {
+        for tokenizer in TOKENIZERS.iter() {
+            let ids: Vec<u32> = (0..30_000).map(|step| 3 + step % 5).collect();
+            let (_, text) = streamed(tokenizer, &ids, false);
+            assert_eq!(text, tokenizer.decode(&ids, false).unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_join_to_what_decoding_all_gives(
+            ids in prop::collection::vec(prop_oneof![0u32..12, 0u32..290], 0..40),
+            skip_special: bool,
+        ) {
+            for tokenizer in TOKENIZERS.iter() {
+                let (_, text) = streamed(tokenizer, &ids, skip_special);
+                prop_assert_eq!(&text, &tokenizer.decode(&ids, skip_special).unwrap());
+            }
+        }
+
+        #[test]
+        fn byte_level_decoding_is_the_library_s(ids in prop::collection::vec(0u32..268, 0..40)) {
+            let text = TOKENIZERS[0].decode(&ids, false).unwrap();
+            prop_assert_eq!(text, LIBRARY.decode(&ids, false).unwrap());
+        }
+
+        #[test]
+        fn text_survives_in_whole_characters(text in "\\PC{0,40}") {
+            for tokenizer in &TOKENIZERS[..2] {
+                let ids = tokenizer.encode(&text, true).unwrap();
+                let (pieces, all) = streamed(tokenizer, &ids, true);
+                prop_assert_eq!(&all, &text);
+                let broken = pieces.iter().any(|piece| piece.contains(char::REPLACEMENT_CHARACTER));
+                prop_assert_eq!(broken, text.contains(char::REPLACEMENT_CHARACTER));
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::thread;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
@@ -13,11 +14,15 @@ use crate::engine::format::metadata::Metadata;
 use crate::engine::request::Message;
 use crate::error::{Code, Error, Result};
 
-/// Instructions a rendering may take: seconds. A conversation of a thousand turns takes some 100,000.
-const FUEL: u64 = 20_000_000;
+/// Instructions a rendering may take. Templates take about a hundred for each turn.
+const FUEL: u64 = 500_000;
 
-/// No template that is known has more than a hundredth of this.
-const MAX_TEMPLATE_BYTES: u64 = 16 << 20;
+/// Known templates have at most a few ten thousand bytes.
+const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
+
+/// Stack for each byte that is compiled and each instruction that is run: either may nest syntax or
+/// values one level deeper, and both are taken down level by level. Measured: at most 800 bytes.
+const STACK_PER_LEVEL: u64 = 1 << 10;
 
 const NAME: &str = "chat";
 
@@ -47,19 +52,21 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(python::method);
-        environment.set_formatter(|out, _, value| Ok(out.write_str(&python::display(value))?));
         environment.add_filter("tojson", python::to_json);
-        environment.add_filter("string", |value: &Value| python::display(value));
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.clone())
                 .with_source(Raised(message)))
         });
         environment.add_function("strftime_now", strftime_now);
+        environment.remove_filter("pprint");
+        if source.len() as u64 > MAX_TEMPLATE_BYTES {
+            return Err(unsupported("it is larger than any template should be"));
+        }
         // Jinja reads every kind of line end as one.
-        let text = source.replace("\r\n", "\n").replace('\r', "\n");
-        environment
-            .add_template_owned(NAME, generation::rename_tags(&text))
-            .map_err(|error| failure(&error))?;
+        let text = generation::rename_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
+        let levels = text.len() as u64;
+        let compiled = on_deep_stack(levels, || environment.add_template_owned(NAME, text))?;
+        compiled.map_err(|error| failure(&error))?;
         Ok(Self { environment, source: source.to_owned(), special_tokens })
     }
 
@@ -99,19 +106,37 @@ impl ChatTemplate {
     /// `INVALID_REQUEST` with the template's own words when it refuses the conversation,
     /// `MODEL_UNSUPPORTED` when it fails or does not come to an end.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let mut variables: BTreeMap<&str, Value> =
-            self.special_tokens.iter().map(|(role, token)| (role.as_str(), token_value(token))).collect();
         let turn = |message: &Message| {
             Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
         };
-        variables.insert("messages", messages.iter().map(turn).collect());
-        variables.insert("add_generation_prompt", add_generation_prompt.into());
-        // Templates ask whether these are none, not whether they are defined.
-        variables.insert("tools", ().into());
-        variables.insert("documents", ().into());
-        let rendered = self.environment.get_template(NAME).and_then(|template| template.render(variables));
-        rendered.map_err(|error| failure(&error))
+        let render = || {
+            let mut variables: BTreeMap<&str, Value> =
+                self.special_tokens.iter().map(|(role, token)| (role.as_str(), token_value(token))).collect();
+            variables.insert("messages", messages.iter().map(turn).collect());
+            variables.insert("add_generation_prompt", add_generation_prompt.into());
+            // Templates ask whether these are none, not whether they are defined.
+            variables.insert("tools", ().into());
+            variables.insert("documents", ().into());
+            self.environment.get_template(NAME).and_then(|template| template.render(variables))
+        };
+        on_deep_stack(FUEL, render)?.map_err(|error| failure(&error))
     }
+}
+
+/// Runs code of minijinja with a stack for so many nested levels. It is only reserved, not taken.
+fn on_deep_stack<T: Send>(levels: u64, run: impl FnOnce() -> T + Send) -> Result<T> {
+    let bytes = (8 << 20) + levels * STACK_PER_LEVEL;
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().stack_size(bytes as usize).spawn_scoped(scope, run);
+        let worker = worker.map_err(|error| {
+            Error::new(
+                Code::InsufficientMemory,
+                format!("cannot start a thread for the chat template: {error}"),
+            )
+            .hint("raise the limit on memory or threads")
+        })?;
+        worker.join().map_err(|_| unsupported("the template library fails on it"))
+    })
 }
 
 /// A token's text, or a list of them.
@@ -162,6 +187,168 @@ fn failure(error: &minijinja::Error) -> Error {
             None => kind.to_string(),
         },
     };
-    Error::new(Code::ModelUnsupported, format!("the model's chat template cannot be used: {reason}{line}"))
+    unsupported(&format!("{reason}{line}"))
+}
+
+fn unsupported(reason: &str) -> Error {
+    Error::new(Code::ModelUnsupported, format!("the model's chat template cannot be used: {reason}"))
         .hint("use --raw to give the prompt without the template")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn fixture(name: &str) -> String {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/chat").join(name)).unwrap()
+    }
+
+    fn template(source: &str) -> Result<ChatTemplate> {
+        ChatTemplate::new(source, Map::new())
+    }
+
+    fn rendered(source: &str) -> Result<String> {
+        template(source)?.render(&[Message::new("user", "hi")], true)
+    }
+
+    #[test]
+    fn renderings_are_those_of_jinja2_with_the_settings_of_transformers() {
+        let golden: serde_json::Value = serde_json::from_str(&fixture("golden.json")).unwrap();
+        let special_tokens = golden["special_tokens"].as_object().unwrap();
+        let cases = golden["cases"].as_array().unwrap();
+        assert!(cases.len() > 100);
+        for case in cases {
+            let source = fixture(case["template"].as_str().unwrap());
+            let template = ChatTemplate::new(&source, special_tokens.clone()).unwrap();
+            let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+            let outcome = template.render(&messages, case["add_generation_prompt"].as_bool().unwrap());
+            let name = format!("{} with {}", case["template"], case["conversation"]);
+            if let Some(expected) = case["rendered"].as_str() {
+                assert_eq!(outcome.unwrap(), expected, "{name}");
+            } else {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.code(), Code::InvalidRequest, "{name}");
+                assert!(error.message().ends_with(case["refused"].as_str().unwrap()), "{name}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_transformers_has_is_there() {
+        assert_eq!(
+            rendered("{{ strftime_now('%Y-%m-%d') }}").unwrap(),
+            jiff::Zoned::now().strftime("%Y-%m-%d").to_string()
+        );
+        assert_eq!(rendered("{{ {'a': 1} | tojson(false, 1) }}").unwrap(), "{\n \"a\": 1\n}");
+        assert_eq!(rendered("{% if tools is none and documents is none %}none{% endif %}").unwrap(), "none");
+        assert_eq!(rendered("a\r\nb{% if true %}\r\nc{% endif %}").unwrap(), "a\nbc");
+    }
+
+    #[test]
+    fn a_broken_template_is_unsupported_and_says_where() {
+        for source in
+            ["{% if %}", "{{ 'x", "{% for m in messages %}", "{% nonsense %}", "a\n{{ messages | nofilter }}"]
+        {
+            let error = rendered(source).unwrap_err();
+            assert_eq!(error.code(), Code::ModelUnsupported, "{source}");
+            assert!(error.message().contains("line"), "{source}: {error}");
+        }
+        for source in [
+            "{{ nothing() }}",
+            "{{ messages.nomethod() }}",
+            "{{ missing.attribute }}",
+            "{{ strftime_now('%!') }}",
+        ] {
+            assert_eq!(rendered(source).unwrap_err().code(), Code::ModelUnsupported, "{source}");
+        }
+    }
+
+    #[test]
+    fn hostile_templates_come_to_an_end() {
+        for source in [
+            "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}",
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            "{{ 'a' * 999999999999 }}",
+            "{% set ns = namespace(x=[]) %}{% for a in range(200) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+            "{% include 'chat' %}",
+            "{% extends 'chat' %}",
+        ] {
+            assert_eq!(rendered(source).unwrap_err().code(), Code::ModelUnsupported, "{source}");
+        }
+        let nested = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
+        assert_eq!(rendered(&nested).unwrap_err().code(), Code::ModelUnsupported);
+        let large = " ".repeat(1 << 20);
+        assert_eq!(rendered(&large).unwrap_err().code(), Code::ModelUnsupported);
+    }
+
+    #[test]
+    fn deep_nesting_does_not_overflow_the_stack() {
+        let deep = |repeated: &str| repeated.repeat(200_000 / repeated.len());
+        for source in [
+            format!("{{{{ 1{} }}}}", deep("~1")),
+            format!("{{{{ 1{} }}}}", deep("**1")),
+            format!("{{{{ {}1 }}}}", deep("-")),
+            format!("{{{{ a{} }}}}", deep("|e")),
+            format!("{{{{ 1{} }}}}", deep(" if a else 1")),
+            format!("{{% if a %}}{}{{% endif %}}", deep("{% elif a %}")),
+        ] {
+            assert!(rendered(&source).is_ok(), "{}", &source[..20]);
+        }
+        let values = |use_them: &str| {
+            let nest = "{% for a in range(9999) %}{% set ns.x = [[[[ns.x]]]] %}{% endfor %}";
+            rendered(&format!("{{% set ns = namespace(x=[]) %}}{}{use_them}", nest.repeat(4)))
+        };
+        assert_eq!(values("").unwrap(), "");
+        assert_eq!(values("{{ ns.x | string | length }}").unwrap(), "319970");
+        assert_eq!(values("{{ ns.x == [ns.x] }}").unwrap(), "False");
+    }
+
+    #[test]
+    fn a_refusal_inside_of_a_macro_is_still_a_refusal() {
+        let error =
+            rendered("{% macro m() %}{{ raise_exception('not today') }}{% endmacro %}{{ m() }}").unwrap_err();
+        assert_eq!(error.code(), Code::InvalidRequest);
+        assert!(error.message().ends_with("not today"));
+    }
+
+    #[test]
+    fn folders_keep_their_template_in_one_of_three_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = || source_in_directory(folder.path());
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        assert_eq!(source().unwrap(), None);
+        write("chat_template.json", r#"{"chat_template": "processor"}"#);
+        assert_eq!(source().unwrap().unwrap(), "processor");
+        write(
+            "tokenizer_config.json",
+            r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#,
+        );
+        assert_eq!(source().unwrap().unwrap(), "d");
+        write("tokenizer_config.json", r#"{"chat_template": "config"}"#);
+        assert_eq!(source().unwrap().unwrap(), "config");
+        write("chat_template.jinja", "file");
+        assert_eq!(source().unwrap().unwrap(), "file");
+
+        write("chat_template.jinja", "{% broken");
+        let error = ChatTemplate::from_directory(folder.path(), &Map::new()).unwrap_err();
+        assert_eq!(error.code(), Code::ModelUnsupported);
+        fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+        for wrong in [r#"{"chat_template": 5}"#, r#"{"chat_template": [{"name": "x"}]}"#, "{", "[]"] {
+            write("tokenizer_config.json", wrong);
+            assert_eq!(source().unwrap_err().code(), Code::IntegrityFailed, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn gguf_files_keep_their_template_in_their_metadata() {
+        let mut metadata = Metadata::default();
+        assert!(ChatTemplate::from_gguf(&metadata, &Map::new()).unwrap().is_none());
+        let text = crate::engine::format::metadata::Value::Text("{{ eos_token }}!".to_owned());
+        metadata.0.insert("tokenizer.chat_template".to_owned(), text);
+        let tokens = Map::from_iter([("eos_token".to_owned(), "</s>".into())]);
+        let template = ChatTemplate::from_gguf(&metadata, &tokens).unwrap().unwrap();
+        assert_eq!(template.render(&[], false).unwrap(), "</s>!");
+    }
 }

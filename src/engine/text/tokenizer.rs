@@ -130,14 +130,15 @@ impl Tokenizer {
     /// model expects around a text, such as BOS, except a BOS that the text already begins with.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` when the text cannot be cut into words (a run of a million spaces).
+    /// `INVALID_REQUEST` when the text has a run of letters or spaces too long to be cut into words.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let mut ids = match &self.vocabulary {
             Vocabulary::Library(library) => {
+                check_runs(text)?;
                 let encoding = guard(|| library.encode_fast(text, false))?;
                 let encoding = encoding.map_err(|error| {
                     Error::new(Code::InvalidRequest, format!("the text cannot be cut into tokens: {error}"))
-                        .hint("shorten long runs of spaces or repeated characters")
+                        .hint("give another text, or check the model's tokenizer.json")
                 })?;
                 encoding.get_ids().to_vec()
             }
@@ -269,6 +270,45 @@ impl Tokenizer {
             Decoding::ByteLevel | Decoding::Library => bytes.extend(token.into_bytes()),
         }
     }
+}
+
+/// Letters or spaces in a row that the library's patterns are trusted with: at a million steps back
+/// they give up, and the library then takes the rest of the text for one word, in silence.
+const MAX_RUN: usize = 200_000;
+
+fn check_runs(text: &str) -> Result<()> {
+    #[derive(PartialEq)]
+    enum Class {
+        Space,
+        Letter,
+        /// Punctuation, on which no pattern has to step back.
+        Break,
+    }
+    if text.len() < MAX_RUN {
+        return Ok(());
+    }
+    let (mut last, mut run) = (Class::Break, 0);
+    for character in text.chars() {
+        let class = match character {
+            c if c.is_whitespace() => Class::Space,
+            c if c.is_alphanumeric() => Class::Letter,
+            '\0'..='\u{7f}' | '\u{2000}'..='\u{206f}' | '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ff20}' => {
+                Class::Break
+            }
+            // Marks, mostly, which some patterns take for letters.
+            _ => Class::Letter,
+        };
+        run = if class == last { run + 1 } else { 1 };
+        if run > MAX_RUN && class != Class::Break {
+            return Err(Error::new(
+                Code::InvalidRequest,
+                format!("the text has more than {MAX_RUN} letters or spaces in a row"),
+            )
+            .hint("break the text up, or take out what is no text"));
+        }
+        last = class;
+    }
+    Ok(())
 }
 
 /// The byte that a character of GPT-2's alphabet stands for: printable Latin-1 stands for itself, the

@@ -319,3 +319,163 @@ impl<'de> Deserialize<'de> for Pair {
         deserializer.deserialize_any(Reader)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::samples::{byte_level, byte_level_json, folder, word_piece_json, write};
+    use super::*;
+
+    fn tokenizer(json: &Value, config: &Value) -> Tokenizer {
+        load(folder(&[("tokenizer.json", json), ("tokenizer_config.json", config)]).path()).unwrap()
+    }
+
+    fn refused(text: &str) -> Error {
+        let folder = folder(&[]);
+        write(folder.path(), "tokenizer.json", text);
+        load(folder.path()).unwrap_err()
+    }
+
+    /// The sample with a value of the JSON replaced.
+    fn changed(path: &str, value: Value) -> String {
+        let mut json = byte_level_json();
+        *json.pointer_mut(path).unwrap() = value;
+        json.to_string()
+    }
+
+    #[test]
+    fn the_same_vocabulary_gives_the_same_ids_as_from_gguf() {
+        let from_json = tokenizer(&byte_level_json(), &json!({"bos_token": "<|im_start|>"}));
+        let from_gguf = Tokenizer::from_gguf(&byte_level()).unwrap();
+        for text in ["hello wé  12", "<|im_start|>hello<|im_end|>", "", "😀\u{0}"] {
+            let ids = from_json.encode(text, true).unwrap();
+            assert_eq!(ids, from_gguf.encode(text, true).unwrap(), "{text}");
+            assert_eq!(from_json.decode(&ids, false).unwrap(), text);
+        }
+        assert_eq!(from_json.vocab_size(), from_gguf.vocab_size());
+        assert_eq!(from_json.bos(), Some(1));
+        assert_eq!(from_json.end_tokens(), [0, 2]);
+    }
+
+    #[test]
+    fn the_configuration_decides_on_bos_and_eos() {
+        let tokens = json!({"bos_token": {"content": "<|im_start|>"}, "eos_token": "<|endoftext|>",
+            "add_bos_token": true, "add_eos_token": true});
+        let both = tokenizer(&byte_level_json(), &tokens);
+        assert_eq!(both.encode("he", true).unwrap(), [1, 260, 0]);
+        assert_eq!(both.encode("<|im_start|>he", true).unwrap(), [1, 260, 0]);
+        assert_eq!(both.encode("he", false).unwrap(), [260]);
+        assert_eq!(both.special_tokens()["eos_token"], "<|endoftext|>");
+
+        let bert = tokenizer(&word_piece_json(), &json!({}));
+        assert_eq!(bert.encode("hello worlds", true).unwrap(), [1, 3, 4, 5, 2]);
+        let without = json!({"bos_token": "[CLS]", "add_bos_token": false});
+        assert_eq!(tokenizer(&word_piece_json(), &without).encode("hello", true).unwrap(), [3, 2]);
+    }
+
+    #[test]
+    fn roles_may_be_in_the_map_of_special_tokens() {
+        let map = json!({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]});
+        let folder = folder(&[("tokenizer.json", &byte_level_json()), ("special_tokens_map.json", &map)]);
+        let tokenizer = load(folder.path()).unwrap();
+        assert_eq!(tokenizer.eos(), Some(2));
+        assert_eq!(tokenizer.special_tokens()["additional_special_tokens"], json!(["<|im_start|>"]));
+    }
+
+    #[test]
+    fn tokens_that_only_the_configuration_adds_are_added() {
+        let config = json!({"added_tokens_decoder": {"268": {"content": "<|new|>", "special": true}}});
+        let tokenizer = tokenizer(&byte_level_json(), &config);
+        assert_eq!(tokenizer.encode("<|new|>he", false).unwrap(), [268, 260]);
+        assert_eq!(tokenizer.decode(&[268, 260], true).unwrap(), "he");
+    }
+
+    #[test]
+    fn added_tokens_keep_their_ids_above_a_hole() {
+        let mut json = byte_level_json();
+        json["added_tokens"][3]["id"] = 500.into();
+        json["model"]["vocab"].as_object_mut().unwrap().remove("  ");
+        assert_eq!(tokenizer(&json, &json!({})).encode("  ", false).unwrap(), [500]);
+    }
+
+    #[test]
+    fn merges_may_be_pairs() {
+        let mut json = byte_level_json();
+        for merge in json["model"]["merges"].as_array_mut().unwrap() {
+            *merge = merge.as_str().unwrap().split(' ').collect::<Vec<_>>().into();
+        }
+        assert_eq!(tokenizer(&json, &json!({})).encode("hello", false).unwrap(), [263]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = load(folder(&[]).path()).unwrap_err();
+        assert_eq!(error.code(), Code::FileNotFound);
+        assert!(error.message().contains("tokenizer.json"));
+    }
+
+    #[test]
+    fn damaged_files_are_errors_that_name_the_file() {
+        let whole = byte_level_json().to_string();
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        for text in [
+            String::new(),
+            "{}".to_owned(),
+            "[]".to_owned(),
+            whole[..whole.len() / 2].to_owned(),
+            changed("/model/merges", json!(["he"])),
+            changed("/model/merges", json!([["h", "e", "l"]])),
+            changed("/model/merges", json!(["h zzz"])),
+            changed("/model/merges", json!([["<|im_start|>", "<|im_start|>"]])),
+            changed("/model/vocab", json!({"a": -1})),
+            changed("/model/vocab", json!(["a"])),
+            changed("/decoder", json!({"type": "Nothing"})),
+            changed("/decoder", json!(5)),
+            changed(
+                "/pre_tokenizer",
+                json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": false}),
+            ),
+            changed("/added_tokens/0", json!({"id": 0})),
+            whole.replacen("\"normalizer\":null", &format!("\"normalizer\":{deep}"), 1),
+        ] {
+            let error = refused(&text);
+            assert_eq!(error.code(), Code::IntegrityFailed, "{error}");
+            assert!(error.message().contains("tokenizer.json"), "{error}");
+        }
+        let folder = folder(&[("tokenizer.json", &byte_level_json())]);
+        for config in [
+            "{",
+            "[]",
+            r#"{"bos_token": 5}"#,
+            r#"{"add_bos_token": "yes"}"#,
+            r#"{"added_tokens_decoder": {"x": {}}}"#,
+        ] {
+            write(folder.path(), "tokenizer_config.json", config);
+            let error = load(folder.path()).unwrap_err();
+            assert_eq!(error.code(), Code::IntegrityFailed, "{config}");
+            assert!(error.message().contains("tokenizer_config.json"), "{error}");
+        }
+        std::fs::write(folder.path().join("tokenizer_config.json"), b"\xff\xfe").unwrap();
+        assert_eq!(load(folder.path()).unwrap_err().code(), Code::IntegrityFailed);
+    }
+
+    #[test]
+    fn an_unknown_kind_of_model_is_named() {
+        let error = refused(&changed("/model/type", json!("Quantum")));
+        assert_eq!(error.code(), Code::ModelUnsupported);
+        assert!(error.message().contains("Quantum"));
+    }
+
+    #[test]
+    fn text_that_cannot_be_cut_is_an_error_and_nothing_less_is() {
+        let tokenizer = tokenizer(&byte_level_json(), &json!({}));
+        for run in ["\t", "e", "語"] {
+            let error = tokenizer.encode(&(run.repeat(200_001) + "x"), false).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidRequest);
+            let text = run.repeat(200_000);
+            let ids = tokenizer.encode(&format!("{text},{text}!!he"), false).unwrap();
+            assert_eq!(ids.last(), Some(&260), "what follows is cut as ever");
+        }
+    }
+}

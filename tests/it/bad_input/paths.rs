@@ -7,9 +7,12 @@ use std::os::unix::process::CommandExt;
 
 use super::*;
 
+/// Makes something in a folder and gives its path.
+type Make = fn(&Path) -> PathBuf;
+
 #[test]
 fn what_is_no_model_is_told_by_its_path() {
-    let cases: [(&str, fn(&Path) -> PathBuf, &str); 9] = [
+    let cases: [(&str, Make, &str); 9] = [
         ("nothing", |folder| folder.join("nothing"), "MODEL_NOT_FOUND"),
         (
             "an empty folder",
