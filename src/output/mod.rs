@@ -211,11 +211,6 @@ impl Output {
         if self.is_terminal() { self.stream(&run::for_terminal(piece)) } else { self.stream(piece) }
     }
 
-    /// Whether stdout is a terminal.
-    pub fn is_terminal(&self) -> bool {
-        io::stdout().is_terminal()
-    }
-
     /// Writes one event of `--stream-json` or `--progress-json`: a line of JSON.
     pub fn event(&self, event: &impl Serialize) -> Result<()> {
         self.to_stdout(&json_line(event))

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, finish};
 
 /// A case: its name, how it spoils a model, the code, and what the message must say.
 type Case = (&'static str, fn(&Path), &'static str, &'static str);

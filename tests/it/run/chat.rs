@@ -230,6 +230,8 @@ fn pasted_lines_are_one_message() {
     chat.wait_for(PROMPT);
     chat.type_line(&format!("/save {}", saved.display()));
     chat.wait_for("saved to");
+    // The end of input counts only once the next line is being read.
+    chat.wait_for(PROMPT);
     chat.type_keys("\u{4}");
     assert_eq!(chat.exit_code(), Some(0));
     let saved: Value = serde_json::from_slice(&fs::read(&saved).expect("saved")).expect("JSON");
