@@ -53,7 +53,7 @@ fn events_come_line_by_line_and_the_envelope_last() {
     let lines: Vec<Value> =
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let (last, events) = lines.split_last().expect("lines");
-    for event in &events {
+    for event in events {
         sandbox::assert_valid(event, "run-event");
     }
     sandbox::assert_valid(last, "run");
