@@ -20,6 +20,21 @@ pub struct ListArgs {
     /// The other way round
     #[arg(long)]
     pub reverse: bool,
+
+    /// How to print it
+    #[arg(long, value_enum, default_value_t, conflicts_with = "json")]
+    pub format: Format,
+}
+
+/// Form of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    #[default]
+    Table,
+    /// Comma-separated values, exact numbers
+    Csv,
+    /// One name a line
+    Names,
 }
 
 /// Where a model lies.

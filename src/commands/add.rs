@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use super::facts;
 use crate::cli::add::AddArgs;
 use crate::commands::facts;
 use crate::context::Context;
 use crate::engine::probe::probe;
 use crate::error::{Code, Error, Result};
-use crate::fs::hash_file;
+use crate::fs::{Progress, hash_file, open_regular, plain_path};
 use crate::ids::{Host, ModelName, Revision, SnapshotPath};
 use crate::output::progress::Unit;
 use crate::registry::{Facts, FileRecord, NewSnapshot, Origin, Registry, Snapshot};
@@ -47,14 +48,9 @@ struct Candidate {
 
 impl Candidate {
     fn new(path: &Path, name: Option<&str>, context: &Context) -> Result<Self> {
-        let path = std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))?;
+        let path = plain_path(path).map_err(|error| Error::io("resolve", path, error))?;
         let probed = probe(&path)?;
-        let (root, entry) = if path.is_dir() {
-            (path.clone(), None)
-        } else {
-            let root = path.parent().unwrap_or(&path).to_owned();
-            (root, Some(snapshot_path(Path::new(path.file_name().unwrap_or_default()))?))
-        };
+        let root = if path.is_dir() { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
         let files = probed
             .files
             .iter()
@@ -64,9 +60,13 @@ impl Candidate {
                 Ok(Incoming { path: snapshot_path(file)?, bytes: metadata.len(), source })
             })
             .collect::<Result<Vec<_>>>()?;
+        let entry = match files.as_slice() {
+            [only] if !path.is_dir() || only.path.has_extension("gguf") => Some(only.path.clone()),
+            _ => None,
+        };
         let (derived, revision, origin) = describe(&path, context);
         let name = match name {
-            Some(name) => ModelName::parse_pair(Host::HuggingFace, name)?,
+            Some(name) => ModelName::parse_pair(Host::Local, name)?,
             None => derived.ok_or_else(|| {
                 Error::new(Code::InvalidRequest, format!("{} gives no usable name", path.display()))
                     .hint("name the model with --name org/name")
@@ -88,16 +88,7 @@ impl Candidate {
         let ingestion = if copy {
             store.ingest(&registry, &self.files, &progress)?
         } else {
-            let files = try_map(&self.files, |file| {
-                let hashed = hash_file(&file.source, &progress)?;
-                Ok(FileRecord {
-                    path: file.path.clone(),
-                    digest: hashed.digest,
-                    bytes: hashed.stamp.bytes,
-                    stamp: Some(hashed.stamp),
-                })
-            })?;
-            Ingestion::adopted(files)
+            Ingestion::adopted(self.hash(&registry, &progress)?)
         };
         drop(bar);
         let registered = self.register(copy, &store, &mut registry, &ingestion);
@@ -106,6 +97,29 @@ impl Candidate {
             let _ = store.discard(&registry, &ingestion);
         }
         registered
+    }
+
+    /// Hashes the files where they lie, several at a time; not those that were hashed before and did
+    /// not change since.
+    fn hash(&self, registry: &Registry, progress: Progress<'_>) -> Result<Vec<FileRecord>> {
+        let remembered = self
+            .files
+            .iter()
+            .map(|file| {
+                let (_, stamp) = open_regular(&file.source)?;
+                Ok((file, stamp, registry.remembered_digest(&stamp)?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        try_map(&remembered, |(file, stamp, digest)| {
+            let (digest, stamp) = if let Some(digest) = digest {
+                progress(stamp.bytes)?;
+                (*digest, *stamp)
+            } else {
+                let hashed = hash_file(&file.source, progress)?;
+                (hashed.digest, hashed.stamp)
+            };
+            Ok(FileRecord { path: file.path.clone(), digest, bytes: stamp.bytes, stamp: Some(stamp) })
+        })
     }
 
     fn register(
@@ -133,31 +147,58 @@ impl Candidate {
         };
         let lock = store.lock()?;
         let known = registry.snapshots()?;
-        let same_name: Vec<&Snapshot> = known.iter().filter(|known| known.name == new.name).collect();
-        let already_known = same_name.iter().any(|known| known.revision == new.revision);
+        let same_name: Vec<&Snapshot> = known.iter().filter(|known| known.name.is_same(&new.name)).collect();
+        let same_place = |known: &Snapshot| known.root == new.root && known.entry == new.entry;
+        let same = same_name.iter().find(|known| known.revision == new.revision);
+        if let Some(same) = same
+            && stays(same, copy, same_place(same))
+        {
+            return Ok(report(same, true));
+        }
+        let already_known = same.is_some_and(|same| same.origin.is_stored() == copy);
         // A model that changed in its place is followed; a name that other content has is not taken.
-        let replaces: Vec<i64> = same_name
+        // Several commits of one repository stand side by side.
+        let (replaced, others): (Vec<&Snapshot>, Vec<&Snapshot>) = same_name
             .iter()
-            .filter(|known| known.root == new.root && known.entry == new.entry)
-            .map(|known| known.id)
-            .collect();
-        if let Some(other) =
-            same_name.iter().find(|known| known.revision != new.revision && !replaces.contains(&known.id))
+            .filter(|known| known.revision != new.revision)
+            .partition(|known| same_place(known));
+        if let Some(other) = others.first()
             && !pinned
         {
             return Err(taken(&new, other));
         }
-        store.register(&lock, registry, &mut new, &replaces)?;
-        let path = new.entry.as_ref().map_or(new.root.clone(), |entry| new.root.join(entry.as_path()));
-        Ok(AddedReport {
-            reference: new.name.to_string(),
-            revision: new.revision.to_string(),
-            origin: new.origin.as_str().to_owned(),
-            path: path.display().to_string(),
-            bytes: new.files.iter().map(|file| file.bytes).sum(),
-            files: new.files.len() as u64,
-            already_known,
-        })
+        let replaced: Vec<i64> = replaced.iter().map(|known| known.id).collect();
+        store.register(&lock, registry, &mut new, &replaced)?;
+        let added = registry
+            .snapshots()?
+            .into_iter()
+            .find(|known| known.name.is_same(&new.name) && known.revision == new.revision);
+        let added = added.ok_or_else(|| Error::internal("a registered model is not in the registry"))?;
+        Ok(report(&added, already_known))
+    }
+}
+
+/// Whether what is known already is as good as what would take its place: it is not made an adopted model
+/// again once it was copied, and its files are still there.
+fn stays(known: &Snapshot, copy: bool, same_place: bool) -> bool {
+    match (known.origin.is_stored(), copy) {
+        // Registering heals a folder of links that was damaged.
+        (_, true) => false,
+        (true, false) => known.path().exists(),
+        // In the same place what is remembered of the files is brought up to date.
+        (false, false) => !same_place && known.path().exists(),
+    }
+}
+
+fn report(snapshot: &Snapshot, already_known: bool) -> AddedReport {
+    AddedReport {
+        reference: snapshot.name.to_string(),
+        revision: snapshot.revision.to_string(),
+        origin: snapshot.origin.as_str().to_owned(),
+        path: snapshot.path().display().to_string(),
+        bytes: snapshot.bytes.0,
+        files: snapshot.file_count,
+        already_known,
     }
 }
 

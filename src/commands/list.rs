@@ -2,11 +2,12 @@
 
 use std::cmp::Reverse;
 
-use crate::cli::list::{KindFilter, ListArgs, SortKey, SourceFilter};
+use crate::cli::list::{Format, KindFilter, ListArgs, SortKey, SourceFilter};
 use crate::context::Context;
 use crate::error::Result;
+use crate::ids::Bytes;
 use crate::registry::{Kind, Origin, Snapshot};
-use crate::report::list::ListReport;
+use crate::report::list::{ListForm, ListReport, ListedReport};
 use crate::report::model::{ModelReport, ModelStatus};
 use crate::store::Store;
 
@@ -26,8 +27,16 @@ pub fn run(args: &ListArgs, context: &Context) -> Result<ListReport> {
     if args.reverse {
         snapshots.reverse();
     }
-    let models: Vec<ModelReport> = snapshots.iter().map(model).collect();
-    Ok(ListReport { total_bytes: models.iter().map(|model| model.bytes).sum(), models })
+    let listed = |snapshot| ListedReport { model: model(snapshot), files: snapshot.file_count };
+    Ok(ListReport {
+        models: snapshots.iter().map(listed).collect(),
+        total_bytes: snapshots.iter().map(|snapshot| snapshot.bytes).sum::<Bytes>().0,
+        form: match args.format {
+            Format::Table => ListForm::Table,
+            Format::Csv => ListForm::Csv,
+            Format::Names => ListForm::Names,
+        },
+    })
 }
 
 /// A registered snapshot as reports show it.
@@ -42,7 +51,6 @@ pub fn model(snapshot: &Snapshot) -> ModelReport {
         quantization: snapshot.facts.quantization.clone(),
         context_length: snapshot.facts.context_length,
         bytes: snapshot.bytes.0,
-        files: snapshot.file_count,
         origin: snapshot.origin.as_str().to_owned(),
         status: if path.exists() { ModelStatus::Ok } else { ModelStatus::Missing },
         last_used: snapshot.last_used,

@@ -6,13 +6,17 @@ use serde_json::Value;
 
 use super::aliases;
 use crate::context::Context;
+use crate::engine::format::layout::Layout;
 use crate::error::{Code, Error, Result};
-use crate::ids::{FileChoice, ModelRef, RevisionSpec};
+use crate::fs::plain_path;
+use crate::ids::{FileChoice, ModelName, ModelRef, RevisionSpec};
 use crate::registry::Snapshot;
 use crate::store::Store;
 
 /// Similar names shown where none matches, at most.
 const SUGGESTIONS: usize = 3;
+/// Names shown where several match, at most; the JSON form has all.
+const MATCHES: usize = 8;
 /// Jaro-Winkler similarity from which a name is worth suggesting.
 const SIMILAR: f64 = 0.75;
 
@@ -40,75 +44,54 @@ pub enum Found {
     Unregistered(PathBuf),
 }
 
-/// Finds the model that is meant: a registered one, or one at a local path.
-pub fn resolve(reference: &str, context: &Context) -> Result<Resolved> {
-    match find(reference, context)? {
-        Found::Registered(snapshot) => {
-            let file = file_choice(reference)?;
-            let mut resolved = Resolved::from(&*snapshot);
-            if let Some(file) = file
-                && snapshot.entry.is_none()
-            {
-                resolved.path = file_of(&snapshot, &file, reference, context)?;
-            }
-            Ok(resolved)
-        }
-        Found::Unregistered(path) => {
-            Ok(Resolved { reference: path.display().to_string(), path, snapshot: None })
+impl Found {
+    /// The folder or file to load; `reference` may name one of several files.
+    pub fn path(&self, reference: &str, context: &Context) -> Result<PathBuf> {
+        match self {
+            Self::Unregistered(path) => Ok(path.clone()),
+            Self::Registered(snapshot) => match file_choice(reference) {
+                Some(file) if snapshot.entry.is_none() => file_of(snapshot, &file, reference, context),
+                _ => Ok(snapshot.path()),
+            },
         }
     }
+}
+
+/// Finds the model that is meant: a registered one, or one at a local path.
+pub fn resolve(reference: &str, context: &Context) -> Result<Resolved> {
+    let found = find(reference, context)?;
+    let path = found.path(reference, context)?;
+    Ok(match found {
+        Found::Registered(snapshot) => Resolved { path, ..Resolved::from(&*snapshot) },
+        Found::Unregistered(_) => Resolved { reference: path.display().to_string(), path, snapshot: None },
+    })
 }
 
 /// Finds what a reference leads to.
 pub fn find(reference: &str, context: &Context) -> Result<Found> {
     let snapshots = Store::at(&context.settings.home.value).snapshots()?;
-    let parsed: ModelRef = match reference.parse() {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            // Not a full name, but it may be a part of one, such as `org/`.
-            let parts = containing(reference, &snapshots);
-            return match newest_of_one(&parts) {
-                Some(snapshot) => Ok(Found::Registered(Box::new(snapshot.clone()))),
-                None if parts.is_empty() => Err(error),
-                None => Err(ambiguous(reference, &parts)),
-            };
-        }
+    let matches = match matching(reference, &snapshots, context)? {
+        Matches::Path(path) => return by_path(&path, &snapshots),
+        Matches::Snapshots(matches) => matches,
     };
-    let matches = match &parsed {
-        ModelRef::Path(path) => return by_path(path, snapshots),
-        ModelRef::Named { name, revision, file } => {
-            let named: Vec<&Snapshot> = snapshots
-                .iter()
-                .filter(|snapshot| {
-                    snapshot.name.host() == name.host()
-                        && snapshot.name.to_string().eq_ignore_ascii_case(&name.to_string())
-                })
-                .collect();
-            let named = if named.is_empty() { containing(&name.to_string(), &snapshots) } else { named };
-            narrow(&named, revision.as_ref(), file.as_ref())
-        }
-        ModelRef::Short { text, revision, file } => {
-            let short = short(text, &snapshots, context)?;
-            narrow(&short, revision.as_ref(), file.as_ref())
-        }
-    };
-    match newest_of_one(&matches) {
-        Some(snapshot) => Ok(Found::Registered(Box::new(snapshot.clone()))),
-        None if matches.is_empty() => {
-            let path = Path::new(reference);
-            if path.exists() {
-                return by_path(path, snapshots);
-            }
-            Err(not_found(reference, &snapshots))
-        }
-        None => Err(ambiguous(reference, &matches)),
+    match matches.first() {
+        Some(newest) => Ok(Found::Registered(Box::new((*newest).clone()))),
+        None if Path::new(reference).exists() => by_path(Path::new(reference), &snapshots),
+        None => Err(not_found(reference, &snapshots)),
     }
 }
 
-/// Only a registered model will do.
-pub fn registered(reference: &str, context: &Context) -> Result<Snapshot> {
+/// Every registered snapshot that is meant, newest first: all revisions of one model, or those that the
+/// reference narrows them to.
+pub fn registered(reference: &str, context: &Context) -> Result<Vec<Snapshot>> {
+    let snapshots = Store::at(&context.settings.home.value).snapshots()?;
+    if let Matches::Snapshots(matches) = matching(reference, &snapshots, context)?
+        && !matches.is_empty()
+    {
+        return Ok(matches.into_iter().cloned().collect());
+    }
     match find(reference, context)? {
-        Found::Registered(snapshot) => Ok(*snapshot),
+        Found::Registered(snapshot) => Ok(vec![*snapshot]),
         Found::Unregistered(path) => {
             Err(Error::new(Code::ModelNotFound, format!("{} is not a registered model", path.display()))
                 .hint("mlx-cache list shows the models that are"))
@@ -116,27 +99,78 @@ pub fn registered(reference: &str, context: &Context) -> Result<Snapshot> {
     }
 }
 
-/// Models that a short text means: by an alias, by the last part of the name, or by any part.
-fn short<'a>(text: &str, snapshots: &'a [Snapshot], context: &Context) -> Result<Vec<&'a Snapshot>> {
-    let own = context.settings.aliases.get(text).map(String::as_str);
-    if let Some(target) = own.or_else(|| aliases::repository(text)) {
-        let target: ModelRef = target.parse()?;
-        if let ModelRef::Named { name, revision, file } = target {
-            let named: Vec<&Snapshot> = snapshots.iter().filter(|snapshot| snapshot.name == name).collect();
-            let found = narrow(&named, revision.as_ref(), file.as_ref());
-            // An alias of our own list is only a suggestion: another model may have that in its name.
-            if !found.is_empty() || own.is_some() {
-                return Ok(found);
+/// What a reference may mean, before anything is looked for on disk.
+enum Matches<'a> {
+    Path(PathBuf),
+    /// Of one model, newest first; none if there is no such model.
+    Snapshots(Vec<&'a Snapshot>),
+}
+
+fn matching<'a>(reference: &str, snapshots: &'a [Snapshot], context: &Context) -> Result<Matches<'a>> {
+    let parsed: ModelRef = match reference.parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Not a full name, but it may be a part of one, such as `org/`.
+            return match containing(reference, snapshots) {
+                parts if parts.is_empty() => Err(error),
+                parts => of_one_model(reference, parts),
+            };
+        }
+    };
+    let (found, revision, file) = match parsed {
+        ModelRef::Path(path) => return Ok(Matches::Path(path)),
+        ModelRef::Named { name, revision, file } => {
+            let named = named(&name, snapshots);
+            let found = if named.is_empty() { containing(&name.to_string(), snapshots) } else { named };
+            (found, revision, file)
+        }
+        ModelRef::Short { text, revision, file } => {
+            if let Some(target) = context.settings.aliases.get(&text) {
+                return by_alias(&text, target, revision, file, snapshots);
             }
+            (short(&text, snapshots), revision, file)
+        }
+    };
+    of_one_model(reference, narrow(found, revision.as_ref(), file.as_ref()))
+}
+
+/// What an alias of the user's stands for; what is asked beyond it comes first.
+fn by_alias<'a>(
+    alias: &str,
+    target: &str,
+    revision: Option<RevisionSpec>,
+    file: Option<FileChoice>,
+    snapshots: &'a [Snapshot],
+) -> Result<Matches<'a>> {
+    let target: ModelRef = target.parse().map_err(|error: Error| error.context(format!("alias {alias}")))?;
+    let (found, own_revision, own_file) = match target {
+        ModelRef::Path(path) => return Ok(Matches::Path(path)),
+        ModelRef::Named { name, revision, file } => (named(&name, snapshots), revision, file),
+        ModelRef::Short { text, revision, file } => (short(&text, snapshots), revision, file),
+    };
+    let narrowed = narrow(found, revision.or(own_revision).as_ref(), file.or(own_file).as_ref());
+    of_one_model(alias, narrowed)
+}
+
+/// Models with this name, in any case of letters.
+fn named<'a>(name: &ModelName, snapshots: &'a [Snapshot]) -> Vec<&'a Snapshot> {
+    snapshots.iter().filter(|snapshot| snapshot.name.is_same(name)).collect()
+}
+
+/// Models that a short text means: by our own alias, by the last part of the name, or by any part.
+fn short<'a>(text: &str, snapshots: &'a [Snapshot]) -> Vec<&'a Snapshot> {
+    let wanted = text.to_lowercase();
+    let aliased = aliases::repository(text).map(str::to_lowercase);
+    let alias =
+        |snapshot: &&Snapshot| aliased.as_deref() == Some(snapshot.name.to_string().to_lowercase().as_str());
+    let last = |snapshot: &&Snapshot| snapshot.name.name().to_lowercase() == wanted;
+    for is_meant in [&alias as &dyn Fn(&&Snapshot) -> bool, &last] {
+        let found: Vec<&Snapshot> = snapshots.iter().filter(|snapshot| is_meant(snapshot)).collect();
+        if !found.is_empty() {
+            return found;
         }
     }
-    let wanted = text.to_lowercase();
-    let whole: Vec<&Snapshot> =
-        snapshots.iter().filter(|snapshot| snapshot.name.name().to_lowercase() == wanted).collect();
-    if !whole.is_empty() {
-        return Ok(whole);
-    }
-    Ok(containing(text, snapshots))
+    containing(text, snapshots)
 }
 
 /// Models with this part in their names, in any case of letters.
@@ -148,33 +182,39 @@ fn containing<'a>(part: &str, snapshots: &'a [Snapshot]) -> Vec<&'a Snapshot> {
 
 /// Those of the snapshots that have this revision and this file.
 fn narrow<'a>(
-    snapshots: &[&'a Snapshot],
+    snapshots: Vec<&'a Snapshot>,
     revision: Option<&RevisionSpec>,
     file: Option<&FileChoice>,
 ) -> Vec<&'a Snapshot> {
-    snapshots
-        .iter()
-        .copied()
-        .filter(|snapshot| revision.is_none_or(|wanted| snapshot.revision.matches(wanted)))
-        .filter(|snapshot| match (file, &snapshot.entry) {
-            (Some(file), Some(entry)) => file.matches(entry),
-            _ => true,
-        })
-        .collect()
+    let has_revision = |snapshot: &&Snapshot| revision.is_none_or(|wanted| snapshot.revision.matches(wanted));
+    // Which file of a folder is meant is seen once its files are read.
+    let has_file = |snapshot: &&Snapshot| match (file, &snapshot.entry) {
+        (Some(file), Some(entry)) => file.matches(entry),
+        _ => true,
+    };
+    snapshots.into_iter().filter(has_revision).filter(has_file).collect()
 }
 
-/// The newest snapshot, if all are of one model (they come newest first).
-fn newest_of_one<'a>(matches: &[&'a Snapshot]) -> Option<&'a Snapshot> {
-    let first = matches.first()?;
-    matches.iter().all(|other| other.name == first.name).then_some(first)
+/// The snapshots, if all are of one model (they come newest first).
+fn of_one_model<'a>(reference: &str, matches: Vec<&'a Snapshot>) -> Result<Matches<'a>> {
+    if matches.windows(2).all(|pair| matches!(pair, [a, b] if a.name == b.name)) {
+        return Ok(Matches::Snapshots(matches));
+    }
+    Err(ambiguous(reference, &matches))
 }
 
 /// A registered model that lies there, else the path itself.
-fn by_path(path: &Path, snapshots: Vec<Snapshot>) -> Result<Found> {
-    let path = expand_home(path);
-    let absolute = std::path::absolute(&path).map_err(|error| Error::io("resolve", &path, error))?;
-    if let Some(snapshot) = snapshots.into_iter().find(|snapshot| snapshot.path() == absolute) {
-        return Ok(Found::Registered(Box::new(snapshot)));
+fn by_path(path: &Path, snapshots: &[Snapshot]) -> Result<Found> {
+    let expanded = expand_home(path);
+    let absolute = plain_path(&expanded).map_err(|error| Error::io("resolve", &expanded, error))?;
+    let at = |place: &Path| snapshots.iter().find(|snapshot| snapshot.path() == place);
+    let registered = at(&absolute).or_else(|| match Layout::find(&absolute) {
+        // A folder with one GGUF file stands for that file.
+        Ok(Layout::Gguf(file)) => at(&file),
+        _ => None,
+    });
+    if let Some(snapshot) = registered {
+        return Ok(Found::Registered(Box::new(snapshot.clone())));
     }
     match std::fs::metadata(&absolute) {
         Ok(_) => Ok(Found::Unregistered(absolute)),
@@ -202,11 +242,12 @@ fn expand_home(path: &Path) -> PathBuf {
     }
 }
 
-fn file_choice(reference: &str) -> Result<Option<FileChoice>> {
-    Ok(match reference.parse()? {
+/// The file that a reference names, if it has that form.
+fn file_choice(reference: &str) -> Option<FileChoice> {
+    match reference.parse().ok()? {
         ModelRef::Named { file, .. } | ModelRef::Short { file, .. } => file,
         ModelRef::Path(_) => None,
-    })
+    }
 }
 
 /// The one file of a snapshot that a tag such as `Q4_K_M` names.
@@ -254,9 +295,14 @@ fn not_found(reference: &str, snapshots: &[Snapshot]) -> Error {
 fn ambiguous(reference: &str, matches: &[&Snapshot]) -> Error {
     let mut names: Vec<String> = matches.iter().map(|snapshot| snapshot.name.to_string()).collect();
     names.dedup();
+    let shown = names.get(..MATCHES).unwrap_or(&names).join(", ");
+    let more = match names.len().saturating_sub(MATCHES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     Error::new(
         Code::ModelAmbiguous,
-        format!("'{}' means more than one model: {}", reference.escape_debug(), names.join(", ")),
+        format!("'{}' means more than one model: {shown}{more}", reference.escape_debug()),
     )
     .detail("matches", names.into_iter().map(Value::from).collect::<Vec<_>>())
     .hint("write more of the name")

@@ -4,46 +4,57 @@ use super::resolve::registered;
 use crate::cli::rm::RmArgs;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
+use crate::ids::Bytes;
 use crate::registry::Snapshot;
-use crate::report::rm::{RemovedReport, RmReport};
+use crate::report::rm::{KeptReport, RemovedReport, RmReport};
 use crate::store::{RemovalPlan, Store};
 
 pub fn run(args: &RmArgs, context: &Context) -> Result<RmReport> {
     let store = Store::at(&context.settings.home.value);
     let mut snapshots: Vec<Snapshot> = Vec::new();
     for reference in &args.model {
-        let snapshot = registered(reference, context)?;
-        if !snapshots.iter().any(|known| known.id == snapshot.id) {
-            snapshots.push(snapshot);
+        for snapshot in registered(reference, context)? {
+            if !snapshots.iter().any(|known| known.id == snapshot.id) {
+                snapshots.push(snapshot);
+            }
         }
     }
-    if args.dry_run {
-        let Some(registry) = store.registry()? else { return Ok(report(true, &[], 0)) };
-        let plan = RemovalPlan::new(&registry, snapshots)?;
-        return Ok(report(true, &plan.snapshots, plan.bytes().0));
-    }
-    let mut registry = store.create()?;
+    let Some(mut registry) = store.registry()? else {
+        return Err(Error::internal("a model of a registry that is not there"));
+    };
     let plan = RemovalPlan::new(&registry, snapshots)?;
+    let planned = report(true, &plan, plan.bytes());
+    if args.dry_run {
+        return Ok(planned);
+    }
     if !args.yes {
-        context.output.plan(&report(true, &plan.snapshots, plan.bytes().0));
+        context.output.plan(&planned);
         let question = if plan.snapshots.len() == 1 { "remove this model?" } else { "remove these models?" };
         if !context.cancel.while_waiting(|| context.output.confirm(question))? {
-            return Err(Error::new(Code::Interrupted, "nothing was removed"));
+            context.output.note("nothing was removed");
+            return Err(Error::new(Code::Interrupted, "not confirmed"));
         }
     }
     let freed = store.remove(&mut registry, &plan)?;
-    Ok(report(false, &plan.snapshots, freed.0))
+    Ok(report(false, &plan, freed))
 }
 
-fn report(dry_run: bool, snapshots: &[Snapshot], bytes_freed: u64) -> RmReport {
-    let removed = snapshots
-        .iter()
-        .map(|snapshot| RemovedReport {
-            reference: snapshot.name.to_string(),
-            revision: snapshot.revision.to_string(),
-            origin: snapshot.origin.as_str().to_owned(),
-            path: snapshot.path().display().to_string(),
-        })
-        .collect();
-    RmReport { dry_run, removed, bytes_freed }
+fn report(dry_run: bool, plan: &RemovalPlan, freed: Bytes) -> RmReport {
+    let removed = plan.snapshots.iter().map(|snapshot| RemovedReport {
+        reference: snapshot.name.to_string(),
+        revision: snapshot.revision.to_string(),
+        origin: snapshot.origin.as_str().to_owned(),
+        path: snapshot.path().display().to_string(),
+    });
+    let kept = plan.snapshots.iter().zip(&plan.shared).filter_map(|(snapshot, shared)| {
+        let reason = if !snapshot.origin.is_stored() {
+            format!("its files stay at {}, where they were adopted", snapshot.path().display())
+        } else if shared.0 > 0 {
+            format!("{shared} of its content stay, since other models use them")
+        } else {
+            return None;
+        };
+        Some(KeptReport { reference: snapshot.name.to_string(), reason })
+    });
+    RmReport { dry_run, removed: removed.collect(), bytes_freed: freed.0, kept: kept.collect() }
 }

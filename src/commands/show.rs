@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::list;
-use super::resolve::{Found, find, resolve};
+use super::resolve::{Found, find};
 use crate::cli::show::ShowArgs;
 use crate::context::Context;
 use crate::engine::format::layout::Layout;
@@ -22,8 +22,8 @@ use crate::store::Store;
 
 pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     let found = find(&args.model, context)?;
-    let path = resolve(&args.model, context)?.path;
-    let (model, file_list, probed) = match found {
+    let path = found.path(&args.model, context)?;
+    let (model, files, probed) = match found {
         Found::Registered(snapshot) => {
             let files = Store::at(&context.settings.home.value)
                 .registry()?
@@ -59,7 +59,7 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
         context: policy.as_ref().map(|policy| policy.context as u64),
         runnable: reason.is_none(),
         reason,
-        file_list,
+        files,
         config: args.config.then(|| configuration(&path)).transpose()?,
         template: args.template.then(|| template(&path)).transpose()?,
         show_files: args.files,
@@ -92,7 +92,6 @@ fn unregistered(path: &Path, probed: &Probe, files: &[FileReport]) -> ModelRepor
         quantization: probed.quantization.clone(),
         context_length: probed.context_length,
         bytes: files.iter().map(|file| file.bytes).sum(),
-        files: files.len() as u64,
         origin: "path".to_owned(),
         status: ModelStatus::Ok,
         last_used: None,

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -36,6 +36,21 @@ impl FileStamp {
     }
 }
 
+/// The path made absolute and without `.`, `..` and a slash at its end. Links stay as they are, except in
+/// a path with `..`, which the filesystem alone can follow; there the last name still stays.
+pub fn plain_path(path: &Path) -> io::Result<PathBuf> {
+    let absolute: PathBuf = std::path::absolute(path)?.components().collect();
+    if !absolute.components().any(|part| part == Component::ParentDir) {
+        return Ok(absolute);
+    }
+    let resolved = match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => parent.canonicalize().map(|parent| parent.join(name)),
+        _ => absolute.canonicalize(),
+    };
+    // What is not there is named as it was written.
+    Ok(resolved.unwrap_or(absolute))
+}
+
 /// Opens a regular file for reading, through symlinks. A fifo or a device is an error, not a wait.
 pub fn open_regular(path: &Path) -> Result<(File, FileStamp)> {
     let fail = |error| Error::io("read", path, error);
@@ -57,6 +72,22 @@ pub fn open_regular(path: &Path) -> Result<(File, FileStamp)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_lose_their_detours_but_not_their_links() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path().canonicalize().expect("a path");
+        std::fs::create_dir_all(root.join("a/b")).expect("folders");
+        std::os::unix::fs::symlink(root.join("a/b"), root.join("link")).expect("link");
+        let plain = |text: &str| plain_path(&root.join(text)).expect("a path");
+        assert_eq!(plain("a/./b/"), root.join("a/b"));
+        assert_eq!(plain("link"), root.join("link"));
+        assert_eq!(plain("a/../link"), root.join("link"));
+        // Up from where the link leads.
+        assert_eq!(plain("link/../x"), root.join("a/x"));
+        assert_eq!(plain("link/.."), root.join("a"));
+        assert_eq!(plain("absent/../x"), root.join("absent/../x"));
+    }
 
     #[test]
     fn what_is_no_regular_file_is_an_error_at_once() {

@@ -13,7 +13,7 @@ mod temp;
 
 pub use copy::{Copied, Copy, copy_hashed};
 pub use dir::{create_private_dir, sync_dir};
-pub use file::{FileStamp, open_regular};
+pub use file::{FileStamp, open_regular, plain_path};
 pub use hash::{Hashed, Progress, hash_file};
 pub use limit::file_size_limit_is_an_error;
 pub use link::{place_symlink, relative_target};

@@ -86,6 +86,12 @@ impl ModelName {
         Self::new(Host::Ollama, org, &format!("{name}:{tag}"))
     }
 
+    /// Whether both are one name to a person and to the registry, which look neither at the case of
+    /// letters nor at where the name comes from.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.to_string().eq_ignore_ascii_case(&other.to_string())
+    }
+
     pub fn host(&self) -> Host {
         self.host
     }

@@ -1,23 +1,69 @@
 //! `list` as text.
 
-use crate::report::list::ListReport;
+use crate::report::list::{ListForm, ListReport, ListedReport};
 use crate::report::model::{ModelReport, ModelStatus};
 
-use super::page::{FAINT, Human, Page};
+use super::page::{FAINT, Human, Page, printable};
 use super::units;
 
 impl Human for ListReport {
     fn human(&self, page: &mut Page) {
-        if self.models.is_empty() {
-            page.line("no models; add one with: mlx-cache add PATH");
-            return;
+        match self.form {
+            ListForm::Table => table(self, page),
+            ListForm::Csv => csv(&self.models, page),
+            ListForm::Names => {
+                self.models.iter().for_each(|listed| page.line(printable(&listed.model.reference)))
+            }
         }
-        let rows: Vec<_> = self.models.iter().map(|model| row(model, page)).collect();
-        page.table(["MODEL", "KIND", "ARCHITECTURE", "PARAMETERS", "FORMAT", "SIZE", "USED"], &[3, 5], rows);
-        let count = self.models.len();
-        let models = if count == 1 { "model" } else { "models" };
-        page.line(page.styled(FAINT, format!("{count} {models}, {}", units::bytes(self.total_bytes))));
     }
+}
+
+fn table(report: &ListReport, page: &mut Page) {
+    if report.models.is_empty() {
+        page.line("no models; add one with: mlx-cache add PATH");
+        return;
+    }
+    let rows: Vec<_> = report.models.iter().map(|listed| row(&listed.model, page)).collect();
+    page.table(["MODEL", "KIND", "ARCHITECTURE", "PARAMETERS", "FORMAT", "SIZE", "USED"], &[3, 5], rows);
+    let count = report.models.len();
+    let models = if count == 1 { "model" } else { "models" };
+    page.line(page.styled(FAINT, format!("{count} {models}, {}", units::bytes(report.total_bytes))));
+}
+
+fn csv(models: &[ListedReport], page: &mut Page) {
+    page.line(
+        "reference,revision,kind,architecture,parameters,quantization,context_length,bytes,files,origin,status,\
+         last_used,path",
+    );
+    let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    for ListedReport { model, files } in models {
+        let status = match model.status {
+            ModelStatus::Ok => "ok",
+            ModelStatus::Missing => "missing",
+        };
+        let cells = [
+            model.reference.clone(),
+            model.revision.clone().unwrap_or_default(),
+            model.kind.clone(),
+            model.architecture.clone().unwrap_or_default(),
+            number(model.parameters),
+            model.quantization.clone().unwrap_or_default(),
+            number(model.context_length),
+            model.bytes.to_string(),
+            files.to_string(),
+            model.origin.clone(),
+            status.to_owned(),
+            model.last_used.map(|time| time.to_string()).unwrap_or_default(),
+            model.path.clone(),
+        ];
+        page.line(cells.map(|cell| csv_cell(&cell)).join(","));
+    }
+}
+
+/// A cell in quotes where it needs them.
+fn csv_cell(text: &str) -> String {
+    let text = printable(text);
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 fn row(model: &ModelReport, page: &Page) -> [String; 7] {

@@ -10,14 +10,18 @@ impl Human for RmReport {
         let (forgets, deletes) =
             if self.dry_run { ("would forget", "would delete") } else { ("forgot", "deleted") };
         for removed in &self.removed {
-            let reference = printable(&removed.reference);
-            if removed.origin == "copied" {
-                page.line(format!("{deletes} {reference}"));
-            } else {
-                page.line(format!("{forgets} {reference}; its files stay at {}", printable(&removed.path)));
-            }
+            let does = if removed.origin == "copied" { deletes } else { forgets };
+            page.line(format!("{does} {} ({})", printable(&removed.reference), short(&removed.revision)));
+        }
+        for kept in &self.kept {
+            page.line(format!("{}: {}", printable(&kept.reference), printable(&kept.reason)));
         }
         let frees = if self.dry_run { "would free" } else { "freed" };
         page.line(format!("{frees} {}", units::bytes(self.bytes_freed)));
     }
+}
+
+/// Enough of a revision to tell it from another.
+fn short(revision: &str) -> &str {
+    revision.get(..12).unwrap_or(revision)
 }

@@ -19,8 +19,8 @@ impl Human for ShowReport {
         if !self.capabilities.is_empty() {
             rows.push(("Can", self.capabilities.join(", ")));
         }
-        let files = if model.files == 1 { "file" } else { "files" };
-        rows.push(("Size", format!("{} in {} {files}", units::bytes(model.bytes), model.files)));
+        let files = if self.files.len() == 1 { "file" } else { "files" };
+        rows.push(("Size", format!("{} in {} {files}", units::bytes(model.bytes), self.files.len())));
         rows.push(("Origin", model.origin.clone()));
         rows.push(("Path", model.path.clone()));
         rows.push(("Last used", model.last_used.map_or_else(|| "never".to_owned(), |time| page.ago(time))));
@@ -41,7 +41,7 @@ impl Human for ShowReport {
             page.table(
                 ["FILE", "SIZE", "SHA-256"],
                 &[1],
-                self.file_list.iter().map(|file| {
+                self.files.iter().map(|file| {
                     [
                         file.path.clone(),
                         units::bytes(file.bytes),

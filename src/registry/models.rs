@@ -4,13 +4,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Registry;
 use super::columns::{count, integer, optional_count, stamp, time};
 use super::record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 use crate::error::{Error, Result};
-use crate::ids::{Bytes, Host, ModelName};
+use crate::fs::FileStamp;
+use crate::ids::{Bytes, Digest, Host, ModelName};
 
 /// How much there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +61,35 @@ impl Registry {
                 .collect::<rusqlite::Result<_>>()
         };
         read().map_err(|error| self.failure("read", error))
+    }
+
+    /// The name under which a model is known that this name means: the same, but for the case of its
+    /// letters and the host that it came from.
+    pub fn known_name(&self, name: &ModelName) -> Result<Option<ModelName>> {
+        self.connection
+            .query_row(
+                "SELECT host, org, name FROM models WHERE reference = ?1",
+                [name.to_string()],
+                model_name,
+            )
+            .optional()
+            .map_err(|error| self.failure("read", error))
+    }
+
+    /// The digest that a file had when it was hashed as part of an adopted model, if it has not changed
+    /// since by all that the filesystem tells.
+    pub fn remembered_digest(&self, stamp: &FileStamp) -> Result<Option<Digest>> {
+        self.connection
+            .prepare_cached(
+                "SELECT digest FROM files WHERE inode = ?1 AND device = ?2 AND bytes = ?3
+                     AND modified_ns = ?4 AND changed_ns = ?5 LIMIT 1",
+            )
+            .and_then(|mut query| {
+                let FileStamp { device, inode, bytes, modified_ns, changed_ns } = *stamp;
+                let key = params![inode as i64, device as i64, integer(bytes), modified_ns, changed_ns];
+                query.query_row(key, |row| row.get(0)).optional()
+            })
+            .map_err(|error| self.failure("read", error))
     }
 
     pub fn counts(&self) -> Result<Counts> {
@@ -177,15 +207,9 @@ fn insert_file(
 }
 
 pub(super) fn snapshot(row: &Row<'_>, home: &Path) -> rusqlite::Result<Snapshot> {
-    let wrong = |what: &str| {
-        let error = Error::internal(format!("unknown {what} in the registry"));
-        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
-    };
-    let host = Host::from_folder(&row.get::<_, String>("host")?).ok_or_else(|| wrong("host"))?;
-    let (org, name): (String, String) = (row.get("org")?, row.get("name")?);
     Ok(Snapshot {
         id: row.get("id")?,
-        name: ModelName::new(host, &org, &name).map_err(|_| wrong("name"))?,
+        name: model_name(row)?,
         revision: row.get("revision")?,
         origin: Origin::from_word(&row.get::<_, String>("origin")?).ok_or_else(|| wrong("origin"))?,
         root: home.join(row.get::<_, String>("root")?),
@@ -202,6 +226,18 @@ pub(super) fn snapshot(row: &Row<'_>, home: &Path) -> rusqlite::Result<Snapshot>
         added_at: time(row, "added_at")?.ok_or_else(|| wrong("time"))?,
         last_used: time(row, "last_used_at")?,
     })
+}
+
+fn model_name(row: &Row<'_>) -> rusqlite::Result<ModelName> {
+    let host = Host::from_folder(&row.get::<_, String>("host")?).ok_or_else(|| wrong("host"))?;
+    let (org, name): (String, String) = (row.get("org")?, row.get("name")?);
+    ModelName::new(host, &org, &name).map_err(|_| wrong("name"))
+}
+
+/// A value that this program does not write.
+fn wrong(what: &str) -> rusqlite::Error {
+    let error = Error::internal(format!("unknown {what} in the registry"));
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
 }
 
 /// A path as the registry keeps it: relative inside the store, so that the store can be moved.

@@ -94,11 +94,29 @@ fn registering_again_replaces_and_letters_of_either_case_are_one_name() {
     let first = registry.snapshots().expect("snapshots");
     assert_eq!(first.len(), 1);
     assert_eq!(first[0].name.to_string(), "org/a");
+    let asked = ModelName::parse_pair(Host::HuggingFace, "Org/a").expect("a name");
+    assert_eq!(registry.known_name(&asked).expect("look"), Some(first[0].name.clone()));
     let other = model(home.path(), "org/a", Origin::Copied, &[2]);
     registry.register(&other, &[]).expect("another revision");
     assert_eq!(registry.snapshots().expect("snapshots").len(), 2);
     registry.register(&other, &[first[0].id]).expect("in place of the first");
     assert_eq!(registry.snapshots().expect("snapshots").len(), 1);
+}
+
+#[test]
+fn a_file_that_did_not_change_needs_no_second_hash() {
+    let (home, mut registry) = new_registry();
+    registry.register(&model(home.path(), "org/a", Origin::Folder, &[7]), &[]).expect("register");
+    assert_eq!(registry.remembered_digest(&stamp(7)).expect("look"), Some(digest(7)));
+    for changed in [
+        FileStamp { device: 1, ..stamp(7) },
+        FileStamp { inode: 8, ..stamp(7) },
+        FileStamp { bytes: 11, ..stamp(7) },
+        FileStamp { modified_ns: 0, ..stamp(7) },
+        FileStamp { changed_ns: 0, ..stamp(7) },
+    ] {
+        assert_eq!(registry.remembered_digest(&changed).expect("look"), None, "{changed:?}");
+    }
 }
 
 #[test]

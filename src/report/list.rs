@@ -10,9 +10,31 @@ use super::model::ModelReport;
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ListReport {
     /// In the order asked for.
-    pub models: Vec<ModelReport>,
+    pub models: Vec<ListedReport>,
     /// Sum of their sizes; content that several share counts each time.
     pub total_bytes: u64,
+    /// The human form that was asked for.
+    #[serde(skip)]
+    pub form: ListForm,
+}
+
+/// One model of the list.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ListedReport {
+    #[serde(flatten)]
+    pub model: ModelReport,
+    /// Number of its files.
+    pub files: u64,
+}
+
+/// Form of the list for people and other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListForm {
+    Table,
+    /// Comma-separated values (RFC 4180) with a line of headings.
+    Csv,
+    /// One reference a line.
+    Names,
 }
 
 impl Data for ListReport {}

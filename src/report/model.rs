@@ -23,8 +23,6 @@ pub struct ModelReport {
     pub context_length: Option<u64>,
     /// Size of all its files.
     pub bytes: u64,
-    /// Number of its files.
-    pub files: u64,
     /// `copied` into the store, or adopted in `hf`, `lmstudio` or a `folder`; `path` if it is not registered.
     pub origin: String,
     /// Whether its files are there.

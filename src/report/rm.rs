@@ -14,6 +14,15 @@ pub struct RmReport {
     pub removed: Vec<RemovedReport>,
     /// Disk space that this gives back.
     pub bytes_freed: u64,
+    /// What stays on disk although its model goes.
+    pub kept: Vec<KeptReport>,
+}
+
+/// Files of a removed model that stay.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct KeptReport {
+    pub reference: String,
+    pub reason: String,
 }
 
 /// One snapshot that goes.

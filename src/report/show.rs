@@ -23,7 +23,7 @@ pub struct ShowReport {
     /// Why not.
     pub reason: Option<String>,
     /// Its files.
-    pub file_list: Vec<FileReport>,
+    pub files: Vec<FileReport>,
     /// With `--config`: config.json, or the metadata of a GGUF file without the tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,

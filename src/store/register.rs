@@ -16,6 +16,10 @@ impl Store {
         new: &mut NewSnapshot,
         replaces: &[i64],
     ) -> Result<()> {
+        // One model has one folder, however its name was written this time.
+        if let Some(known) = registry.known_name(&new.name)? {
+            new.name = known;
+        }
         if new.origin.is_stored() {
             if let Some(gone) = new.files.iter().find(|file| !self.has_blob(&file.digest, file.bytes)) {
                 let message = format!("the content of {} was removed by another process", gone.path);

@@ -1,5 +1,7 @@
 //! Removing models: a plan, and what is done by it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Store;
 use crate::error::Result;
 use crate::ids::{Bytes, Digest};
@@ -12,13 +14,29 @@ pub struct RemovalPlan {
     pub snapshots: Vec<Snapshot>,
     /// Blobs that nothing uses afterwards.
     pub blobs: Vec<(Digest, Bytes)>,
+    /// For each of the snapshots, how much of it stays in the store because others use it.
+    pub shared: Vec<Bytes>,
 }
 
 impl RemovalPlan {
     /// The plan for these snapshots.
     pub fn new(registry: &Registry, snapshots: Vec<Snapshot>) -> Result<Self> {
         let blobs = registry.blobs_only_of(&rows(&snapshots))?;
-        Ok(Self { snapshots, blobs })
+        let freed: BTreeSet<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let shared = |snapshot: &Snapshot| {
+            if !snapshot.origin.is_stored() {
+                return Ok(Bytes::default());
+            }
+            let files = registry.files(snapshot.id)?;
+            let staying: BTreeMap<Digest, u64> = files
+                .iter()
+                .map(|file| (file.digest, file.bytes))
+                .filter(|(digest, _)| !freed.contains(digest))
+                .collect();
+            Ok(Bytes(staying.values().sum()))
+        };
+        let shared = snapshots.iter().map(shared).collect::<Result<_>>()?;
+        Ok(Self { snapshots, blobs, shared })
     }
 
     /// What it frees.

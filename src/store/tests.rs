@@ -93,7 +93,7 @@ fn equal_content_is_kept_once_and_goes_with_its_last_user() {
     let [a, b] = &registry.snapshots().expect("snapshots")[..] else { panic!("two models") };
 
     let plan = RemovalPlan::new(registry, vec![a.clone()]).expect("a plan");
-    assert_eq!(plan.bytes(), Bytes(6));
+    assert_eq!((plan.bytes(), plan.shared.as_slice()), (Bytes(6), &[Bytes(4)][..]));
     assert_eq!(store.remove(registry, &plan).expect("remove"), Bytes(6));
     assert!(!a.root.exists());
     assert_eq!(fs::read(b.root.join("x")).expect("the other model"), b"same");

@@ -7,6 +7,7 @@ mod contract;
 mod doctor;
 mod documents;
 mod golden;
+mod models;
 mod run;
 mod sandbox;
 mod smollm2;
