@@ -11,3 +11,4 @@ mod run;
 mod sandbox;
 mod smollm2;
 mod status;
+mod text;

@@ -420,7 +420,7 @@ mod tests {
         let whole = byte_level_json().to_string();
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         for text in [
-            "".to_owned(),
+            String::new(),
             "{}".to_owned(),
             "[]".to_owned(),
             whole[..whole.len() / 2].to_owned(),
