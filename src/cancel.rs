@@ -70,6 +70,8 @@ impl Cancel {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -81,5 +83,18 @@ mod tests {
         assert_eq!(other.check().expect_err("set").code(), Code::Interrupted);
         other.reset();
         assert!(!cancel.is_set());
+    }
+
+    #[test]
+    fn a_signal_is_a_request_to_stop() {
+        let cancel = Cancel::on_signals().expect("handlers");
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT)
+            .expect("signal");
+        // Another thread may be the one that takes it.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !cancel.is_set() {
+            assert!(Instant::now() < deadline, "no signal came");
+            std::thread::yield_now();
+        }
     }
 }

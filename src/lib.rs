@@ -52,7 +52,9 @@ fn answer(command: Option<Command>, output: Output, environment: Environment) ->
         return usage::no_command(&output);
     };
     let name = command.name();
-    let loaded = Settings::load(&environment).and_then(|loaded| Ok((loaded, Cancel::on_signals()?)));
+    let loaded = fs::file_size_limit_is_an_error()
+        .and_then(|()| Settings::load(&environment))
+        .and_then(|loaded| Ok((loaded, Cancel::on_signals()?)));
     let (loaded, cancel) = match loaded {
         Ok(parts) => parts,
         Err(error) => return output.error(Some(name), &error),

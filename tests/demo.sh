@@ -6,7 +6,11 @@ export MLX_CACHE_HOME="$target/demo-store" MLX_CACHE_OFFLINE=1
 PATH="$(dirname "$binary"):$PATH"
 
 show() { # show COMMAND...: prints the command as a person would type it, then runs it
-  printf '\n$ %s\n' "$*"
+  local word line=
+  for word in "$@"; do
+    case $word in *' '*) line+=" \"$word\"" ;; *) line+=" $word" ;; esac
+  done
+  printf '\n$%s\n' "$line"
   "$@"
 }
 

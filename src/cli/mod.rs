@@ -2,12 +2,12 @@
 
 pub mod add;
 pub mod config;
+pub mod doctor;
 pub mod list;
 pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
-pub mod doctor;
 pub mod status;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

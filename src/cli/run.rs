@@ -10,10 +10,11 @@ use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 /// With a prompt, as an argument or on standard input, the answer is streamed to standard output.
 /// With both, the argument comes first, then a blank line, then the text from standard input:
 ///
-///   git diff | mlx-cache run smollm2 "Write a commit message for this change:"
+///     git diff | mlx-cache run smollm2 "Write a commit message for this change:"
 ///
 /// Without a prompt on a terminal, a chat begins; /help in it lists its commands.
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct RunArgs {
     /// The model: a name, a part of one that is unambiguous, or a path. The first argument is always
     /// the model; without it, the default model runs, or the only one that generates text

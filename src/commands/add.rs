@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::cli::add::AddArgs;
+use crate::commands::facts;
 use crate::context::Context;
-use crate::engine::probe::{self, Probe, probe};
+use crate::engine::probe::probe;
 use crate::error::{Code, Error, Result};
 use crate::fs::hash_file;
 use crate::ids::{Host, ModelName, Revision, SnapshotPath};
 use crate::output::progress::Unit;
-use crate::registry::{Facts, FileRecord, Kind, NewSnapshot, Origin, Registry, Snapshot};
+use crate::registry::{Facts, FileRecord, NewSnapshot, Origin, Registry, Snapshot};
 use crate::report::add::{AddReport, AddedReport};
 use crate::store::{Incoming, Ingestion, Store, try_map};
 
@@ -71,7 +72,7 @@ impl Candidate {
                     .hint("name the model with --name org/name")
             })?,
         };
-        Ok(Self { name, revision, origin, root, entry, facts: facts(&probed), files })
+        Ok(Self { name, revision, origin, root, entry, facts: facts::of(&probed), files })
     }
 
     fn add(self, copy: bool, context: &Context) -> Result<AddedReport> {
@@ -166,20 +167,6 @@ fn taken(new: &NewSnapshot, other: &Snapshot) -> Error {
         format!("the name {} belongs to another model, at {}", new.name, other.path().display()),
     )
     .hint("choose another name with --name org/name, or remove the other model first")
-}
-
-fn facts(probed: &Probe) -> Facts {
-    Facts {
-        kind: match probed.kind {
-            probe::Kind::Generation => Kind::Generation,
-            probe::Kind::Embedding => Kind::Embedding,
-            probe::Kind::Other => Kind::Other,
-        },
-        architecture: probed.architecture.clone(),
-        parameters: Some(probed.parameters),
-        quantization: probed.quantization.clone(),
-        context_length: probed.context_length,
-    }
 }
 
 /// A file's path inside its model's folder.

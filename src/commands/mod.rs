@@ -3,14 +3,14 @@
 pub mod add;
 mod aliases;
 pub mod config;
+pub mod doctor;
+mod facts;
 pub mod list;
 pub mod path;
 pub mod resolve;
 pub mod rm;
 pub mod run;
 pub mod show;
-pub mod doctor;
-mod facts;
 pub mod status;
 
 use crate::cli::Command;

@@ -62,7 +62,18 @@ pub fn resolve(reference: &str, context: &Context) -> Result<Resolved> {
 /// Finds what a reference leads to.
 pub fn find(reference: &str, context: &Context) -> Result<Found> {
     let snapshots = Store::at(&context.settings.home.value).snapshots()?;
-    let parsed: ModelRef = reference.parse()?;
+    let parsed: ModelRef = match reference.parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Not a full name, but it may be a part of one, such as `org/`.
+            let parts = containing(reference, &snapshots);
+            return match newest_of_one(&parts) {
+                Some(snapshot) => Ok(Found::Registered(Box::new(snapshot.clone()))),
+                None if parts.is_empty() => Err(error),
+                None => Err(ambiguous(reference, &parts)),
+            };
+        }
+    };
     let matches = match &parsed {
         ModelRef::Path(path) => return by_path(path, snapshots),
         ModelRef::Named { name, revision, file } => {
@@ -73,6 +84,7 @@ pub fn find(reference: &str, context: &Context) -> Result<Found> {
                         && snapshot.name.to_string().eq_ignore_ascii_case(&name.to_string())
                 })
                 .collect();
+            let named = if named.is_empty() { containing(&name.to_string(), &snapshots) } else { named };
             narrow(&named, revision.as_ref(), file.as_ref())
         }
         ModelRef::Short { text, revision, file } => {
@@ -124,10 +136,14 @@ fn short<'a>(text: &str, snapshots: &'a [Snapshot], context: &Context) -> Result
     if !whole.is_empty() {
         return Ok(whole);
     }
-    Ok(snapshots
-        .iter()
-        .filter(|snapshot| snapshot.name.to_string().to_lowercase().contains(&wanted))
-        .collect())
+    Ok(containing(text, snapshots))
+}
+
+/// Models with this part in their names, in any case of letters.
+fn containing<'a>(part: &str, snapshots: &'a [Snapshot]) -> Vec<&'a Snapshot> {
+    let part = part.trim().to_lowercase();
+    let holds = |snapshot: &&Snapshot| snapshot.name.to_string().to_lowercase().contains(&part);
+    if part.is_empty() { Vec::new() } else { snapshots.iter().filter(holds).collect() }
 }
 
 /// Those of the snapshots that have this revision and this file.
@@ -162,13 +178,20 @@ fn by_path(path: &Path, snapshots: Vec<Snapshot>) -> Result<Found> {
     }
     match std::fs::metadata(&absolute) {
         Ok(_) => Ok(Found::Unregistered(absolute)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if leads_nowhere(&error) => {
             Err(Error::new(Code::ModelNotFound, format!("there is nothing at {}", path.display()))
                 .detail("path", path.display().to_string())
                 .hint("give the folder of a model, or a .gguf file"))
         }
         Err(error) => Err(Error::io("read", &absolute, error)),
     }
+}
+
+/// Nothing is there: no entry, a file in the place of a folder, or links that go round in a circle.
+fn leads_nowhere(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// `~/…` as a shell would have it, for references that no shell has seen.

@@ -32,6 +32,7 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens of the prompt that were still in the cache from the turn before.
     pub cached_tokens: usize,
+    /// Tokens of the answer, without the one that ended the turn.
     pub generated_tokens: usize,
 }
 

@@ -94,7 +94,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let lock = FileLock::acquire(&path, Duration::from_secs(60)).expect("lock");
+                        let lock = FileLock::acquire(&path, Duration::from_mins(1)).expect("lock");
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         inside.fetch_sub(1, Ordering::SeqCst);
                         drop(lock);

@@ -47,14 +47,12 @@ impl TempFile {
         let path = unique_path(dir);
         reflink_copy::reflink_file_to_path(source, &path).ok()?;
         // The clone may be read-only as its source is; nothing more is written to it.
-        match File::open(&path) {
-            Ok(file) => Self::locked(path, file),
-            Err(_) => {
-                // The copy that follows says what is wrong with the folder.
-                let _ = fs::remove_file(&path);
-                None
-            }
+        if let Ok(file) = File::open(&path) {
+            return Self::locked(path, file);
         }
+        // The copy that follows says what is wrong with the folder.
+        let _ = fs::remove_file(&path);
+        None
     }
 
     /// Locks the new file; nothing if another process took it for abandoned in the moment before.

@@ -70,6 +70,7 @@ mod tests {
         assert_eq!(shown(999_499), "999 kB");
         assert_eq!(shown(999_500), "1.0 MB");
         assert_eq!(shown(1_234_567_890), "1.2 GB");
+        assert_eq!(shown(145_000_000), "145 MB");
         assert_eq!(shown(u64::MAX), "18.4 EB");
         assert_eq!(format!("{:>10}", Bytes(5)), "       5 B");
     }

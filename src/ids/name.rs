@@ -126,10 +126,14 @@ fn check_hub_part(part: &str) -> Result<()> {
     if part.contains("--") || part.contains("..") {
         return wrong("`--` and `..` are not allowed");
     }
-    if part.starts_with(['-', '.']) || part.ends_with(['-', '.']) || part.ends_with(".git") {
+    if part.starts_with(['-', '.']) || part.ends_with(['-', '.']) || is_git(part) {
         return wrong("a part neither starts nor ends with `-` or `.`, nor ends with `.git`");
     }
     Ok(())
+}
+
+fn is_git(part: &str) -> bool {
+    std::path::Path::new(part).extension().is_some_and(|extension| extension == "git")
 }
 
 /// Ollama's rules for the parts of a name, and `:` before the tag.

@@ -329,10 +329,11 @@ mod tests {
             revision in proptest::option::of("[a-z0-9]{1,8}(/[a-z0-9]{1,4})?"),
             tag in proptest::option::of("[A-Z0-9_]{1,8}"),
         ) {
-            let mut text = format!("{org}/{name}");
-            prop_assume!(!text.ends_with(".git") && !text.to_lowercase().ends_with(".gguf"));
-            if let Some(revision) = revision { text += &format!("@{revision}"); }
-            if let Some(tag) = tag { text += &format!(":{tag}"); }
+            let extension = Path::new(&name).extension().map(std::ffi::OsStr::to_ascii_lowercase);
+            prop_assume!(!extension.is_some_and(|extension| extension == "git" || extension == "gguf"));
+            let revision = revision.map(|revision| format!("@{revision}")).unwrap_or_default();
+            let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+            let text = format!("{org}/{name}{revision}{tag}");
             prop_assert_eq!(parse(&text).to_string(), text);
         }
     }

@@ -88,7 +88,9 @@ impl FromStr for RevisionSpec {
         if text.contains("..") || text.contains("@{") || text.starts_with('-') || text.ends_with('.') {
             return wrong("git allows no such name");
         }
-        if text.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.ends_with(".lock")) {
+        let refused =
+            |part: &str| part.is_empty() || part.starts_with('.') || part.strip_suffix(".lock").is_some();
+        if text.split('/').any(refused) {
             return wrong("git allows no such name");
         }
         Ok(Self(text.to_owned()))

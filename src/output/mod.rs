@@ -5,8 +5,8 @@
 
 mod add;
 mod config;
-mod list;
 mod doctor;
+mod list;
 pub mod page;
 mod path;
 pub mod progress;
@@ -87,6 +87,11 @@ impl Output {
     /// Whether stdout gets JSON and nothing else.
     pub fn is_json(&self) -> bool {
         self.style.json
+    }
+
+    /// Whether stdout is a terminal.
+    pub fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
     }
 
     pub fn is_verbose(&self) -> bool {
@@ -197,6 +202,13 @@ impl Output {
     /// The error means that nobody reads any more: stop and return it; it is not shown.
     pub fn stream(&self, text: &str) -> Result<()> {
         self.to_stdout(text)
+    }
+
+    /// Writes a piece of a model's answer to stdout at once, on a terminal without what would steer it.
+    ///
+    /// The error is that of [`Output::stream`].
+    pub fn answer(&self, piece: &str) -> Result<()> {
+        if self.is_terminal() { self.stream(&run::for_terminal(piece)) } else { self.stream(piece) }
     }
 
     /// Writes one event of `--stream-json` or `--progress-json`: a line of JSON.

@@ -47,7 +47,7 @@ pub fn figures(report: &RunReport) -> String {
 
 /// A piece of an answer as a terminal may show it: a model can be made to write escape sequences,
 /// which would move the cursor, change the title or worse.
-pub fn for_terminal(piece: &str) -> Cow<'_, str> {
+pub(super) fn for_terminal(piece: &str) -> Cow<'_, str> {
     let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
     if piece.chars().any(harmful) {
         Cow::Owned(piece.chars().map(|c| if harmful(c) { char::REPLACEMENT_CHARACTER } else { c }).collect())

@@ -2,23 +2,11 @@
 
 use jiff::Timestamp;
 
-/// `1.2 GB`: decimal units, one digit after the point below 10, none from there on.
+use crate::ids::Bytes;
+
+/// `1.2 GB`.
 pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1000.0;
-    let mut unit = UNITS[0];
-    for next in &UNITS[1..] {
-        // 999.5 kB would be rounded to 1000 kB.
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        unit = next;
-    }
-    if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+    Bytes(bytes).to_string()
 }
 
 /// `135M`, `7.2B`: a count of parameters.
@@ -61,23 +49,6 @@ pub fn ago(time: Timestamp, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_have_at_most_four_characters_and_a_decimal_unit() {
-        for (number, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.0 MB"),
-            (1_234_567_890, "1.2 GB"),
-            (99_940_000_000, "99.9 GB"),
-            (145_000_000, "145 MB"),
-            (u64::MAX, "18.4 EB"),
-        ] {
-            assert_eq!(bytes(number), text);
-        }
-    }
 
     #[test]
     fn counts_are_short() {

@@ -1,6 +1,5 @@
 //! How our types lie in columns.
 
-use std::fmt::Display;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -14,10 +13,6 @@ fn parsed<T: FromStr<Err = crate::error::Error>>(value: ValueRef<'_>) -> FromSql
     value.as_str()?.parse().map_err(FromSqlError::other)
 }
 
-fn text(value: &impl Display) -> rusqlite::Result<ToSqlOutput<'static>> {
-    Ok(ToSqlOutput::from(value.to_string()))
-}
-
 macro_rules! text_columns {
     ($($type:ty),*) => {$(
         impl FromSql for $type {
@@ -28,7 +23,7 @@ macro_rules! text_columns {
 
         impl rusqlite::ToSql for $type {
             fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                text(self)
+                Ok(ToSqlOutput::from(self.to_string()))
             }
         }
     )*};

@@ -209,7 +209,7 @@ fn damage_has_a_code_and_what_is_readable_is_kept() {
     drop(registry);
 
     let salvaged = Salvaged::read(home.path());
-    assert_eq!(salvaged.adopted, [adopted.clone()]);
+    assert_eq!(salvaged.adopted, std::slice::from_ref(&adopted));
     assert!(salvaged.complete);
 
     let text = b"not a database, but as long as the header of one, and then some more of the same";
@@ -220,7 +220,8 @@ fn damage_has_a_code_and_what_is_readable_is_kept() {
         assert!(error.hint_text().is_some_and(|hint| hint.contains("doctor --fix")));
         assert!(!Salvaged::read(home.path()).complete);
 
-        let kept = replace(home.path(), &[adopted.clone()]).expect("replace").expect("there was one");
+        let kept =
+            replace(home.path(), std::slice::from_ref(&adopted)).expect("replace").expect("there was one");
         assert_eq!(fs::read(kept).expect("the old one"), damage);
         let registry = Registry::open(home.path()).expect("open").expect("a new one");
         assert_eq!(registry.counts().expect("counts").models, 1);

@@ -8,13 +8,16 @@ use super::Data;
 /// The models that were added.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AddReport {
+    /// In the order of the paths.
     pub models: Vec<AddedReport>,
 }
 
 /// One model that was added.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AddedReport {
+    /// The name to use in other commands.
     pub reference: String,
+    /// The commit, or the name that content gives itself.
     pub revision: String,
     /// `copied` into the store, or adopted in `hf`, `lmstudio` or a `folder`.
     pub origin: String,

@@ -2,13 +2,13 @@
 
 pub mod add;
 pub mod config;
+pub mod doctor;
 pub mod list;
 pub mod model;
 pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
-pub mod doctor;
 pub mod status;
 
 use std::borrow::Cow;
@@ -36,6 +36,7 @@ macro_rules! reports {
         /// The report of any command.
         #[derive(Debug, Clone, Serialize)]
         #[serde(untagged)]
+        #[allow(clippy::large_enum_variant)] // There is one of them in a process.
         pub enum Report {
             $($variant($data),)*
             /// The chat of `run`, which has shown everything itself.
@@ -150,12 +151,18 @@ impl From<&Error> for ErrorReport {
     }
 }
 
+/// Each kind of event that a command prints as lines of JSON, with its schema.
+pub fn event_schemas() -> Vec<(&'static str, Schema)> {
+    vec![("run-event", schema_of::<run::RunEvent>())]
+}
+
 /// The schema of the envelope whatever the command.
 pub fn envelope_schema() -> Schema {
     schema_of::<Envelope<'static, Value>>()
 }
 
-fn schema_of<T: JsonSchema>() -> Schema {
+/// The schema of what is written, for a type of the contract.
+pub fn schema_of<T: JsonSchema>() -> Schema {
     // The output is described, not what would be accepted as input.
     schemars::generate::SchemaSettings::draft2020_12()
         .for_serialize()

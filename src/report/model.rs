@@ -27,6 +27,7 @@ pub struct ModelReport {
     pub files: u64,
     /// `copied` into the store, or adopted in `hf`, `lmstudio` or a `folder`; `path` if it is not registered.
     pub origin: String,
+    /// Whether its files are there.
     pub status: ModelStatus,
     /// When it last ran; null if never.
     #[schemars(with = "Option<String>")]

@@ -10,6 +10,7 @@ use super::Data;
 pub struct RmReport {
     /// Whether this is only a plan.
     pub dry_run: bool,
+    /// What goes, in the order asked for.
     pub removed: Vec<RemovedReport>,
     /// Disk space that this gives back.
     pub bytes_freed: u64,
@@ -18,7 +19,9 @@ pub struct RmReport {
 /// One snapshot that goes.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct RemovedReport {
+    /// The model's name.
     pub reference: String,
+    /// Which of its revisions.
     pub revision: String,
     /// `copied`: its content is deleted as far as nothing else uses it; else it is only forgotten.
     pub origin: String,

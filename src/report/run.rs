@@ -88,13 +88,33 @@ impl TimingsReport {
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum RunEvent {
     /// Bytes of the model loaded so far.
-    Load { done: u64, total: u64 },
+    Load {
+        /// Bytes that are in memory.
+        done: u64,
+        /// Bytes of the model.
+        total: u64,
+    },
     /// The prompt as the model sees it, before anything is computed.
-    Prompt { text: String, tokens: usize, cached_tokens: usize },
+    Prompt {
+        /// After the chat template.
+        text: String,
+        /// Its tokens.
+        tokens: usize,
+        /// Those of them that need no computing.
+        cached_tokens: usize,
+    },
     /// Tokens of the prompt computed so far.
-    Prefill { done: usize, total: usize },
+    Prefill {
+        /// Tokens that are computed.
+        done: usize,
+        /// Tokens that are to be computed.
+        total: usize,
+    },
     /// The next piece of the answer.
-    Text { text: String },
+    Text {
+        /// Whole characters, never part of a stop text.
+        text: String,
+    },
 }
 
 impl Data for RunReport {}

@@ -40,6 +40,7 @@ pub struct ShowReport {
 pub struct FileReport {
     /// Relative to the model's folder.
     pub path: String,
+    /// Its size.
     pub bytes: u64,
     /// SHA-256 of the content when it was added; null for a model that is not registered.
     pub digest: Option<String>,

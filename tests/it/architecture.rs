@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["cancel", "error", "fs", "ids"]),
     ("settings", &["engine", "error", "fs", "ids"]),
     ("report", &["engine", "error", "ids"]),
-    ("output", &["error", "report"]),
+    ("output", &["error", "ids", "report"]),
     ("context", &["cancel", "error", "output", "settings"]),
     ("cli", &["engine", "error", "ids", "settings"]),
     (

@@ -119,7 +119,11 @@ fn many_writers_lose_nothing() {
     let children: Vec<_> = (0..8)
         .map(|n| {
             let key = format!("aliases.a{n}");
-            sandbox.cmd(&["config", "set", &key, "org/name", "--quiet"]).spawn().expect("the program starts")
+            sandbox
+                .cmd(&["config", "set", &key, "org/name", "--quiet"])
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .expect("the program starts")
         })
         .collect();
     for mut child in children {

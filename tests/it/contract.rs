@@ -2,11 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use mlx_cache::cli::Cli;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::sandbox::{Outcome, Sandbox, finish, json};
@@ -138,6 +141,29 @@ fn output_that_does_not_fit_on_the_disk_is_an_error() {
     let outcome = finish(sandbox.cmd(&["config"]).stdout(full).stderr(Stdio::piped()));
     assert_eq!(outcome.status, 5);
     assert!(outcome.stderr.starts_with("error: cannot write standard output: "), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_signal_ends_a_wait_at_once_with_130() {
+    // A hub that takes the connection and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    for signal in [Signal::INT, Signal::TERM] {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.cmd(&["doctor"]);
+        command.env_remove("MLX_CACHE_OFFLINE").env("HF_ENDPOINT", &endpoint);
+        let child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let connection = listener.accept().expect("a connection");
+        let start = Instant::now();
+        let pid = Pid::from_child(&child);
+        kill_process(pid, signal).expect("signal");
+        let output = child.wait_with_output().expect("an end");
+        assert_eq!(output.status.code(), Some(130));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b""[..], &b""[..]));
+        drop(connection);
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use mlx_cache::cli::Cli;
+use mlx_cache::commands::run::chat::saved::SavedChat;
 use mlx_cache::error::Code;
-use mlx_cache::report::{Report, envelope_schema};
+use mlx_cache::report::{Report, envelope_schema, event_schemas, schema_of};
 use mlx_cache::settings::file::KEYS;
 use mlx_cache::settings::variables;
 use serde_json::Value;
@@ -30,18 +31,28 @@ fn pretty(schema: &schemars::Schema) -> String {
     serde_json::to_string_pretty(schema).expect("a schema is JSON") + "\n"
 }
 
+/// The schemas beside those of the commands: events, and files that users keep.
+fn other_schemas() -> Vec<(&'static str, schemars::Schema)> {
+    let mut schemas = event_schemas();
+    schemas.push(("chat", schema_of::<SavedChat>()));
+    schemas
+}
+
 #[test]
 fn schemas_are_current() {
     check("docs/json/envelope.schema.json", &pretty(&envelope_schema()));
-    for (command, schema) in Report::schemas() {
+    for (command, schema) in Report::schemas().into_iter().chain(other_schemas()) {
         check(&format!("docs/json/{command}.schema.json"), &pretty(&schema));
     }
 }
 
 #[test]
 fn no_schema_is_left_over() {
-    let known: Vec<_> =
-        Report::schemas().iter().map(|(command, _)| format!("{command}.schema.json")).collect();
+    let known: Vec<_> = Report::schemas()
+        .iter()
+        .chain(&other_schemas())
+        .map(|(name, _)| format!("{name}.schema.json"))
+        .collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json");
     for entry in fs::read_dir(folder).expect("docs/json") {
         let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
@@ -60,7 +71,7 @@ fn every_command_has_a_schema_and_the_other_way_round() {
 
 #[test]
 fn every_field_of_a_schema_is_described() {
-    for (command, schema) in Report::schemas() {
+    for (command, schema) in Report::schemas().into_iter().chain(other_schemas()) {
         undescribed(command, schema.as_value());
     }
 }
@@ -71,6 +82,8 @@ fn undescribed(place: &str, value: &Value) {
             // A type of ours carries its own description.
             let is_ours = |it: &Value| it.get("$ref").is_some();
             let described = property.get("description").is_some()
+                // The name of a variant, which is described as a whole.
+                || property.get("const").is_some()
                 || is_ours(property)
                 || property["anyOf"].as_array().is_some_and(|kinds| kinds.iter().any(is_ours));
             assert!(described, "{place}: {name} has no description");

@@ -90,16 +90,20 @@ pub fn json(command: &mut Command) -> (i32, Value) {
 pub fn envelope(stdout: &str) -> Value {
     let line = stdout.strip_suffix('\n').unwrap_or_else(|| panic!("no line of JSON: {stdout:?}"));
     let envelope: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {stdout:?}"));
-    let name = envelope["command"].as_str().unwrap_or("envelope");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/json/{name}.schema.json"));
-    let schema = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let schema: Value = serde_json::from_str(&schema).expect("a schema is JSON");
-    if let Err(error) = jsonschema::validate(&schema, &envelope) {
-        panic!("{error} in {envelope}");
-    }
+    assert_valid(&envelope, envelope["command"].as_str().unwrap_or("envelope"));
     let ok = envelope["status"] == "ok";
     assert!(envelope["data"].is_null() != ok && envelope["error"].is_null() == ok, "{envelope}");
     envelope
+}
+
+/// Checks a value against a schema of docs/json.
+pub fn assert_valid(value: &Value, name: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/json/{name}.schema.json"));
+    let schema = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let schema: Value = serde_json::from_str(&schema).expect("a schema is JSON");
+    if let Err(error) = jsonschema::validate(&schema, value) {
+        panic!("{error} in {value}");
+    }
 }
 
 /// A real model, fetched by `make test`.

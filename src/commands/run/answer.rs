@@ -1,6 +1,5 @@
 //! One answer, shown while it is made.
 
-use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 
 use crate::context::Context;
@@ -9,7 +8,6 @@ use crate::engine::request::GenerateRequest;
 use crate::engine::session::Engine;
 use crate::error::{Error, Result};
 use crate::output::progress::{Progress, Unit};
-use crate::output::run::for_terminal;
 use crate::report::run::RunEvent;
 
 /// Shorter prompts are computed before a progress bar could be read.
@@ -33,14 +31,7 @@ pub fn answer(
     show: Show,
     context: &Context,
 ) -> Result<Generation> {
-    let mut screen = Screen {
-        show,
-        context,
-        at_terminal: io::stdout().is_terminal(),
-        bar: None,
-        open_line: false,
-        failure: None,
-    };
+    let mut screen = Screen { show, context, bar: None, open_line: false, failure: None };
     let generation = engine.generate(request, &mut |event| {
         if let Err(error) = screen.event(event) {
             screen.failure = Some(error);
@@ -61,7 +52,6 @@ pub fn answer(
 struct Screen<'a> {
     show: Show,
     context: &'a Context,
-    at_terminal: bool,
     bar: Option<Progress>,
     /// Whether text was shown that did not end its line.
     open_line: bool,
@@ -94,8 +84,7 @@ impl Screen<'_> {
                 if !piece.is_empty() {
                     self.open_line = !piece.ends_with('\n');
                 }
-                let piece = if self.at_terminal { for_terminal(&piece) } else { piece.as_str().into() };
-                self.context.output.stream(&piece)
+                self.context.output.answer(&piece)
             }
         }
     }

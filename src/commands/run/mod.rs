@@ -31,7 +31,8 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
     let parameters = Parameters::of(args);
     parameters.check()?;
     let model = model::choose(args.model.as_deref(), args.prompt.is_none(), context)?;
-    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref()))? {
+    let screen = context.output.is_terminal();
+    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen))? {
         Asked::Text(text) => answer_once(args, &parameters, &model, text, context).map(Report::from),
         Asked::Chat => {
             if context.output.is_json() || args.raw {

@@ -14,16 +14,23 @@ use crate::report::run::SamplingReport;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
+    /// Randomness; 0 takes the most likely token, always.
     pub temperature: f64,
+    /// Tokens to choose from, the most likely ones; 0 is all.
     pub top_k: usize,
+    /// Probability that the tokens to choose from have together; 1 is all.
     pub top_p: f64,
+    /// The least probability, as a share of the most likely token's; 0 is off.
     pub min_p: f64,
+    /// Divides the chance of recent tokens; 1 is off.
     pub repetition_penalty: f64,
+    /// How many tokens are recent.
     pub repetition_window: usize,
-    /// `None` draws one for each answer.
+    /// Seed of the random numbers; without one, each answer draws its own.
     pub seed: Option<u64>,
-    /// `None`: until the model ends its turn or the context is full.
+    /// Most tokens of an answer; without it, the model ends its turn or the context is full.
     pub max_tokens: Option<usize>,
+    /// Texts before which an answer ends.
     pub stop: Vec<String>,
 }
 

@@ -17,13 +17,13 @@ pub enum Asked {
 }
 
 /// Finds out what is asked. Standard input is read when it is not a terminal, or when the argument
-/// is `-`.
-pub fn read(argument: Option<&str>) -> Result<Asked> {
+/// is `-`. A chat needs a terminal to print on, too: `screen`.
+pub fn read(argument: Option<&str>, screen: bool) -> Result<Asked> {
     let stdin = io::stdin();
     let at_terminal = stdin.is_terminal();
     if at_terminal && argument != Some("-") {
         return match argument {
-            None if io::stdout().is_terminal() => Ok(Asked::Chat),
+            None if screen => Ok(Asked::Chat),
             None => Err(nothing_asked()),
             Some(text) => compose(Some(text), None).map(Asked::Text),
         };

@@ -130,14 +130,22 @@ impl<'a> Source<'a> {
 }
 
 fn pack_dense(out: &mut [u8], block: usize, rows: usize, columns: usize, values: &Floats) {
-    let size = values.dtype.size();
+    match values.dtype {
+        FloatType::F32 => pack_columns::<4>(out, block, rows, columns, &values.bytes),
+        FloatType::F16 | FloatType::BF16 => pack_columns::<2>(out, block, rows, columns, &values.bytes),
+    }
+}
+
+/// Elements of `SIZE` bytes.
+fn pack_columns<const SIZE: usize>(out: &mut [u8], block: usize, rows: usize, columns: usize, bytes: &[u8]) {
     if (block + 1) * BLOCK > rows {
         out.fill(0);
     }
+    let (out, _) = out.as_chunks_mut::<SIZE>();
     for (lane, row) in (block * BLOCK..rows.min((block + 1) * BLOCK)).enumerate() {
-        let source = values.bytes[row * columns * size..][..columns * size].chunks_exact(size);
-        for (value, column) in source.zip(out.chunks_exact_mut(BLOCK * size)) {
-            column[lane * size..][..size].copy_from_slice(value);
+        let (source, _) = bytes[row * columns * SIZE..][..columns * SIZE].as_chunks::<SIZE>();
+        for (value, column) in source.iter().zip(out.chunks_exact_mut(BLOCK)) {
+            column[lane] = *value;
         }
     }
 }

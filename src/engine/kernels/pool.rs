@@ -1,8 +1,10 @@
 //! The threads of the kernels: one fork-join pool.
 //!
 //! Whoever calls [`run`], in practice MLX's stream thread, works itself; helpers join it. Chunks are
-//! claimed one by one, so a helper that comes late or never costs nothing. Idle helpers spin for some
-//! hundred microseconds, which covers the pauses between the operations of a token, then park.
+//! claimed one by one, so a helper that comes late or never costs nothing. Idle helpers spin for a
+//! while, which covers the pauses between the operations of a token, then park. When other programs take
+//! the cores away in the middle of a chunk, which everybody has to wait for, the caller does without
+//! helpers for some time.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -12,19 +14,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// Spins before an idle helper parks.
-const IDLE_SPINS: u32 = 20_000;
+/// How long an idle helper spins before it parks, and how often it looks at the clock.
+const IDLE: Duration = Duration::from_micros(250);
+const SPINS_A_LOOK: u32 = 64;
 /// Spins before the caller, waiting for the last chunks, offers its core to whoever holds them.
 const WAIT_SPINS: u32 = 2_000;
 /// Waiting longer than this, and than [`STALL_CHUNKS`] chunks take, means that a helper lost its core in
 /// the middle of a chunk.
-const STALL: Duration = Duration::from_micros(200);
+const STALL: Duration = Duration::from_micros(100);
 const STALL_CHUNKS: u32 = 4;
-/// Jobs without helpers after a first stall and after many.
-const FIRST_PENALTY: u32 = 4;
-const LAST_PENALTY: u32 = 1024;
-/// Jobs without a stall that halve the penalty of the next one.
-const FORGIVEN_AFTER: u32 = 64;
+/// After a stall the caller works alone for so many times what it cost, and twice as long as the last
+/// time when sharing went well for no more than so many times that.
+const PENALTY: u32 = 4;
+const LONGEST_PENALTY: Duration = Duration::from_secs(1);
 
 static POOL: OnceLock<Pool> = OnceLock::new();
 
@@ -101,10 +103,9 @@ unsafe impl Sync for Pool {}
 /// How the machine's other work gets in the way.
 #[derive(Default)]
 struct Strain {
-    /// Jobs still to be run without helpers.
-    alone: u32,
-    penalty: u32,
-    clean: u32,
+    /// Until when there is to be no sharing.
+    alone_until: Option<Instant>,
+    penalty: Duration,
 }
 
 impl Pool {
@@ -142,11 +143,12 @@ impl Pool {
         }
         // SAFETY: this thread holds `busy`.
         let strain = unsafe { &mut *self.strain.get() };
-        let panic = if strain.alone > 0 || u32::try_from(count).is_err() {
-            strain.alone = strain.alone.saturating_sub(1);
+        let start = Instant::now();
+        let panic = if strain.alone_until.is_some_and(|until| start < until) || u32::try_from(count).is_err()
+        {
             catch_unwind(AssertUnwindSafe(|| (0..count).for_each(work))).err()
         } else {
-            self.share(count as u32, work, strain);
+            self.share(count as u32, work, start, strain);
             self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
         self.busy.store(false, Ordering::Release);
@@ -155,8 +157,7 @@ impl Pool {
         }
     }
 
-    fn share(&self, count: u32, work: &Work<'_>, strain: &mut Strain) {
-        let start = Instant::now();
+    fn share(&self, count: u32, work: &Work<'_>, start: Instant, strain: &mut Strain) {
         let shared = &*self.shared;
         // SAFETY: the previous job's chunks are all claimed and done, so nobody reads the cell. The
         // borrow of `work` outlives its use: this function returns only when every chunk of it is done.
@@ -172,23 +173,23 @@ impl Pool {
         while shared.work_once() {
             mine += 1;
         }
-        let own = start.elapsed();
         let others = count as usize - mine;
-        let mut spins = 0;
-        while shared.done.0.load(Ordering::Acquire) < others {
-            spins += 1;
-            if spins < WAIT_SPINS {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
+        let all_done = || shared.done.0.load(Ordering::Acquire) >= others;
+        for _ in 0..WAIT_SPINS {
+            if all_done() {
+                return;
             }
+            std::hint::spin_loop();
         }
-        strain.note(
-            spins >= WAIT_SPINS && {
-                let waited = start.elapsed().saturating_sub(own);
-                waited > STALL && waited > own / (mine.max(1) as u32) * STALL_CHUNKS
-            },
-        );
+        let waiting = Instant::now();
+        while !all_done() {
+            std::thread::yield_now();
+        }
+        let (now, own) = (Instant::now(), waiting - start);
+        let waited = now - waiting;
+        if waited > STALL && waited > own / (mine.max(1) as u32) * STALL_CHUNKS {
+            strain.stalled(waited, now);
+        }
     }
 
     fn wake(&self, mut wanted: usize) {
@@ -215,35 +216,18 @@ impl Drop for Pool {
 }
 
 impl Strain {
-    fn note(&mut self, stalled: bool) {
-        if stalled {
-            self.penalty = (self.penalty * 2).clamp(FIRST_PENALTY, LAST_PENALTY);
-            self.alone = self.penalty;
-            self.clean = 0;
-            return;
-        }
-        self.clean += 1;
-        if self.clean == FORGIVEN_AFTER {
-            self.penalty /= 2;
-            self.clean = 0;
-        }
+    fn stalled(&mut self, waited: Duration, now: Instant) {
+        let again = self.alone_until.is_some_and(|until| now < until + self.penalty * PENALTY);
+        let doubled = if again { self.penalty * 2 } else { Duration::ZERO };
+        self.penalty = doubled.max(waited * PENALTY).min(LONGEST_PENALTY);
+        self.alone_until = Some(now + self.penalty);
     }
 }
 
 impl Shared {
     fn serve(&self, me: &Helper) {
-        let mut idle = 0;
         loop {
-            if self.has_work() && self.help() {
-                idle = 0;
-                continue;
-            }
-            idle += 1;
-            if idle < IDLE_SPINS {
-                std::hint::spin_loop();
-                continue;
-            }
-            idle = 0;
+            self.help_while_there_is_work();
             self.sleepers.0.fetch_add(1, Ordering::SeqCst);
             me.asleep.store(true, Ordering::SeqCst);
             if !self.has_work() && !self.stop.load(Ordering::SeqCst) {
@@ -253,6 +237,26 @@ impl Shared {
                 self.sleepers.0.fetch_sub(1, Ordering::SeqCst);
             }
             if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    /// Until nothing was to be done for [`IDLE`].
+    fn help_while_there_is_work(&self) {
+        let mut last = Instant::now();
+        let mut spins = 0;
+        loop {
+            if self.has_work() && self.help() {
+                spins = 0;
+                continue;
+            }
+            std::hint::spin_loop();
+            spins += 1;
+            // The clock starts with the first look after some work.
+            if spins == SPINS_A_LOOK {
+                last = Instant::now();
+            } else if spins % SPINS_A_LOOK == 0 && last.elapsed() > IDLE {
                 return;
             }
         }
@@ -366,30 +370,29 @@ mod tests {
     }
 
     #[test]
-    fn stalls_keep_helpers_away_for_a_while_and_are_forgiven() {
+    fn stalls_keep_helpers_away_the_longer_the_sooner_they_return() {
         let mut strain = Strain::default();
-        strain.note(true);
-        assert_eq!((strain.alone, strain.penalty), (FIRST_PENALTY, FIRST_PENALTY));
-        for _ in 0..20 {
-            strain.note(true);
-        }
-        assert_eq!(strain.alone, LAST_PENALTY);
-        for _ in 0..20 * FORGIVEN_AFTER {
-            strain.note(false);
-        }
-        assert_eq!(strain.penalty, 0);
+        let (start, cost) = (Instant::now(), Duration::from_millis(3));
+        strain.stalled(cost, start);
+        assert_eq!(strain.alone_until, Some(start + 4 * cost));
+        let soon = start + 5 * cost;
+        strain.stalled(cost, soon);
+        assert_eq!(strain.alone_until, Some(soon + 8 * cost));
+        let late = soon + 100 * cost;
+        strain.stalled(cost, late);
+        assert_eq!(strain.alone_until, Some(late + 4 * cost));
+        strain.stalled(Duration::from_secs(9), late);
+        assert_eq!(strain.alone_until, Some(late + LONGEST_PENALTY));
     }
 
     #[test]
-    fn jobs_without_helpers_count_down_the_penalty() {
+    fn the_caller_works_alone_after_a_stall() {
         let pool = Pool::new(2);
         // SAFETY: no job is under way.
-        unsafe { (*pool.strain.get()).alone = 2 };
+        unsafe { (*pool.strain.get()).alone_until = Some(Instant::now() + Duration::from_mins(1)) };
         let me = std::thread::current().id();
-        for _ in 0..2 {
-            pool.run(4, &|_| assert_eq!(std::thread::current().id(), me));
+        for _ in 0..20 {
+            pool.run(40, &|_| assert_eq!(std::thread::current().id(), me));
         }
-        // SAFETY: as above.
-        assert_eq!(unsafe { (*pool.strain.get()).alone }, 0);
     }
 }

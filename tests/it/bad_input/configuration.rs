@@ -12,6 +12,11 @@ fn text(model: &Path, file: &str, contents: impl AsRef<[u8]>) {
     fs::write(model.join(file), contents).expect("written");
 }
 
+fn replace(model: &Path, from: &str, to: &str) {
+    let config = fs::read_to_string(model.join("config.json")).expect("text");
+    text(model, "config.json", config.replace(from, to));
+}
+
 fn half(model: &Path, file: &str) {
     let bytes = fs::read(model.join(file)).expect("a file");
     text(model, file, &bytes[..bytes.len() / 2]);
@@ -54,15 +59,7 @@ fn configurations_that_are_no_configuration() {
                 "INTEGRITY_FAILED",
                 "config.json",
             ),
-            (
-                "NaN",
-                |model| {
-                    let config = fs::read_to_string(model.join("config.json")).expect("text");
-                    text(model, "config.json", config.replace("1e-05", "NaN"));
-                },
-                "INTEGRITY_FAILED",
-                "config.json",
-            ),
+            ("NaN", |model| replace(model, "1e-05", "NaN"), "INTEGRITY_FAILED", "config.json"),
         ],
     );
 }
@@ -138,20 +135,7 @@ fn values_that_make_no_model() {
                 "MODEL_UNSUPPORTED",
                 "head dimension 15",
             ),
-            (
-                "an endless norm",
-                |model| {
-                    text(
-                        model,
-                        "config.json",
-                        fs::read_to_string(model.join("config.json"))
-                            .expect("text")
-                            .replace("1e-05", "1e999"),
-                    )
-                },
-                "INTEGRITY_FAILED",
-                "config.json",
-            ),
+            ("an endless norm", |model| replace(model, "1e-05", "1e999"), "INTEGRITY_FAILED", "config.json"),
             (
                 "a negative norm",
                 |model| config(model, |c| c["rms_norm_eps"] = json!(-1.0)),
@@ -204,71 +188,61 @@ fn values_that_make_no_model() {
     );
 }
 
+const ENDLESS: &str = "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
+
+fn template(model: &Path, template: &str) {
+    edit(&model.join("tokenizer_config.json"), |c| c["chat_template"] = json!(template));
+}
+
 #[test]
 fn tokenizers_and_templates() {
-    let template = |model: &Path, template: &str| {
-        edit(&model.join("tokenizer_config.json"), |c| c["chat_template"] = json!(template));
-    };
-    let cases: [(&str, &dyn Fn(&Path), &str, &str); 9] = [
-        (
-            "no tokenizer",
-            &|model| fs::remove_file(model.join("tokenizer.json")).expect("gone"),
-            "FILE_NOT_FOUND",
-            "tokenizer.json",
-        ),
-        ("half a tokenizer", &|model| half(model, "tokenizer.json"), "INTEGRITY_FAILED", "tokenizer.json"),
-        (
-            "a tokenizer of noise",
-            &|model| text(model, "tokenizer.json", noise(4096)),
-            "INTEGRITY_FAILED",
-            "tokenizer.json",
-        ),
-        (
-            "an empty tokenizer",
-            &|model| text(model, "tokenizer.json", "{}"),
-            "INTEGRITY_FAILED",
-            "tokenizer.json",
-        ),
-        (
-            "tokens beyond the vocabulary",
-            &|model| edit(&model.join("tokenizer.json"), |t| t["model"]["vocab"]["H"] = json!(4_000_000)),
-            "INTEGRITY_FAILED",
-            "4000000",
-        ),
-        (
-            "a template that does not parse",
-            &|model| template(model, "{% for m in messages %}"),
-            "MODEL_UNSUPPORTED",
-            "template",
-        ),
-        (
-            "a template that refuses",
-            &|model| template(model, "{{ raise_exception('no user turns') }}"),
-            "INVALID_REQUEST",
-            "no user turns",
-        ),
-        (
-            "a template without an end",
-            &|model| {
-                template(
-                    model,
-                    "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
-                )
-            },
-            "MODEL_UNSUPPORTED",
-            "template",
-        ),
-        (
-            "a template that calls itself",
-            &|model| template(model, "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"),
-            "MODEL_UNSUPPORTED",
-            "template",
-        ),
-    ];
-    for (name, spoil, code, told) in cases {
-        let sandbox = Sandbox::new();
-        let model = copy_of("llama_tied", &sandbox);
-        spoil(&model);
-        refused(&ask(&sandbox, &model), name, code, told);
-    }
+    refuse_each(
+        "llama_tied",
+        &[
+            (
+                "no tokenizer",
+                |model| fs::remove_file(model.join("tokenizer.json")).expect("gone"),
+                "FILE_NOT_FOUND",
+                "tokenizer.json",
+            ),
+            ("half a tokenizer", |model| half(model, "tokenizer.json"), "INTEGRITY_FAILED", "tokenizer.json"),
+            (
+                "a tokenizer of noise",
+                |model| text(model, "tokenizer.json", noise(4096)),
+                "INTEGRITY_FAILED",
+                "tokenizer.json",
+            ),
+            (
+                "an empty tokenizer",
+                |model| text(model, "tokenizer.json", "{}"),
+                "INTEGRITY_FAILED",
+                "tokenizer.json",
+            ),
+            (
+                "tokens beyond the vocabulary",
+                |model| edit(&model.join("tokenizer.json"), |t| t["model"]["vocab"]["H"] = json!(4_000_000)),
+                "INTEGRITY_FAILED",
+                "4000000",
+            ),
+            (
+                "a template that does not parse",
+                |model| template(model, "{% for m in messages %}"),
+                "MODEL_UNSUPPORTED",
+                "template",
+            ),
+            (
+                "a template that refuses",
+                |model| template(model, "{{ raise_exception('no user turns') }}"),
+                "INVALID_REQUEST",
+                "no user turns",
+            ),
+            ("a template without an end", |model| template(model, ENDLESS), "MODEL_UNSUPPORTED", "template"),
+            (
+                "a template that calls itself",
+                |model| template(model, "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"),
+                "MODEL_UNSUPPORTED",
+                "template",
+            ),
+        ],
+    );
 }

@@ -11,6 +11,11 @@ const TENSORS: usize = 8;
 const KEYS: usize = 16;
 const FIRST_KEY: usize = 24;
 
+/// Replaces the whole file.
+fn whole(model: &Path, bytes: impl AsRef<[u8]>) {
+    fs::write(model, bytes).expect("written");
+}
+
 fn put(model: &Path, at: usize, value: &[u8]) {
     let mut bytes = fs::read(model).expect("a file");
     bytes[at..at + value.len()].copy_from_slice(value);
@@ -44,12 +49,10 @@ fn files_that_are_no_gguf() {
     refuse_each(
         FIXTURE,
         &[
-            ("noise", |model| fs::write(model, noise(100_000)).expect("written"), "INTEGRITY_FAILED", FILE),
+            ("noise", |model| whole(model, noise(100_000)), "INTEGRITY_FAILED", FILE),
             (
                 "noise after the magic",
-                |model| {
-                    fs::write(model, [b"GGUF\x03\0\0\0".to_vec(), noise(100_000)].concat()).expect("written")
-                },
+                |model| whole(model, [b"GGUF\x03\0\0\0".to_vec(), noise(100_000)].concat()),
                 "INTEGRITY_FAILED",
                 FILE,
             ),

@@ -7,9 +7,12 @@ use std::os::unix::process::CommandExt;
 
 use super::*;
 
+/// Makes something in a folder and gives its path.
+type Make = fn(&Path) -> PathBuf;
+
 #[test]
 fn what_is_no_model_is_told_by_its_path() {
-    let cases: [(&str, fn(&Path) -> PathBuf, &str); 9] = [
+    let cases: [(&str, Make, &str); 9] = [
         ("nothing", |folder| folder.join("nothing"), "MODEL_NOT_FOUND"),
         (
             "an empty folder",
@@ -48,7 +51,7 @@ fn what_is_no_model_is_told_by_its_path() {
         (
             "a link to itself",
             |folder| made(folder.join("model.gguf"), |path| symlink("model.gguf", path)),
-            "MODEL_NOT_FOUND",
+            "IO_ERROR",
         ),
         (
             "a fifo",
@@ -123,7 +126,7 @@ fn arguments_that_are_not_utf8_are_refused() {
 }
 
 /// Somebody who is not the owner. As root only such a child can be refused a file.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 #[test]
 fn files_that_may_not_be_read_are_told_by_their_path() {

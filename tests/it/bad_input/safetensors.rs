@@ -17,7 +17,20 @@ fn header(model: &Path, change: impl FnOnce(&mut Value)) {
 
 fn raw(model: &Path, header: &[u8], data: &[u8]) {
     let length = (header.len() as u64).to_le_bytes();
-    fs::write(model.join(FILE), [&length, header, data].concat()).expect("written");
+    whole(model, [&length, header, data].concat());
+}
+
+/// Replaces the whole file.
+fn whole(model: &Path, bytes: impl AsRef<[u8]>) {
+    fs::write(model.join(FILE), bytes).expect("written");
+}
+
+/// Gives a tensor a name that no model asks for.
+fn rename(model: &Path) {
+    header(model, |h| {
+        let norm = h.as_object_mut().expect("an object").remove(NORM).expect("there");
+        h["model.nrom.weight"] = norm;
+    });
 }
 
 const NORM: &str = "model.norm.weight";
@@ -44,45 +57,23 @@ fn files_that_are_no_safetensors() {
     refuse_each(
         "llama_tied",
         &[
-            (
-                "noise",
-                |model| fs::write(model.join(FILE), noise(100_000)).expect("written"),
-                "INTEGRITY_FAILED",
-                FILE,
-            ),
-            (
-                "zeros",
-                |model| fs::write(model.join(FILE), [0; 4096]).expect("written"),
-                "INTEGRITY_FAILED",
-                FILE,
-            ),
+            ("noise", |model| whole(model, noise(100_000)), "INTEGRITY_FAILED", FILE),
+            ("zeros", |model| whole(model, [0; 4096]), "INTEGRITY_FAILED", FILE),
             (
                 "text",
-                |model| {
-                    fs::write(
-                        model.join(FILE),
-                        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-                    )
-                    .expect("written")
-                },
+                |model| whole(model, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
                 "INTEGRITY_FAILED",
                 FILE,
             ),
             (
                 "an endless header",
-                |model| {
-                    fs::write(model.join(FILE), [&u64::MAX.to_le_bytes()[..], b"{}"].concat())
-                        .expect("written")
-                },
+                |model| whole(model, [&u64::MAX.to_le_bytes()[..], b"{}"].concat()),
                 "INTEGRITY_FAILED",
                 FILE,
             ),
             (
                 "a header beyond the end",
-                |model| {
-                    fs::write(model.join(FILE), [&1000_u64.to_le_bytes()[..], b"{}"].concat())
-                        .expect("written")
-                },
+                |model| whole(model, [&1000_u64.to_le_bytes()[..], b"{}"].concat()),
                 "INTEGRITY_FAILED",
                 FILE,
             ),
@@ -191,17 +182,7 @@ fn headers_that_lie() {
                 "MODEL_UNSUPPORTED",
                 NORM,
             ),
-            (
-                "a tensor that is missing",
-                |model| {
-                    header(model, |h| {
-                        let norm = h.as_object_mut().expect("an object").remove(NORM).expect("there");
-                        h["model.nrom.weight"] = norm;
-                    })
-                },
-                "INTEGRITY_FAILED",
-                NORM,
-            ),
+            ("a tensor that is missing", rename, "INTEGRITY_FAILED", NORM),
             (
                 "a tensor that is no object",
                 |model| header(model, |h| h[NORM] = json!(1)),
@@ -212,9 +193,15 @@ fn headers_that_lie() {
     );
 }
 
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Lets the index say that a tensor lies elsewhere.
+fn moved(model: &Path, shard: impl Into<Value>) {
+    edit(&model.join(INDEX), |index| index["weight_map"][NORM] = shard.into());
+}
+
 #[test]
 fn shards_that_are_missing_or_elsewhere() {
-    const INDEX: &str = "model.safetensors.index.json";
     const SHARD: &str = "model-00002-of-00003.safetensors";
     refuse_each(
         "llama_sharded",
@@ -248,31 +235,20 @@ fn shards_that_are_missing_or_elsewhere() {
             ),
             (
                 "a shard outside the folder",
-                |model| {
-                    edit(&model.join(INDEX), |index| index["weight_map"][NORM] = json!("../../etc/passwd"))
-                },
+                |model| moved(model, "../../etc/passwd"),
                 "BOUNDARY_VIOLATION",
                 "../../etc/passwd",
             ),
             (
                 "a shard at an absolute path",
-                |model| edit(&model.join(INDEX), |index| index["weight_map"][NORM] = json!("/etc/passwd")),
+                |model| moved(model, "/etc/passwd"),
                 "BOUNDARY_VIOLATION",
                 "/etc/passwd",
             ),
-            (
-                "a shard that is a number",
-                |model| edit(&model.join(INDEX), |index| index["weight_map"][NORM] = json!(2)),
-                "INTEGRITY_FAILED",
-                INDEX,
-            ),
+            ("a shard that is a number", |model| moved(model, 2), "INTEGRITY_FAILED", INDEX),
             (
                 "a tensor in the wrong shard",
-                |model| {
-                    edit(&model.join(INDEX), |index| {
-                        index["weight_map"][NORM] = json!("model-00001-of-00003.safetensors")
-                    })
-                },
+                |model| moved(model, "model-00001-of-00003.safetensors"),
                 "INTEGRITY_FAILED",
                 NORM,
             ),

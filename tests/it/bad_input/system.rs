@@ -1,6 +1,6 @@
 //! Systems that have no room, and command lines that make no sense.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::process::Stdio;
 
 use super::*;

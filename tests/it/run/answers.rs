@@ -53,6 +53,10 @@ fn events_come_line_by_line_and_the_envelope_last() {
     let lines: Vec<Value> =
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let (last, events) = lines.split_last().expect("lines");
+    for event in events {
+        sandbox::assert_valid(event, "run-event");
+    }
+    sandbox::assert_valid(last, "run");
     let names: Vec<_> = events.iter().map(|event| event["event"].as_str().expect("a name")).collect();
     let place = |name: &str| names.iter().position(|found| *found == name).expect(name);
     assert!(place("load") < place("prompt"));

@@ -52,7 +52,7 @@ impl Session {
 
     /// Waits until the screen has shown this since the last wait; returns what came until then.
     fn wait_for(&mut self, expected: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             if let Some(at) = self.shown.find(expected) {
                 let rest = self.shown.split_off(at + expected.len());
@@ -146,6 +146,7 @@ fn commands_change_and_show_the_conversation() {
     assert_eq!(chat.exit_code(), Some(0));
 
     let saved: Value = serde_json::from_slice(&fs::read(&saved).expect("saved")).expect("JSON");
+    sandbox::assert_valid(&saved, "chat");
     assert_eq!(saved["system"], "Be\nbrief.");
     assert_eq!(saved["messages"][0]["content"], "Hello \nthere");
     assert_eq!(saved["parameters"]["temperature"], 0.0);
@@ -229,6 +230,8 @@ fn pasted_lines_are_one_message() {
     chat.wait_for(PROMPT);
     chat.type_line(&format!("/save {}", saved.display()));
     chat.wait_for("saved to");
+    // The end of input counts only once the next line is being read.
+    chat.wait_for(PROMPT);
     chat.type_keys("\u{4}");
     assert_eq!(chat.exit_code(), Some(0));
     let saved: Value = serde_json::from_slice(&fs::read(&saved).expect("saved")).expect("JSON");

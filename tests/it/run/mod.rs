@@ -53,7 +53,14 @@ fn command(home: &Sandbox, args: &[&str]) -> Command {
 pub fn shell(home: &Sandbox, script: &str, argument: &(impl AsRef<OsStr> + ?Sized)) -> Command {
     let program = home.cmd::<&str>(&[]).get_program().to_owned();
     let mut command = Command::new("/bin/sh");
-    command.env_clear().env("HOME", home.home()).arg("-c").arg(script).arg(program).arg(argument);
+    command
+        .env_clear()
+        .env("HOME", home.home())
+        .current_dir(home.home())
+        .arg("-c")
+        .arg(script)
+        .arg(program)
+        .arg(argument);
     command
 }
 

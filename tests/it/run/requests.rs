@@ -172,7 +172,7 @@ fn without_a_model_the_only_one_runs_and_several_are_listed() {
         .expect("mlx-cache runs");
     assert_eq!(data(&output)["prompt"], "-not-a-flag");
 
-    let ambiguous = error(&run(&home, &["test/", "Hi", "--json"]), 3);
+    let ambiguous = error(&run(&home, &["test", "Hi", "--json"]), 3);
     assert_eq!(ambiguous["code"], "MODEL_AMBIGUOUS");
 }
 

@@ -34,7 +34,9 @@ pub struct SavedChat {
 /// One turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SavedMessage {
+    /// Who said it.
     pub role: Role,
+    /// What was said.
     pub content: String,
 }
 
