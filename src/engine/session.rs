@@ -208,7 +208,7 @@ fn load(
 fn load_text(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<ChatTemplate>)> {
     if let Some(metadata) = checkpoint.metadata() {
         let tokenizer = Tokenizer::from_gguf(metadata)?;
-        let template = ChatTemplate::from_gguf(metadata, tokenizer.special_tokens())?;
+        let template = ChatTemplate::from_gguf(metadata, tokenizer.special_tokens());
         return Ok((tokenizer, template));
     }
     let folder = checkpoint.path();

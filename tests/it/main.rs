@@ -12,3 +12,4 @@ mod run;
 mod sandbox;
 mod smollm2;
 mod status;
+mod text;

@@ -108,8 +108,17 @@ pub fn assert_valid(value: &Value, name: &str) {
 
 /// A real model, fetched by `make test`.
 pub fn smollm2() -> PathBuf {
+    real_model("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// A real embedding model, fetched by `make test`: the folder of all-MiniLM-L6-v2.
+pub fn minilm() -> PathBuf {
+    real_model("all-MiniLM-L6-v2")
+}
+
+fn real_model(name: &str) -> PathBuf {
     let models = std::env::var_os("MLX_CACHE_TEST_MODELS").expect("MLX_CACHE_TEST_MODELS: run `make test`");
-    let path = Path::new(&models).join("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.is_file(), "{} is not there: run `make test`", path.display());
+    let path = Path::new(&models).join(name);
+    assert!(path.exists(), "{} is not there: run `make test`", path.display());
     path
 }

@@ -347,4 +347,45 @@ mod tests {
         let text = "a".repeat(400_000);
         assert_eq!(vocabulary.encode(&text).len(), 1 + 100_000);
     }
+
+    /// The same vocabulary as merges in the order of their scores, for the `tokenizers` library.
+    fn as_merges(vocabulary: &SentencePiece) -> tokenizers::models::bpe::BPE {
+        let mut merges: Vec<(f32, String, String)> = Vec::new();
+        for (piece, &score) in vocabulary.pieces.iter().zip(&vocabulary.scores) {
+            let cuts = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
+            let parts =
+                cuts.filter(|(left, right)| [left, right].iter().all(|p| vocabulary.mergeable(p).is_some()));
+            merges.extend(
+                parts
+                    .filter(|_| vocabulary.mergeable(piece).is_some())
+                    .map(|(l, r)| (score, l.to_owned(), r.to_owned())),
+            );
+        }
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let merges = merges.into_iter().map(|(_, left, right)| (left, right)).collect();
+        let ids: tokenizers::models::bpe::Vocab =
+            vocabulary.ids.iter().map(|(p, &id)| (p.clone(), id)).collect();
+        let builder = tokenizers::models::bpe::BPE::builder().vocab_and_merges(ids, merges);
+        builder.byte_fallback(true).build().unwrap()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn pieces_are_those_of_the_library_s_merges(
+            pieces in proptest::collection::btree_set("[abé]{2,4}", 0..12),
+            order in proptest::prelude::any::<u64>(),
+            text in "[abéz ]{0,24}",
+        ) {
+            use tokenizers::Model;
+            let mut pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let middle = if pieces.is_empty() { 0 } else { order as usize % pieces.len() };
+            pieces.rotate_left(middle);
+            pieces.extend(["a", "b", "é", "▁"]);
+            let vocabulary = vocabulary(&pieces, &[]);
+            let spaced = format!("▁{}", text.replace(' ', "▁"));
+            let tokens = as_merges(&vocabulary).tokenize(&spaced).unwrap();
+            let expected: Vec<u32> = if text.is_empty() { Vec::new() } else { tokens.iter().map(|t| t.id).collect() };
+            proptest::prop_assert_eq!(vocabulary.encode(&text), expected);
+        }
+    }
 }

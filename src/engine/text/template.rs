@@ -26,10 +26,10 @@ const STACK_PER_LEVEL: u64 = 1 << 10;
 
 const NAME: &str = "chat";
 
-/// A model's template, compiled.
+/// A model's template. It is compiled when it renders, in a tenth of a millisecond: a model whose
+/// template is broken can still be used without it.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
     source: String,
     special_tokens: Map<String, serde_json::Value>,
 }
@@ -40,59 +40,29 @@ pub struct ChatTemplate {
 struct Raised(String);
 
 impl ChatTemplate {
-    /// Compiles a template. `special_tokens` become variables: see
+    /// `special_tokens` become variables: see
     /// [`Tokenizer::special_tokens`](super::Tokenizer::special_tokens).
-    ///
-    /// # Errors
-    /// `MODEL_UNSUPPORTED` when it is no template that can be understood.
-    pub fn new(source: &str, special_tokens: Map<String, serde_json::Value>) -> Result<Self> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| failure(&error))?);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(python::method);
-        environment.add_filter("tojson", python::to_json);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.clone())
-                .with_source(Raised(message)))
-        });
-        environment.add_function("strftime_now", strftime_now);
-        environment.remove_filter("pprint");
-        if source.len() as u64 > MAX_TEMPLATE_BYTES {
-            return Err(unsupported("it is larger than any template should be"));
-        }
-        // Jinja reads every kind of line end as one.
-        let text = generation::rename_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
-        let levels = text.len() as u64;
-        let compiled = on_deep_stack(levels, || environment.add_template_owned(NAME, text))?;
-        compiled.map_err(|error| failure(&error))?;
-        Ok(Self { environment, source: source.to_owned(), special_tokens })
+    pub fn new(source: String, special_tokens: Map<String, serde_json::Value>) -> Self {
+        Self { source, special_tokens }
     }
 
     /// The template of a model's folder: `chat_template.jinja`, else the one in
     /// `tokenizer_config.json`, else `chat_template.json`. `None` where there is none.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and `INTEGRITY_FAILED` when a file is damaged.
+    /// `INTEGRITY_FAILED` when one of these files is damaged.
     pub fn from_directory(
         directory: &Path,
         special_tokens: &Map<String, serde_json::Value>,
     ) -> Result<Option<Self>> {
         let source = source_in_directory(directory)?;
-        source.map(|source| Self::new(&source, special_tokens.clone())).transpose()
+        Ok(source.map(|source| Self::new(source, special_tokens.clone())))
     }
 
     /// The template in a GGUF file's metadata.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn from_gguf(
-        metadata: &Metadata,
-        special_tokens: &Map<String, serde_json::Value>,
-    ) -> Result<Option<Self>> {
-        let source = metadata.text("tokenizer.chat_template");
-        source.map(|source| Self::new(source, special_tokens.clone())).transpose()
+    pub fn from_gguf(metadata: &Metadata, special_tokens: &Map<String, serde_json::Value>) -> Option<Self> {
+        let source = metadata.text("tokenizer.chat_template")?;
+        Some(Self::new(source.to_owned(), special_tokens.clone()))
     }
 
     /// The template's own text.
@@ -104,8 +74,13 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// `INVALID_REQUEST` with the template's own words when it refuses the conversation,
-    /// `MODEL_UNSUPPORTED` when it fails or does not come to an end.
+    /// `MODEL_UNSUPPORTED` when it cannot be understood, fails or does not come to an end.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        if self.source.len() as u64 > MAX_TEMPLATE_BYTES {
+            return Err(unsupported("it is larger than any template should be"));
+        }
+        // Jinja reads every kind of line end as one.
+        let text = generation::rename_tags(&self.source.replace("\r\n", "\n").replace('\r', "\n"));
         let turn = |message: &Message| {
             Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
         };
@@ -117,10 +92,30 @@ impl ChatTemplate {
             // Templates ask whether these are none, not whether they are defined.
             variables.insert("tools", ().into());
             variables.insert("documents", ().into());
-            self.environment.get_template(NAME).and_then(|template| template.render(variables))
+            let mut environment = environment()?;
+            environment.add_template(NAME, &text)?;
+            environment.get_template(NAME)?.render(variables)
         };
-        on_deep_stack(FUEL, render)?.map_err(|error| failure(&error))
+        on_deep_stack(FUEL.max(text.len() as u64), render)?.map_err(|error| failure(&error))
     }
+}
+
+/// Jinja with the settings and extensions of transformers.
+fn environment<'source>() -> Result<Environment<'source>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(python::method);
+    environment.add_filter("tojson", python::to_json);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
+        let error = minijinja::Error::new(ErrorKind::InvalidOperation, message.clone());
+        Err(error.with_source(Raised(message)))
+    });
+    environment.add_function("strftime_now", strftime_now);
+    // Its output grows with the square of a value's depth.
+    environment.remove_filter("pprint");
+    Ok(environment)
 }
 
 /// Runs code of minijinja with a stack for so many nested levels. It is only reserved, not taken.
@@ -205,12 +200,8 @@ mod tests {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/chat").join(name)).unwrap()
     }
 
-    fn template(source: &str) -> Result<ChatTemplate> {
-        ChatTemplate::new(source, Map::new())
-    }
-
     fn rendered(source: &str) -> Result<String> {
-        template(source)?.render(&[Message::new("user", "hi")], true)
+        ChatTemplate::new(source.to_owned(), Map::new()).render(&[Message::new("user", "hi")], true)
     }
 
     #[test]
@@ -221,7 +212,7 @@ mod tests {
         assert!(cases.len() > 100);
         for case in cases {
             let source = fixture(case["template"].as_str().unwrap());
-            let template = ChatTemplate::new(&source, special_tokens.clone()).unwrap();
+            let template = ChatTemplate::new(source, special_tokens.clone());
             let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
             let outcome = template.render(&messages, case["add_generation_prompt"].as_bool().unwrap());
             let name = format!("{} with {}", case["template"], case["conversation"]);
@@ -332,8 +323,8 @@ mod tests {
         assert_eq!(source().unwrap().unwrap(), "file");
 
         write("chat_template.jinja", "{% broken");
-        let error = ChatTemplate::from_directory(folder.path(), &Map::new()).unwrap_err();
-        assert_eq!(error.code(), Code::ModelUnsupported);
+        let template = ChatTemplate::from_directory(folder.path(), &Map::new()).unwrap().unwrap();
+        assert_eq!(template.render(&[], true).unwrap_err().code(), Code::ModelUnsupported);
         fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
         for wrong in [r#"{"chat_template": 5}"#, r#"{"chat_template": [{"name": "x"}]}"#, "{", "[]"] {
             write("tokenizer_config.json", wrong);
@@ -344,11 +335,11 @@ mod tests {
     #[test]
     fn gguf_files_keep_their_template_in_their_metadata() {
         let mut metadata = Metadata::default();
-        assert!(ChatTemplate::from_gguf(&metadata, &Map::new()).unwrap().is_none());
+        assert!(ChatTemplate::from_gguf(&metadata, &Map::new()).is_none());
         let text = crate::engine::format::metadata::Value::Text("{{ eos_token }}!".to_owned());
         metadata.0.insert("tokenizer.chat_template".to_owned(), text);
         let tokens = Map::from_iter([("eos_token".to_owned(), "</s>".into())]);
-        let template = ChatTemplate::from_gguf(&metadata, &tokens).unwrap().unwrap();
+        let template = ChatTemplate::from_gguf(&metadata, &tokens).unwrap();
         assert_eq!(template.render(&[], false).unwrap(), "</s>!");
     }
 }

@@ -1,0 +1,97 @@
+//! Tokenizers and chat templates of real models, and those of the tiny ones from both formats.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mlx_cache::engine::format::checkpoint::Checkpoint;
+use mlx_cache::engine::request::Message;
+use mlx_cache::engine::text::{ChatTemplate, Detokenizer, Tokenizer};
+use serde_json::Value;
+
+use crate::sandbox::{minilm, smollm2};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("id") as u32).collect()
+}
+
+fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let mut stream = Detokenizer::new(tokenizer, false);
+    let mut text: String = ids.iter().filter_map(|&id| stream.push(id).expect("text")).collect();
+    text.extend(stream.finish().expect("text"));
+    text
+}
+
+#[test]
+fn smollm2_tokenizes_and_renders_as_transformers_does() {
+    let golden = fs::read_to_string(fixture("tokenizer_golden.json")).expect("golden file");
+    let golden: Value = serde_json::from_str(&golden).expect("golden JSON");
+    let checkpoint = Checkpoint::open(&smollm2()).expect("checkpoint");
+    let metadata = checkpoint.metadata().expect("metadata");
+    let tokenizer = Tokenizer::from_gguf(metadata).expect("tokenizer");
+    for case in golden["strings"].as_array().expect("strings") {
+        let text = case["text"].as_str().expect("text");
+        let expected = ids(&case["ids"]);
+        assert_eq!(tokenizer.encode(text, true).expect("ids"), expected, "{text:?}");
+        let decoded = tokenizer.decode(&expected, false).expect("text");
+        assert_eq!(decoded, case["decoded"].as_str().expect("decoded"));
+        assert_eq!(streamed(&tokenizer, &expected), decoded);
+    }
+    let template = ChatTemplate::from_gguf(metadata, tokenizer.special_tokens()).expect("template");
+    for case in golden["chats"].as_array().expect("chats") {
+        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).expect("messages");
+        let begin = case["add_generation_prompt"].as_bool().expect("flag");
+        let rendered = template.render(&messages, begin).expect("rendered");
+        assert_eq!(rendered, case["rendered"].as_str().expect("rendered"));
+    }
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.vocab_size()), (Some(1), Some(2), 49_152));
+    assert_eq!(tokenizer.end_tokens(), [0, 2]);
+}
+
+#[test]
+fn minilm_tokenizes_as_transformers_does() {
+    let tokenizer = Tokenizer::from_directory(&minilm()).expect("tokenizer");
+    for (text, expected) in [
+        ("Hello, World!", &[101, 7592, 1010, 2088, 999, 102][..]),
+        ("naïve café résumé", &[101, 15743, 7668, 13746, 102]),
+        (
+            "unbelievably  tokenised\n你好 🙂",
+            &[101, 4895, 8671, 2666, 3567, 6321, 19204, 5084, 100, 100, 100, 102],
+        ),
+        ("", &[101, 102]),
+    ] {
+        assert_eq!(tokenizer.encode(text, true).expect("ids"), expected, "{text}");
+    }
+    let plain = tokenizer.encode("Hello, World!", false).expect("ids");
+    assert_eq!(tokenizer.decode(&plain, true).expect("text"), "hello, world!");
+    assert_eq!(streamed(&tokenizer, &plain), "hello, world!");
+    assert!(ChatTemplate::from_directory(&minilm(), tokenizer.special_tokens()).expect("files").is_none());
+}
+
+#[test]
+fn a_tiny_model_tokenizes_alike_from_its_folder_and_its_gguf() {
+    let folder = fixture("tiny/llama_gqa");
+    let from_folder = Tokenizer::from_directory(&folder).expect("tokenizer");
+    let checkpoint = Checkpoint::open(&fixture("tiny/gguf/llama_F32.gguf")).expect("checkpoint");
+    let metadata = checkpoint.metadata().expect("metadata");
+    let from_gguf = Tokenizer::from_gguf(metadata).expect("tokenizer");
+    let text = "the cat <|im_start|>sat on the mat<|im_end|> in 2026, naïvely 🙂";
+    let expected = from_folder.encode(text, true).expect("ids");
+    assert_eq!(from_gguf.encode(text, true).expect("ids"), expected);
+    assert_eq!(from_gguf.decode(&expected, false).expect("text"), text);
+    assert_eq!(from_folder.decode(&expected, false).expect("text"), text);
+    assert_eq!(
+        (from_gguf.bos(), from_gguf.eos(), from_gguf.end_tokens()),
+        (from_folder.bos(), from_folder.eos(), from_folder.end_tokens())
+    );
+
+    let messages = [Message::new("user", "hi")];
+    let render =
+        |template: Option<ChatTemplate>| template.expect("template").render(&messages, true).expect("text");
+    let expected =
+        render(ChatTemplate::from_directory(&folder, from_folder.special_tokens()).expect("files"));
+    assert_eq!(render(ChatTemplate::from_gguf(metadata, from_gguf.special_tokens())), expected);
+}
