@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 
 use super::facts;
 use crate::cli::add::AddArgs;
-use crate::commands::facts;
 use crate::context::Context;
 use crate::engine::probe::probe;
 use crate::error::{Code, Error, Result};

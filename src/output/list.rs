@@ -12,7 +12,9 @@ impl Human for ListReport {
             ListForm::Table => table(self, page),
             ListForm::Csv => csv(&self.models, page),
             ListForm::Names => {
-                self.models.iter().for_each(|listed| page.line(printable(&listed.model.reference)))
+                for listed in &self.models {
+                    page.line(printable(&listed.model.reference));
+                }
             }
         }
     }

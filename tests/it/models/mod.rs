@@ -57,7 +57,7 @@ fn place_in_hub(sandbox: &Sandbox, fixture: &str, repository: &str, commit: &str
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    mlx_cache::ids::Digest::from_bytes(sha2::Sha256::digest(bytes).into()).to_string()
 }
 
 /// Runs a command that succeeds; its `data`.
