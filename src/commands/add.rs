@@ -65,7 +65,8 @@ impl Candidate {
         };
         let (derived, revision, origin) = describe(&path, context);
         let name = match name {
-            Some(name) => ModelName::parse_pair(Host::Local, name)?,
+            Some(name) => ModelName::parse_pair(Host::Local, name)
+                .map_err(|error| error.context(format!("--name '{}'", name.escape_debug())))?,
             None => derived.ok_or_else(|| {
                 Error::new(Code::InvalidRequest, format!("{} gives no usable name", path.display()))
                     .hint("name the model with --name org/name")

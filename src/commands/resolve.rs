@@ -112,7 +112,13 @@ fn matching<'a>(reference: &str, snapshots: &'a [Snapshot], context: &Context) -
         Err(error) => {
             // Not a full name, but it may be a part of one, such as `org/`.
             return match containing(reference, snapshots) {
-                parts if parts.is_empty() => Err(error),
+                parts if parts.is_empty() && Path::new(reference).exists() => {
+                    Ok(Matches::Path(PathBuf::from(reference)))
+                }
+                parts if parts.is_empty() => {
+                    let begin: String = reference.chars().take(100).collect();
+                    Err(error.context(format!("'{}'", begin.escape_debug())))
+                }
                 parts => of_one_model(reference, parts),
             };
         }

@@ -21,7 +21,9 @@ pub struct RmReport {
 /// Files of a removed model that stay.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct KeptReport {
+    /// The model whose files stay.
     pub reference: String,
+    /// Why they do.
     pub reason: String,
 }
 

@@ -51,7 +51,7 @@ fn what_is_no_model_is_told_by_its_path() {
         (
             "a link to itself",
             |folder| made(folder.join("model.gguf"), |path| symlink("model.gguf", path)),
-            "IO_ERROR",
+            "MODEL_NOT_FOUND",
         ),
         (
             "a fifo",

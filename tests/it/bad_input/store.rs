@@ -149,10 +149,13 @@ fn edit_weights(model: &Path) {
 }
 
 /// Every path below a folder, without SQLite's own files beside the registry.
+/// All files and links below a folder; an empty folder of blobs is nothing.
 fn tree(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = walkdir::WalkDir::new(folder)
         .into_iter()
-        .map(|entry| entry.expect("an entry").into_path())
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| !entry.file_type().is_dir())
+        .map(walkdir::DirEntry::into_path)
         .filter(|path| !path.to_string_lossy().contains("registry.db-"))
         .collect();
     paths.sort();
