@@ -30,7 +30,7 @@ fn a_full_name_comes_before_names_that_hold_it() {
         }
     }
     for reference in ["local/", "iny", "-"] {
-        let error = refused(&sandbox, &["show", "--", reference], "MODEL_AMBIGUOUS", reference);
+        let error = refused(&sandbox, &["show", reference], "MODEL_AMBIGUOUS", reference);
         assert!(error["details"]["matches"].as_array().expect("a list").len() >= 2, "{error}");
     }
     let error = refused(&sandbox, &["show", "tinny"], "MODEL_NOT_FOUND", "tinny");
