@@ -199,7 +199,7 @@ def measure(engine: str, model: Path, options: argparse.Namespace, prompts: dict
         return run(command, text, options.threads, environment)
 
     first = once(prompts["question"], 1, as_json=False)
-    if not first["stdout"].strip():
+    if not first["stdout"]:
         sys.exit(f"{engine} answered nothing")
     long = once(prompt, count, as_json=True)
     report = json.loads(long["stdout"].strip().splitlines()[-1])
