@@ -326,7 +326,12 @@ fn show(text: &mut String, piece: String, channel: &mut Channel) {
 fn item(token: &Array) -> Result<u32> {
     token.eval()?;
     let id = token.try_item_exact::<i32>().map_err(|error| Error::internal(format!("token: {error}")))?;
-    Ok(id.cast_unsigned())
+    #[cfg(target_os = "linux")]
+    crate::engine::ffi::check()?;
+    u32::try_from(id).map_err(|_| {
+        Error::new(Code::IntegrityFailed, "the model's logits are not numbers")
+            .hint("the weights are damaged or not supported: fetch the model again")
+    })
 }
 
 /// Token ids as the model takes them.
