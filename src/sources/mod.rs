@@ -4,6 +4,7 @@ mod hf;
 mod lmstudio;
 mod ollama;
 mod payload;
+mod scan;
 
 use std::fmt;
 use std::fs;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use hf::HuggingFace;
 pub use lmstudio::LmStudio;
 pub use ollama::Ollama;
+pub use scan::{Checksum, Expected, Fault, ForeignFile, ForeignModel, PassedOver, Payload, Scan};
 
 /// Where the caches of this user lie, whether they exist or not.
 #[derive(Debug, Clone)]
