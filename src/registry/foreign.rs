@@ -84,7 +84,7 @@ impl Registry {
     /// The tools that use any of these contents, as of the last look.
     pub fn apps_using(&self, digests: &[Digest]) -> Result<BTreeSet<String>> {
         let read = || {
-            let list = serde_json::Value::from_iter(digests.iter().map(ToString::to_string)).to_string();
+            let list = digests.iter().map(ToString::to_string).collect::<serde_json::Value>().to_string();
             self.connection
                 .prepare(
                     "SELECT DISTINCT s.app FROM usage u JOIN sources s ON s.id = u.source_id

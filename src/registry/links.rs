@@ -219,7 +219,7 @@ impl Registry {
 
     /// The links that any of these contents serves.
     pub fn links_of(&self, digests: &[Digest]) -> Result<Vec<Link>> {
-        let list = serde_json::Value::from_iter(digests.iter().map(ToString::to_string)).to_string();
+        let list = digests.iter().map(ToString::to_string).collect::<serde_json::Value>().to_string();
         let these = "state <> 'undone' AND digest IN (SELECT value FROM json_each(?1))";
         self.read_links(these, [list])
     }
