@@ -366,7 +366,7 @@ fn what_cannot_be_read_is_told_and_an_interrupted_scan_ends() {
     let cancel = Cancel::default();
     cancel.set();
     assert!(LmStudio::at(&root, &place.store()).scan(&cancel).is_err());
-    fs::set_permissions(root.join("publisher/many"), fs::Permissions::from_mode(0)).expect("chmod");
+    fs::set_permissions(root.join("publisher/many"), fs::Permissions::from_mode(0o000)).expect("chmod");
     // Root may read everything.
     let readable = root.join("publisher/many").read_dir().is_ok();
     assert_eq!(place.lm_studio().survey().unreadable, u64::from(!readable));
