@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod doctor;
 mod facts;
+mod foreign;
 pub mod list;
 pub mod man;
 pub mod path;
