@@ -12,5 +12,6 @@ mod run;
 mod sandbox;
 mod shell;
 mod smollm2;
+mod sources;
 mod status;
 mod text;
