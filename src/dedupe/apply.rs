@@ -15,7 +15,7 @@ use crate::fs::{
     set_attributes, set_modified,
 };
 use crate::ids::{Bytes, Digest};
-use crate::registry::{Link, LinkState, LinkStrategy, NewLink, Original, Registry, Remembered};
+use crate::registry::{Identity, Link, LinkState, LinkStrategy, NewLink, Original, Registry, Remembered};
 use crate::store::{Store, StoreLock};
 
 /// What was done.
@@ -56,9 +56,8 @@ pub fn apply(plan: &Plan, store: &Store, registry: &mut Registry, watch: &dyn Wa
 
 fn bytes_to_read(group: &Group) -> u64 {
     let kept = match group.keep {
-        Keep::Stored(_) | Keep::Stays(_) => 1,
+        Keep::Stored(_) | Keep::Stays(_) | Keep::Copies(_) => 1,
         Keep::Moves(_) => 0,
-        Keep::Copies(_) => 1,
     };
     group.bytes.saturating_mul(group.replace.len() as u64 + kept)
 }
@@ -130,7 +129,10 @@ impl Work<'_> {
         if let Some(verified) = &mut kept.verified {
             verified.check().map_err(|stop| in_the_copy_that_stays(stop, verified))?;
         }
-        let original = Original { stamp: old.entry.stamp, mode: old.entry.mode, attributes };
+        // A name of what has become content of the store shows that content's mode by now.
+        let became_content = kept.blob == Some(old.identity());
+        let mode = if became_content { file.entry.mode } else { old.entry.mode };
+        let original = Original { stamp: old.entry.stamp, mode, attributes };
         let new = NewLink {
             source: file.source.to_owned(),
             root: file.root.to_path_buf(),
@@ -139,8 +141,14 @@ impl Work<'_> {
             bytes: kept.bytes,
             strategy: *how,
             original: Some(original),
+            kept: match how {
+                LinkStrategy::Reflink => {
+                    kept.verified.as_ref().map(|verified| Identity::of(&verified.entry.stamp))
+                }
+                _ => None,
+            },
         };
-        let link = self.plan_link(new, &old.place)?;
+        let link = self.plan_link(&lock, new, &old.place)?;
         self.watch.step("planned", &file.path);
         match self.perform(&lock, &link, &mut old, kept) {
             Ok(()) => {
@@ -158,15 +166,16 @@ impl Work<'_> {
     }
 
     /// Writes the intention down, with the names that will be used.
-    fn plan_link(&mut self, new: NewLink, place: &Place) -> Result<Link, Stop> {
+    fn plan_link(&mut self, lock: &StoreLock, new: NewLink, place: &Place) -> Result<Link, Stop> {
         // Links that are there no more gave way to the file that is replaced now.
         if let Some(old) = self.registry.link_at(&new.path).map_err(Stop::Fatal)? {
             if old.state != LinkState::Done {
-                return Err(Stop::skip("an earlier change of it is not settled: run `mlx-cache doctor --fix`"));
+                return Err(Stop::skip(
+                    "an earlier change of it is not settled: run `mlx-cache doctor --fix`",
+                ));
             }
             if let Some(name) = &old.name {
-                let _ = std::fs::remove_file(name);
-                let _ = name.parent().map(std::fs::remove_dir);
+                self.store.free_link_name(lock, name)?;
             }
             self.registry.forget_link(old.id).map_err(Stop::Fatal)?;
         }
@@ -175,8 +184,7 @@ impl Work<'_> {
         let store = self.store;
         let (source, digest, strategy) = (new.source.clone(), new.digest, new.strategy);
         let names = move |id: i64| -> (Option<PathBuf>, Option<PathBuf>) {
-            let name =
-                (strategy == LinkStrategy::Symlink).then(|| store.link_name(&source, id, &digest));
+            let name = (strategy == LinkStrategy::Symlink).then(|| store.link_name(&source, id, &digest));
             let stage = if at_home {
                 store.staging().join(id.to_string())
             } else {
@@ -198,11 +206,8 @@ impl Work<'_> {
             if old.identity().0 == device_of(&self.store.staging())? {
                 return Ok(0);
             }
-            let copy = Copy {
-                source: &old.place.path(),
-                temp_dir: &self.store.incomplete(),
-                still_needed: bytes,
-            };
+            let copy =
+                Copy { source: &old.place.path(), temp_dir: &self.store.incomplete(), still_needed: bytes };
             let progress = |read| {
                 self.watch.read(read);
                 self.watch.check()
@@ -237,11 +242,8 @@ impl Work<'_> {
         let path = &link.new.path;
         let Some(stage_path) = &link.stage else { return Err(Stop::skip("has no stage")) };
         let at_home = stage_path.parent() == Some(&self.store.staging());
-        let stage = if at_home {
-            staged(self.store, stage_path)?
-        } else {
-            Place::find(&link.new.root, stage_path)?
-        };
+        let stage =
+            if at_home { staged(self.store, stage_path)? } else { Place::find(&link.new.root, stage_path)? };
         // What an earlier process left under this name was never ours to keep.
         stage.dir.remove(&stage.name)?;
         let placed = match link.new.strategy {
@@ -341,10 +343,7 @@ impl Work<'_> {
 /// A second name for the copy that stays, in the stage.
 fn stage_hard_link(kept: &Kept, stage: &Place) -> Result<FileStamp, Stop> {
     let Some(verified) = &kept.verified else { return Err(Stop::skip("has no equal that stays")) };
-    verified
-        .file
-        .sync_all()
-        .map_err(|error| Error::io("sync", &verified.place.path(), error))?;
+    verified.file.sync_all().map_err(|error| Error::io("sync", &verified.place.path(), error))?;
     stage.dir.hard_link(&stage.name, &verified.place.dir, &verified.place.name)?;
     match stage.entry()? {
         Some(linked) if is_same_file(&linked, &verified.entry.stamp) => Ok(linked.stamp),
@@ -373,7 +372,10 @@ fn stage_clone(link: &Link, kept: &Kept, stage: &Place) -> Result<FileStamp, Sto
 /// Gives a file the mode, attributes and time of the one that a link replaced.
 pub(super) fn dress(file: &std::fs::File, link: &Link) -> std::io::Result<()> {
     let Some(original) = &link.new.original else { return Ok(()) };
-    set_attributes(file, &original.attributes)?;
+    if !original.attributes.is_empty() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        set_attributes(file, &original.attributes)?;
+    }
     file.set_permissions(Permissions::from_mode(original.mode))?;
     set_modified(file, original.stamp.modified_ns)
 }

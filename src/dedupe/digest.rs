@@ -82,11 +82,8 @@ pub fn find_equal(
             found.known.insert(*name, digest);
         }
         // A claim of a wrong size is found out before it misleads.
-        let group = groups.entry(digest).or_insert(Equal {
-            digest,
-            bytes: inode.stamp.bytes,
-            inodes: Vec::new(),
-        });
+        let group =
+            groups.entry(digest).or_insert(Equal { digest, bytes: inode.stamp.bytes, inodes: Vec::new() });
         if group.bytes == inode.stamp.bytes {
             group.inodes.push(inode.names);
         }
@@ -139,7 +136,9 @@ impl Reader<'_> {
             .iter()
             .filter(|class| inodes[class.start..class.end].iter().any(|inode| inode.digest.is_none()))
             .flat_map(Clone::clone)
-            .filter(|at| inodes[*at].ends.is_none() && !(is_small(&inodes[*at]) && inodes[*at].digest.is_some()))
+            .filter(|at| {
+                inodes[*at].ends.is_none() && !(is_small(&inodes[*at]) && inodes[*at].digest.is_some())
+            })
             .collect();
         // Near each other on disk.
         to_read.sort_unstable_by_key(|at| (inodes[*at].stamp.device, inodes[*at].stamp.inode));
@@ -224,8 +223,7 @@ fn read_one(path: &Path, inode: &Inode, whole: bool, watch: &dyn Watch) -> Resul
     watch.check()?;
     let fail = |error| Error::io("read", path, error);
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file =
-        OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(fail)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(fail)?;
     if FileStamp::of(&file.metadata().map_err(fail)?) != inode.stamp {
         return Err(Error::new(Code::IntegrityFailed, format!("{} changed meanwhile", path.display())));
     }

@@ -12,7 +12,7 @@ use crate::cancel::Cancel;
 use crate::error::{Code, Error, Result};
 use crate::fs::{EntryKind, entry_at};
 use crate::ids::Digest;
-use crate::sources::{Checksum, Scan, Source};
+use crate::sources::{Checksum, Scan, Source, Survey};
 use crate::store::Store;
 
 /// What was found.
@@ -22,16 +22,19 @@ pub struct Look {
     /// Regular files with content, each path once.
     pub files: Vec<File>,
     pub skipped: Vec<Skipped>,
-    /// Files that are links into the store already.
-    pub linked: u64,
+    /// Files that are links into the store already, and what these say they hold.
+    pub linked: Vec<(Arc<Path>, Option<Digest>)>,
 }
 
 /// A folder that was looked through.
 #[derive(Debug)]
 pub struct Root {
     pub source: &'static str,
+    /// As it was named.
+    pub named: PathBuf,
     /// Without links in it.
     pub path: Arc<Path>,
+    pub survey: Survey,
     /// What was found in it; its payloads are among the files.
     pub scan: Scan,
 }
@@ -77,6 +80,7 @@ pub fn look(
             look.skipped.push(Skipped { path: passed.path.as_path().into(), reason: passed.reason });
         }
         let device = entry_at(&root).map_err(|error| Error::io("read", &root, error))?.stamp.device;
+        let survey = scan.survey();
         for payload in std::mem::take(&mut scan.payloads) {
             let Some(path) = inside(&payload.path) else { continue };
             if path.starts_with(&home) {
@@ -86,11 +90,8 @@ pub fn look(
                 .iter()
                 .filter(|(_, cache)| path.starts_with(cache) && !root.starts_with(cache))
                 .max_by_key(|(_, cache)| cache.as_os_str().len());
-            if let Some((name, _)) = owner
-                && *name != source.name()
-            {
-                let selected = sources.iter().any(|other| other.name() == *name);
-                if !selected {
+            if let Some((name, _)) = owner {
+                if !sources.iter().any(|other| other.name() == *name) {
                     let reason = format!("is {name}'s, which was not asked for");
                     look.skipped.push(Skipped { path, reason: reason.into() });
                 }
@@ -99,8 +100,9 @@ pub fn look(
             if !seen.insert(Arc::clone(&path)) {
                 continue;
             }
-            if payload.linked_to.is_some() {
-                look.linked += 1;
+            if let Some(name) = payload.linked_to {
+                let digest = name.file_name().and_then(|name| name.to_str()?.parse().ok());
+                look.linked.push((path, digest));
                 continue;
             }
             match file(source.name(), &root, device, path, payload.claimed, payload.replaceable) {
@@ -108,7 +110,13 @@ pub fn look(
                 Err(skipped) => look.skipped.push(skipped),
             }
         }
-        look.roots.push(Root { source: source.name(), path: root, scan });
+        look.roots.push(Root {
+            source: source.name(),
+            named: source.root().to_owned(),
+            path: root,
+            survey,
+            scan,
+        });
     }
     if stored {
         watch.check()?;
@@ -173,7 +181,7 @@ fn blobs(store: &Store) -> Vec<File> {
 
 /// The path below `from` as one below `to`, which is `from` without links; nothing for a path that is
 /// not plain.
-fn below(path: &Path, from: &Path, to: &Path) -> Option<Arc<Path>> {
+pub(super) fn below(path: &Path, from: &Path, to: &Path) -> Option<Arc<Path>> {
     let rest = path.strip_prefix(from).ok()?;
     let plain = rest.iter().all(|part| part != OsStr::new("..") && part != OsStr::new("."));
     plain.then(|| to.join(rest).into())

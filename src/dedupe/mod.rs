@@ -19,11 +19,13 @@ mod apply;
 mod content;
 mod digest;
 mod look;
+mod new;
 mod plan;
 mod settle;
 mod state;
 mod swap;
 mod undo;
+mod usage;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -33,13 +35,15 @@ use crate::error::{Error, Result};
 use crate::fs::Entry;
 use crate::ids::Digest;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, AppliedGroup, apply};
 pub use digest::{Equal, Equals, find_equal};
 pub use look::{Look, Root, look};
+pub use new::make_link;
 pub use plan::{Filesystems, Group, Keep, Plan, Replacement, Wanted, plan};
 pub use settle::{Settled, settle};
-pub use state::{Condition, LinkCheck, check_links, forget};
-pub use undo::{Selection, Undone, UndoneLink, UndoPlan, plan_undo, undo};
+pub use state::{Condition, LinkCheck, check_links, cloned, forget};
+pub use undo::{Selection, UndoPlan, Undone, UndoneLink, plan_undo, undo};
+pub use usage::{estimate, record};
 
 /// Files up to this size are not worth a link: a symlink, its name and the name's folder take as much.
 pub const LINK_COST: u64 = 8 << 10;

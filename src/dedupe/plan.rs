@@ -1,12 +1,10 @@
 //! What would be done, as data: nothing here looks at the disk.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
 
 use super::{Equal, File, LINK_COST, Skipped};
 use crate::ids::{Bytes, Digest};
-use crate::registry::LinkStrategy;
+use crate::registry::{Identity, LinkStrategy};
 
 /// How copies are to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +34,8 @@ pub struct Filesystems {
     pub store: u64,
     /// Those where files can share blocks.
     pub clones: HashSet<u64>,
+    /// Files that are known to share blocks already.
+    pub cloned: HashSet<Identity>,
 }
 
 /// Everything that would be done.
@@ -135,14 +135,8 @@ impl Copy<'_> {
     }
 }
 
-/// The plan for equal files. `cloned` are the paths of files that are known to share blocks already.
-pub fn plan(
-    files: &[File],
-    groups: &[Equal],
-    wanted: Wanted,
-    filesystems: &Filesystems,
-    cloned: &HashSet<Arc<Path>>,
-) -> Plan {
+/// The plan for equal files.
+pub fn plan(files: &[File], groups: &[Equal], wanted: Wanted, filesystems: &Filesystems) -> Plan {
     let mut plan = Plan { wanted, groups: Vec::new(), skipped: Vec::new(), linked: 0 };
     for equal in groups {
         let mut copies: Vec<Copy<'_>> = equal
@@ -152,10 +146,8 @@ pub fn plan(
             .filter(|copy| !copy.names.is_empty())
             .collect();
         // The store's own first: it stays.
-        copies.sort_by(|a, b| {
-            (!a.is_stored(), &a.first().path).cmp(&(!b.is_stored(), &b.first().path))
-        });
-        let maker = Maker { equal, filesystems, cloned, plan: &mut plan };
+        copies.sort_by(|a, b| (!a.is_stored(), &a.first().path).cmp(&(!b.is_stored(), &b.first().path)));
+        let maker = Maker { equal, filesystems, plan: &mut plan };
         maker.make(&copies);
     }
     plan.groups.sort_by(|a, b| b.reclaims.cmp(&a.reclaims).then_with(|| a.digest.cmp(&b.digest)));
@@ -166,7 +158,6 @@ pub fn plan(
 struct Maker<'a> {
     equal: &'a Equal,
     filesystems: &'a Filesystems,
-    cloned: &'a HashSet<Arc<Path>>,
     plan: &'a mut Plan,
 }
 
@@ -265,7 +256,8 @@ impl Maker<'_> {
     }
 
     fn clones(&mut self, copies: &[&Copy<'_>]) {
-        let known = |copy: &Copy<'_>| copy.names.iter().any(|name| self.cloned.contains(&name.path));
+        let known =
+            |copy: &Copy<'_>| self.filesystems.cloned.contains(&Identity::of(&copy.first().entry.stamp));
         // A clone of what was cloned before shares the same blocks.
         let keep = copies.iter().find(|copy| copy.is_stored());
         let keep = keep.or_else(|| copies.iter().find(|copy| known(copy))).or_else(|| copies.first());

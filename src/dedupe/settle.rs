@@ -146,8 +146,9 @@ impl Work<'_> {
             swap(place, &stage, |_| true)?;
         }
         self.clear_stage()?;
+        self.free_name()?;
         registry.set_link_state(self.link.id, LinkState::Undone, None)?;
-        self.free(registry)?;
+        self.collect(registry)?;
         Ok(Way::Finished)
     }
 
@@ -163,15 +164,19 @@ impl Work<'_> {
 
     fn roll_back(&self, registry: &mut Registry) -> Result<Way> {
         self.clear_stage()?;
+        self.free_name()?;
         registry.forget_link(self.link.id)?;
-        self.free(registry)?;
+        self.collect(registry)?;
         Ok(Way::RolledBack)
     }
 
-    /// Takes away what only this link needed in the store.
-    fn free(&self, registry: &mut Registry) -> Result<()> {
-        if let Some(name) = &self.link.name {
-            self.store.free_link_name(self.lock, name)?;
+    fn free_name(&self) -> Result<()> {
+        self.link.name.as_ref().map_or(Ok(()), |name| self.store.free_link_name(self.lock, name))
+    }
+
+    /// Removes the content if it came in for this link only.
+    fn collect(&self, registry: &mut Registry) -> Result<()> {
+        if self.link.name.is_some() {
             self.store.remove_unused_blob(self.lock, registry, &self.link.new.digest)?;
         }
         Ok(())

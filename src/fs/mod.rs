@@ -15,7 +15,7 @@ mod temp;
 mod writers;
 
 pub use attributes::{attributes, set_attributes};
-pub use copy::{Copied, Copy, copy_hashed};
+pub use copy::{Copied, Copy, copy_hashed, copy_open};
 pub use dir::{create_private_dir, sync_dir};
 pub use file::{FileStamp, open_regular, plain_path};
 pub use handle::{Dir, Entry, EntryKind, Place, entry_at, entry_of_file, set_modified};
