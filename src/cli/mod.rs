@@ -3,6 +3,7 @@
 pub mod add;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod list;
 pub mod man;
@@ -65,6 +66,7 @@ pub enum Command {
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Dedupe(dedupe::DedupeArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -82,6 +84,7 @@ impl Command {
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Dedupe(_) => "dedupe",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
@@ -93,6 +96,12 @@ impl Command {
     /// Whether the command prints events as lines of JSON, of which the last is the envelope.
     pub fn streams_json(&self) -> bool {
         matches!(self, Self::Run(args) if args.stream_json)
+    }
+
+    /// Whether the command may change the store: what was cut short there is settled first.
+    pub fn changes_the_store(&self) -> bool {
+        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_))
+            || matches!(self, Self::Doctor(args) if args.fix)
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

@@ -4,6 +4,7 @@ pub mod add;
 mod aliases;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 mod facts;
 mod foreign;
@@ -23,6 +24,9 @@ use crate::report::Report;
 
 /// Runs one command.
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
+    if command.changes_the_store() {
+        dedupe::settle(context);
+    }
     match command {
         Command::Run(args) => run::run(&args, context),
         Command::Add(args) => add::run(&args, context).map(Report::from),
@@ -30,6 +34,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),

@@ -6,6 +6,7 @@
 mod add;
 mod completions;
 mod config;
+mod dedupe;
 mod doctor;
 mod list;
 mod man;
@@ -265,6 +266,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Dedupe(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -3,6 +3,7 @@
 pub mod add;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod list;
 pub mod man;
@@ -76,6 +77,7 @@ reports! {
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Dedupe "dedupe" dedupe::DedupeReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;

@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["cancel", "error", "fs", "ids", "registry"]),
     ("hub", &["cancel", "error", "fs", "ids"]),
     ("sources", &["cancel", "error", "fs", "ids"]),
+    ("dedupe", &["cancel", "error", "fs", "ids", "registry", "sources", "store"]),
     ("engine", &["cancel", "error", "fs", "ids"]),
     ("settings", &["engine", "error", "fs", "ids"]),
     ("report", &["engine", "error", "ids"]),
@@ -24,8 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "cancel", "cli", "context", "engine", "error", "fs", "hub", "ids", "output", "registry",
-            "report", "settings", "sources", "store",
+            "cancel", "cli", "context", "dedupe", "engine", "error", "fs", "hub", "ids", "output",
+            "registry", "report", "settings", "sources", "store",
         ],
     ),
     ("usage", &["cli", "error", "output", "settings"]),
