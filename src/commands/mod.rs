@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod doctor;
 mod facts;
+mod foreign;
 pub mod list;
 mod loading;
 pub mod man;
