@@ -1,6 +1,7 @@
 //! Files as the store needs them: published atomically, hashed while they move, locked between
 //! processes.
 
+mod checksum;
 mod copy;
 mod dir;
 mod file;
@@ -11,6 +12,7 @@ mod lock;
 mod space;
 mod temp;
 
+pub use checksum::{Checksums, Wanted, checksums};
 pub use copy::{Copied, Copy, copy_hashed};
 pub use dir::{create_private_dir, sync_dir};
 pub use file::{FileStamp, open_regular, plain_path};

@@ -31,7 +31,7 @@ use crate::ids::Bytes;
 use crate::registry::{Registry, Snapshot};
 
 pub use blobs::{Incoming, Ingestion};
-pub use parallel::try_map;
+pub use parallel::{default_threads, try_map, try_map_on};
 pub use rebuild::Rebuilt;
 pub use removal::RemovalPlan;
 
