@@ -9,6 +9,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -63,6 +64,7 @@ pub enum Command {
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Verify(verify::VerifyArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -78,6 +80,7 @@ impl Command {
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Verify(_) => "verify",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",

@@ -15,6 +15,7 @@ pub mod run;
 mod show;
 mod status;
 pub mod units;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -263,6 +264,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Verify(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

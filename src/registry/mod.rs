@@ -13,6 +13,7 @@ mod record;
 mod removal;
 mod schema;
 mod sessions;
+mod verified;
 
 use std::fs;
 use std::io;
@@ -33,6 +34,7 @@ pub use models::Counts;
 pub use record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 pub use schema::SCHEMA_VERSION;
 pub use sessions::NewSession;
+pub use verified::Verified;
 
 /// Name of the database in the store's folder.
 pub const FILE_NAME: &str = "registry.db";

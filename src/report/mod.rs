@@ -10,6 +10,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use std::borrow::Cow;
 
@@ -74,6 +75,7 @@ reports! {
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Verify "verify" verify::VerifyReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;

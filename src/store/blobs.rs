@@ -14,7 +14,7 @@ use crate::ids::{Digest, SnapshotPath};
 use crate::registry::{FileRecord, Registry};
 
 /// Content is never written again.
-const MODE: u32 = 0o444;
+pub const BLOB_MODE: u32 = 0o444;
 
 /// A file that is to become a file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Store {
         if let Some(folder) = path.parent() {
             create_private_dir(folder)?;
         }
-        temp.publish(&path, MODE)?;
+        temp.publish(&path, BLOB_MODE)?;
         let metadata = fs::metadata(&path).map_err(|error| Error::io("read", &path, error))?;
         Ok(Some(FileStamp::of(&metadata)))
     }

@@ -30,7 +30,7 @@ use crate::fs::{FileLock, create_private_dir, is_abandoned};
 use crate::ids::Bytes;
 use crate::registry::{Registry, Snapshot};
 
-pub use blobs::{Incoming, Ingestion};
+pub use blobs::{BLOB_MODE, Incoming, Ingestion};
 pub use parallel::{default_threads, try_map, try_map_on};
 pub use rebuild::Rebuilt;
 pub use removal::RemovalPlan;

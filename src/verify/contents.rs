@@ -28,6 +28,8 @@ pub struct Content {
     /// Its digest when it was last hashed, if it has not changed since.
     pub remembered: Option<Digest>,
     pub found: Found,
+    /// Whether it was read before, by an earlier pass over the same file.
+    pub is_recalled: bool,
     /// What is wrong with its header; nothing before it was looked at.
     header: Option<Option<String>>,
     /// Whether it is a pointer of git-lfs.
@@ -60,6 +62,7 @@ impl Contents {
                 wanted: Wanted::default(),
                 remembered: None,
                 found: Found::Nothing,
+                is_recalled: false,
                 header: None,
                 is_pointer: inspect::is_lfs_pointer(path, stamp.bytes),
             });
@@ -90,6 +93,27 @@ impl Contents {
     /// What looking at the header of a content gave.
     pub fn header_fault(&self, number: usize) -> Option<&str> {
         self.get(number)?.header.as_ref()?.as_deref()
+    }
+
+    /// Takes over what an earlier pass read of files that have not changed since.
+    pub fn recall(&mut self, earlier: &Self) {
+        let read: HashMap<(u64, u64), &Checksums> = earlier
+            .list
+            .iter()
+            .filter_map(|content| match &content.found {
+                Found::Sums(sums) => Some(((sums.stamp.device, sums.stamp.inode), sums)),
+                _ => None,
+            })
+            .collect();
+        for content in &mut self.list {
+            let Some(sums) = read.get(&(content.stamp.device, content.stamp.inode)) else { continue };
+            let covers = (sums.sha256.is_some() || !content.wanted.sha256)
+                && (sums.git_sha1.is_some() || !content.wanted.git_sha1);
+            if sums.stamp == content.stamp && covers {
+                content.found = Found::Sums(**sums);
+                content.is_recalled = true;
+            }
+        }
     }
 
     /// How much [`Contents::measure`] will read.

@@ -57,7 +57,8 @@ pub fn shards(subject: &mut Subject) {
         Ok(_) => Vec::new(),
     };
     found.extend(numbered(subject).into_iter().map(|(name, of)| missing(&folder, name, of)));
-    for problem in found {
+    for mut problem in found {
+        problem.remedy = Remedy::Advice(subject.advice.clone());
         let told = subject.problems.iter().any(|known| known.path == problem.path);
         if !told {
             subject.problems.push(problem);

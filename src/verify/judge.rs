@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::contents::{Content, Contents, Found};
-use super::problem::{Kind, Problem};
-use super::subject::{Item, Record, Subject, hex, shown};
+use super::problem::{Kind, Problem, Remedy};
+use super::subject::{Item, Record, Subject, shown};
 use crate::ids::Digest;
 use crate::sources::Checksum;
 
@@ -34,17 +34,28 @@ pub struct Judged {
     pub files_ok: u64,
     /// Files without a fault whose content could not be compared with anything.
     pub files_unverified: u64,
+    /// Files that were compared with something, if only with a size.
+    pub files_compared: u64,
     pub absent: u64,
     pub problems: Vec<Problem>,
     /// Content that was found good by reading it, to be remembered.
     pub good: Vec<(Record, usize)>,
     /// Content that was found wrong: what was remembered of it does not hold.
-    pub bad: Vec<Record>,
+    pub bad: Vec<(Record, usize)>,
 }
 
 impl Judged {
     pub fn is_sound(&self) -> bool {
         matches!(self.status, Status::Ok | Status::Unknown)
+    }
+}
+
+/// Adds what a content's checksum told to what its index told: one problem a file, the most telling.
+fn add(problems: &mut Vec<Problem>, new: Problem) {
+    let told = |known: &&mut Problem| known.path == new.path && known.kind == Kind::BrokenHeader;
+    match problems.iter_mut().find(told) {
+        Some(known) => *known = Problem { kind: known.kind, actual: known.actual.take(), ..new },
+        None => problems.push(new),
     }
 }
 
@@ -77,6 +88,7 @@ pub fn judge(subject: Subject, contents: &Contents, known: &HashSet<Digest>) -> 
         status: Status::Ok,
         files_ok: 0,
         files_unverified: 0,
+        files_compared: 0,
         absent: subject.absent,
         problems: subject.problems,
         good: Vec::new(),
@@ -84,6 +96,7 @@ pub fn judge(subject: Subject, contents: &Contents, known: &HashSet<Digest>) -> 
     };
     for item in &subject.items {
         let Some(content) = contents.get(item.content) else { continue };
+        judged.files_compared += u64::from(item.bytes.is_some() || !item.claims.is_empty());
         match outcome(item, content, contents.header_fault(item.content), known) {
             Outcome::Good => {
                 judged.files_ok += 1;
@@ -92,8 +105,8 @@ pub fn judge(subject: Subject, contents: &Contents, known: &HashSet<Digest>) -> 
             Outcome::Remembered => judged.files_ok += 1,
             Outcome::Unverified => judged.files_unverified += 1,
             Outcome::Bad(problem) => {
-                judged.bad.push(item.record.clone());
-                judged.problems.push(problem);
+                judged.bad.push((item.record.clone(), item.content));
+                add(&mut judged.problems, problem);
             }
         }
     }
@@ -139,7 +152,15 @@ fn outcome(item: &Item, content: &Content, header: Option<&str>, known: &HashSet
     let wrong = compared.clone().find_map(|(claim, actual)| actual.filter(|it| it != claim).map(|it| (claim, it)));
     match (wrong, header) {
         (Some((claim, _)), Some(header)) => bad(Kind::BrokenHeader, Some(shown(claim)), Some(header.to_owned())),
-        (None, Some(header)) => bad(Kind::BrokenHeader, None, Some(header.to_owned())),
+        (None, Some(header)) => {
+            let mut bad = bad(Kind::BrokenHeader, None, Some(header.to_owned()));
+            if let (Outcome::Bad(problem), Found::Sums(_), false) = (&mut bad, &content.found, item.claims.is_empty()) {
+                problem.remedy = Remedy::Advice(
+                    "the file is what its record says, but it is no sound model file: look for another version of the model".to_owned(),
+                );
+            }
+            bad
+        }
         (Some((claim, found)), None) => {
             let is_known = content.sha256().is_some_and(|digest| known.contains(&digest));
             let kind = if is_known { Kind::WrongName } else { Kind::Changed };
@@ -164,13 +185,5 @@ fn actual(claim: &Checksum, content: &Content) -> Option<Checksum> {
             Found::Sums(sums) => sums.git_sha1.map(Checksum::GitSha1),
             _ => None,
         },
-    }
-}
-
-/// What the content was named, for messages.
-pub(super) fn name_of(checksum: &Checksum) -> String {
-    match checksum {
-        Checksum::Sha256(digest) => digest.to_string(),
-        Checksum::GitSha1(bytes) => hex(bytes),
     }
 }

@@ -14,7 +14,7 @@ use super::subject::{Item, Record, Subject};
 use crate::error::{Error, Result};
 use crate::fs::{FileStamp, relative_target};
 use crate::ids::Digest;
-use crate::registry::{FileRecord, Registry, Snapshot};
+use crate::registry::{FileRecord, Origin, Registry, Snapshot};
 use crate::sources::Checksum;
 use crate::store::{BLOB_MODE, Store};
 
@@ -31,6 +31,7 @@ pub fn snapshot(
     let mut subject = Subject::new(snapshot.name.to_string(), "store", snapshot.path());
     subject.revision = Some(snapshot.revision.to_string());
     subject.folder = Some(snapshot.root.clone());
+    subject.advice = advice(snapshot);
     let files = registry.files(snapshot.id)?;
     if leads_out(&snapshot.root, &store.models()) {
         subject.folder = None;
@@ -54,6 +55,14 @@ pub fn snapshot(
     let known: BTreeSet<PathBuf> = files.iter().map(|file| snapshot.root.join(&file.path)).collect();
     other_links(store, &snapshot.root, &known, &mut subject);
     Ok(subject)
+}
+
+/// What brings a model back that misses something.
+fn advice(snapshot: &Snapshot) -> String {
+    match snapshot.origin {
+        Origin::Copied => format!("add the model again with: mlx-cache add PATH --copy --name {}", snapshot.name),
+        _ => format!("fetch the model again with: mlx-cache pull {}@{}", snapshot.name, snapshot.revision),
+    }
 }
 
 /// What the link of a snapshot's folder should be, and is not.

@@ -21,6 +21,8 @@ pub struct Subject {
     pub items: Vec<Item>,
     /// What links, names and sizes told already.
     pub problems: Vec<Problem>,
+    /// What to do about a file that is absent and that no other remedy fits.
+    pub advice: String,
     /// Files that the cache's records list and that were never fetched, which is nobody's fault.
     pub absent: u64,
 }
@@ -65,6 +67,7 @@ impl Subject {
             folder: None,
             items: Vec::new(),
             problems: Vec::new(),
+            advice: String::new(),
             absent: 0,
         }
     }
