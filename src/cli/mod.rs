@@ -3,6 +3,7 @@
 pub mod add;
 pub mod config;
 pub mod doctor;
+pub mod gc;
 pub mod list;
 pub mod path;
 pub mod rm;
@@ -65,6 +66,7 @@ pub enum Command {
     Path(path::PathArgs),
     Rm(rm::RmArgs),
     Verify(verify::VerifyArgs),
+    Gc(gc::GcArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -81,6 +83,7 @@ impl Command {
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
             Self::Verify(_) => "verify",
+            Self::Gc(_) => "gc",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",

@@ -5,6 +5,7 @@ mod aliases;
 pub mod config;
 pub mod doctor;
 mod facts;
+pub mod gc;
 pub mod list;
 pub mod path;
 pub mod resolve;
@@ -29,6 +30,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
+        Command::Gc(args) => gc::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),

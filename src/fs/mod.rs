@@ -21,4 +21,4 @@ pub use limit::file_size_limit_is_an_error;
 pub use link::{place_symlink, relative_target};
 pub use lock::FileLock;
 pub use space::{Space, space};
-pub use temp::{TempFile, is_abandoned, unique_path, write_atomic};
+pub use temp::{TempFile, is_abandoned, is_temporary, unique_path, write_atomic};

@@ -6,6 +6,7 @@
 mod add;
 mod config;
 mod doctor;
+mod gc;
 mod list;
 pub mod page;
 mod path;
@@ -265,6 +266,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Path(report) => report,
         Report::Rm(report) => report,
         Report::Verify(report) => report,
+        Report::Gc(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -3,6 +3,7 @@
 pub mod add;
 pub mod config;
 pub mod doctor;
+pub mod gc;
 pub mod list;
 pub mod model;
 pub mod path;
@@ -76,6 +77,7 @@ reports! {
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
     Verify "verify" verify::VerifyReport;
+    Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;

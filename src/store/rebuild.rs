@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// `models/<host>/<org>/<name>/<revision>`, whatever is in them; unfinished ones are hidden.
-    fn snapshot_folders(&self) -> Vec<PathBuf> {
+    pub(super) fn snapshot_folders(&self) -> Vec<PathBuf> {
         WalkDir::new(self.models())
             .min_depth(4)
             .max_depth(4)
@@ -63,16 +63,7 @@ impl Store {
 
     fn read_snapshot(&self, folder: &Path, facts: &dyn Fn(&Path) -> Facts) -> Result<NewSnapshot> {
         let (name, revision) = self.name_of(folder)?;
-        let mut files = Vec::new();
-        for entry in WalkDir::new(folder).sort_by_file_name() {
-            let entry = entry.map_err(|error| Error::io("read", folder, error.into()))?;
-            if !entry.file_type().is_dir() {
-                files.push(self.read_link(folder, entry.path())?);
-            }
-        }
-        if files.is_empty() {
-            return Err(damaged(folder, "is empty"));
-        }
+        let files = self.read_links(folder)?;
         let entry = match files.as_slice() {
             [only] if only.path.has_extension("gguf") => Some(only.path.clone()),
             _ => None,
@@ -90,7 +81,22 @@ impl Store {
         })
     }
 
-    fn name_of(&self, folder: &Path) -> Result<(ModelName, Revision)> {
+    /// The files of a snapshot's folder: links to content that is there, at least one.
+    pub(super) fn read_links(&self, folder: &Path) -> Result<Vec<FileRecord>> {
+        let mut files = Vec::new();
+        for entry in WalkDir::new(folder).sort_by_file_name() {
+            let entry = entry.map_err(|error| Error::io("read", folder, error.into()))?;
+            if !entry.file_type().is_dir() {
+                files.push(self.read_link(folder, entry.path())?);
+            }
+        }
+        if files.is_empty() {
+            return Err(damaged(folder, "is empty"));
+        }
+        Ok(files)
+    }
+
+    pub(super) fn name_of(&self, folder: &Path) -> Result<(ModelName, Revision)> {
         let wrong = || damaged(folder, "is not named as a snapshot");
         let below = folder.strip_prefix(self.models()).ok().and_then(Path::to_str).ok_or_else(wrong)?;
         let [host, org, name, revision] = below.split('/').collect::<Vec<_>>()[..] else {
