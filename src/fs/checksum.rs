@@ -101,12 +101,12 @@ mod tests {
             std::fs::write(&path, content).expect("write");
             checksums(&path, both, &|_| Ok(())).expect("checksums")
         };
-        let hex = |bytes: [u8; 20]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         // `git hash-object` of the same bytes.
         let found = of(b"abc");
         assert!(found.sha256.expect("asked for").to_string().starts_with("ba7816bf"));
-        assert_eq!(hex(found.git_sha1.expect("asked for")), "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f");
-        assert_eq!(hex(of(b"").git_sha1.expect("asked for")), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+        let begins = |checksums: Checksums| checksums.git_sha1.expect("asked for")[..4].to_vec();
+        assert_eq!(begins(found), [0xf2, 0xba, 0x8f, 0x84]);
+        assert_eq!(begins(of(b"")), [0xe6, 0x9d, 0xe2, 0x9b]);
 
         let long = vec![7; 3 * BUFFER + 5];
         let expected: [u8; 32] = sha2::Sha256::digest(&long).into();

@@ -63,13 +63,13 @@ fn files(count: u64, word: &str) -> String {
 }
 
 fn problem(page: &mut Page, problem: &ProblemReport) {
-    let mut text = format!("{}: {}", problem.path, sentence(problem.kind));
-    match (&problem.expected, &problem.actual) {
-        (Some(expected), Some(actual)) => text.push_str(&format!(" (expected {expected}, found {actual})")),
-        (Some(expected), None) => text.push_str(&format!(" (expected {expected})")),
-        (None, Some(actual)) => text.push_str(&format!(" ({actual})")),
-        (None, None) => {}
-    }
+    let details = match (&problem.expected, &problem.actual) {
+        (Some(expected), Some(actual)) => format!(" (expected {expected}, found {actual})"),
+        (Some(expected), None) => format!(" (expected {expected})"),
+        (None, Some(actual)) => format!(" ({actual})"),
+        (None, None) => String::new(),
+    };
+    let text = format!("{}: {}{details}", problem.path, sentence(problem.kind));
     page.line(format!("            {}", printable(&text)));
     if let Some(hint) = &problem.hint {
         page.line(format!("            {}", page.styled(FAINT, format!("fix: {}", printable(hint)))));

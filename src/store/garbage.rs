@@ -83,6 +83,9 @@ impl Store {
         for garbage in now.garbage {
             let planned = plan.garbage.iter().any(|it| it.kind == garbage.kind && it.path == garbage.path);
             if planned && remove(&garbage)? {
+                if garbage.kind == GarbageKind::Folder {
+                    self.remove_empty_above(&garbage.path);
+                }
                 gone.push(garbage);
             }
         }
@@ -187,11 +190,16 @@ impl Store {
                 } else {
                     entry.depth() < 4 && holds_nothing(entry.path())
                 };
-            let is_inside = plan.garbage.iter().any(|known| entry.path().starts_with(&known.path));
-            if is_leftover && !is_inside {
+            if is_leftover {
                 plan.garbage.push(useless(entry.into_path()));
             }
         }
+        // A folder goes with all that is in it.
+        let folders: Vec<PathBuf> = plan.garbage.iter().map(|known| known.path.clone()).collect();
+        plan.garbage.retain(|known| {
+            known.kind != GarbageKind::Folder
+                || !folders.iter().any(|other| *other != known.path && known.path.starts_with(other))
+        });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::Store;
 use crate::error::{Code, Error, Result};
 use crate::fs::relative_target;
 use crate::ids::{Host, ModelName, Revision, SnapshotPath};
-use crate::registry::{self, Facts, FileRecord, NewSnapshot, Origin, Salvaged};
+use crate::registry::{self, Facts, FileRecord, NewSnapshot, Origin, Registry, Salvaged};
 
 /// What a rebuild did.
 #[derive(Debug)]
@@ -44,6 +44,19 @@ impl Store {
         snapshots.extend(adopted);
         let kept = registry::replace(&self.home, &snapshots, &links)?;
         Ok(Rebuilt { kept, stored, adopted: adopted_count, adopted_complete: complete, skipped })
+    }
+
+    /// Registers the folders of links that are whole although the registry does not know them; how many.
+    pub fn register_found(&self, registry: &mut Registry, facts: &dyn Fn(&Path) -> Facts) -> Result<usize> {
+        let _lock = self.lock()?;
+        let mut found = 0;
+        for unregistered in self.unregistered(registry)? {
+            if unregistered.files.is_ok() {
+                registry.register(&self.read_snapshot(&unregistered.folder, facts)?, &[])?;
+                found += 1;
+            }
+        }
+        Ok(found)
     }
 
     /// `models/<host>/<org>/<name>/<revision>`, whatever is in them; unfinished ones are hidden.

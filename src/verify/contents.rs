@@ -30,10 +30,18 @@ pub struct Content {
     pub found: Found,
     /// Whether it was read before, by an earlier pass over the same file.
     pub is_recalled: bool,
-    /// What is wrong with its header; nothing before it was looked at.
-    header: Option<Option<String>>,
+    header: Header,
     /// Whether it is a pointer of git-lfs.
     pub is_pointer: bool,
+}
+
+/// What looking at a content's header gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Header {
+    Unread,
+    Sound,
+    /// What is wrong with it.
+    Broken(String),
 }
 
 /// What reading a content gave.
@@ -63,7 +71,7 @@ impl Contents {
                 remembered: None,
                 found: Found::Nothing,
                 is_recalled: false,
-                header: None,
+                header: Header::Unread,
                 is_pointer: inspect::is_lfs_pointer(path, stamp.bytes),
             });
             self.list.len() - 1
@@ -84,15 +92,20 @@ impl Contents {
     }
 
     /// Looks at the header of a content, by the name of the file that it is in.
-    pub fn header(&mut self, number: usize, name: &str) -> Option<&str> {
-        let content = self.list.get_mut(number)?;
-        let path = &content.path;
-        content.header.get_or_insert_with(|| inspect::header(path, name)).as_deref()
+    pub fn look_at_header(&mut self, number: usize, name: &str) {
+        if let Some(content) = self.list.get_mut(number)
+            && content.header == Header::Unread
+        {
+            content.header = inspect::header(&content.path, name).map_or(Header::Sound, Header::Broken);
+        }
     }
 
     /// What looking at the header of a content gave.
     pub fn header_fault(&self, number: usize) -> Option<&str> {
-        self.get(number)?.header.as_ref()?.as_deref()
+        match &self.get(number)?.header {
+            Header::Broken(what) => Some(what),
+            Header::Unread | Header::Sound => None,
+        }
     }
 
     /// Takes over what an earlier pass read of files that have not changed since.

@@ -65,7 +65,7 @@ enum Outcome {
     /// By what is remembered.
     Remembered,
     Unverified,
-    Bad(Problem),
+    Bad(Box<Problem>),
 }
 
 /// Every digest that some record or name claims: content with such a digest is somebody's.
@@ -106,7 +106,7 @@ pub fn judge(subject: Subject, contents: &Contents, known: &HashSet<Digest>) -> 
             Outcome::Unverified => judged.files_unverified += 1,
             Outcome::Bad(problem) => {
                 judged.bad.push((item.record.clone(), item.content));
-                add(&mut judged.problems, problem);
+                add(&mut judged.problems, *problem);
             }
         }
     }
@@ -125,14 +125,14 @@ pub fn judge(subject: Subject, contents: &Contents, known: &HashSet<Digest>) -> 
 
 fn outcome(item: &Item, content: &Content, header: Option<&str>, known: &HashSet<Digest>) -> Outcome {
     let bad = |kind, expected, actual| {
-        Outcome::Bad(Problem {
+        Outcome::Bad(Box::new(Problem {
             path: item.path.clone(),
             place: item.place.clone(),
             kind,
             expected,
             actual,
             remedy: item.remedy.clone(),
-        })
+        }))
     };
     if content.is_pointer {
         let expected = item.claims.first().map(shown);

@@ -47,7 +47,7 @@ impl Verification {
         for subject in &mut self.subjects {
             for item in &subject.items {
                 cancel.check()?;
-                self.contents.header(item.content, &item.path);
+                self.contents.look_at_header(item.content, &item.path);
             }
             inspect::shards(subject);
         }

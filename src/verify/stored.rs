@@ -193,7 +193,8 @@ pub fn rest(store: &Store, used: &BTreeSet<Digest>, contents: &mut Contents) -> 
         for entry in WalkDir::new(&blobs).min_depth(1).sort_by_file_name() {
             let entry = entry.map_err(|error| Error::io("read", &blobs, error.into()))?;
             let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            if !is_hidden && !(entry.depth() == 1 && entry.file_type().is_dir()) {
+            let is_fan = entry.depth() == 1 && entry.file_type().is_dir();
+            if !is_hidden && !is_fan {
                 unused(store, &entry, used, &mut subject, contents);
             }
         }
