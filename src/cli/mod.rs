@@ -1,10 +1,12 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod add;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod gc;
 pub mod list;
+pub mod man;
 pub mod path;
 pub mod rm;
 pub mod run;
@@ -70,6 +72,8 @@ pub enum Command {
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 impl Command {
@@ -87,6 +91,8 @@ impl Command {
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 

@@ -2,11 +2,13 @@
 
 pub mod add;
 mod aliases;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 mod facts;
 pub mod gc;
 pub mod list;
+pub mod man;
 pub mod path;
 pub mod resolve;
 pub mod rm;
@@ -34,5 +36,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),
+        Command::Completions(args) => completions::run(&args).map(Report::from),
+        Command::Man(args) => man::run(&args).map(Report::from),
     }
 }

@@ -1,10 +1,12 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod add;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod gc;
 pub mod list;
+pub mod man;
 pub mod model;
 pub mod path;
 pub mod rm;
@@ -81,6 +83,8 @@ reports! {
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;
+    Completions "completions" completions::CompletionsReport;
+    Man "man" man::ManReport;
 }
 
 /// Whether the command could do its work.
