@@ -5,8 +5,10 @@
 
 mod adopted;
 mod contents;
+mod foreign;
 mod inspect;
 mod judge;
+mod local_dir;
 mod problem;
 mod stored;
 mod subject;
@@ -21,6 +23,7 @@ use crate::registry::{Registry, Remembered, Verified};
 
 pub use adopted::snapshot as adopted;
 pub use contents::{Content, Contents, Found};
+pub use foreign::Cache;
 pub use judge::{Judged, Status};
 pub use problem::{Kind, Needed, Problem, Remedy, Target};
 pub use stored::{rest as rest_of_store, snapshot as stored};

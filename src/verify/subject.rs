@@ -81,7 +81,15 @@ pub(super) fn shown(checksum: &Checksum) -> String {
     }
 }
 
-pub(super) fn hex(bytes: &[u8; 20]) -> String {
+/// A checksum as the names of blobs have it.
+pub(super) fn name_of(checksum: &Checksum) -> String {
+    match checksum {
+        Checksum::Sha256(digest) => digest.to_string(),
+        Checksum::GitSha1(bytes) => hex(bytes),
+    }
+}
+
+fn hex(bytes: &[u8; 20]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(40), |mut text, byte| {
         // Writing to a string cannot fail.

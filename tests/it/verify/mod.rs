@@ -1,5 +1,6 @@
 //! `verify`: damage of each kind, put into a store and into other tools' caches, is found, and nothing else is.
 
+mod foreign;
 mod store;
 
 use std::fs::{self, Permissions};
