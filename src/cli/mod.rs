@@ -5,6 +5,7 @@ pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod gc;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -12,6 +13,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -67,6 +69,8 @@ pub enum Command {
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Verify(verify::VerifyArgs),
+    Gc(gc::GcArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -85,6 +89,8 @@ impl Command {
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Verify(_) => "verify",
+            Self::Gc(_) => "gc",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",

@@ -8,6 +8,7 @@ pub mod config;
 pub mod doctor;
 mod facts;
 mod foreign;
+pub mod gc;
 pub mod list;
 mod loading;
 pub mod man;
@@ -17,6 +18,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -33,6 +35,8 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Verify(args) => verify::run(&args, context).map(Report::from),
+        Command::Gc(args) => gc::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),

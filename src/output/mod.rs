@@ -8,6 +8,7 @@ mod bench;
 mod completions;
 mod config;
 mod doctor;
+mod gc;
 mod list;
 mod man;
 pub mod page;
@@ -18,6 +19,7 @@ pub mod run;
 mod show;
 mod status;
 pub mod units;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -267,6 +269,8 @@ fn human(report: &Report) -> &dyn Human {
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Verify(report) => report,
+        Report::Gc(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod gc;
 pub mod list;
 pub mod man;
 pub mod model;
@@ -13,6 +14,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use std::borrow::Cow;
 
@@ -78,6 +80,8 @@ reports! {
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Verify "verify" verify::VerifyReport;
+    Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;
