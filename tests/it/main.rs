@@ -2,10 +2,12 @@
 
 mod architecture;
 mod bad_input;
+mod bench;
 mod config;
 mod contract;
 mod doctor;
 mod documents;
+mod gc;
 mod golden;
 mod models;
 mod run;
@@ -15,3 +17,4 @@ mod smollm2;
 mod sources;
 mod status;
 mod text;
+mod verify;

@@ -17,10 +17,11 @@ use self::manner::Manner;
 use self::parameters::Parameters;
 use self::prompt::Asked;
 use crate::cli::run::{EngineArgs, RunArgs};
+use crate::commands::loading;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::outcome::{FinishReason, Generation};
-use crate::engine::request::{GenerateRequest, LoadOptions, Message, Prompt};
+use crate::engine::request::{GenerateRequest, Message, Prompt};
 use crate::engine::session::Engine;
 use crate::error::{Code, Error, Result};
 use crate::output::progress::Unit;
@@ -119,14 +120,8 @@ impl<'a> Loaded<'a> {
         show: Show,
         context: &Context,
     ) -> Result<Self> {
-        let settings = &context.settings;
-        let options = LoadOptions {
-            device: args.device.unwrap_or(settings.device.value),
-            context: args.context.or(window),
-            memory_limit: args.memory_limit.or(settings.memory_limit.value),
-            force: args.force,
-            threads: args.threads.or(settings.threads.value),
-        };
+        let mut options = loading::options(args, &context.settings);
+        options.context = options.context.or(window);
         let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {
             if started.elapsed() > WORTH_A_BAR {

@@ -153,7 +153,7 @@ impl Ollama {
                 expected: Expected { checksum: Some(Checksum::Sha256(layer.digest)), bytes: layer.bytes },
             }
         });
-        ForeignModel { name, revision: None, files: files.collect(), root: blobs }
+        ForeignModel { name, revision: None, files: files.collect(), absent: Vec::new(), root: blobs }
     }
 }
 

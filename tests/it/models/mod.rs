@@ -68,22 +68,22 @@ pub fn data(sandbox: &Sandbox, args: &[&str]) -> Value {
 }
 
 /// Adds a model; what is reported of it.
-fn add(sandbox: &Sandbox, path: &Path, flags: &[&str]) -> Value {
+pub fn add(sandbox: &Sandbox, path: &Path, flags: &[&str]) -> Value {
     let path = path.to_str().expect("a path in UTF-8");
     data(sandbox, &[&["add", path], flags].concat())["models"][0].clone()
 }
 
 /// The models that `list` shows.
-fn listed(sandbox: &Sandbox) -> Vec<Value> {
+pub fn listed(sandbox: &Sandbox) -> Vec<Value> {
     data(sandbox, &["list"])["models"].as_array().expect("a list").clone()
 }
 
-fn names(models: &[Value]) -> Vec<&str> {
+pub fn names(models: &[Value]) -> Vec<&str> {
     models.iter().filter_map(|model| model["reference"].as_str()).collect()
 }
 
 /// The content in the store: files below blobs/.
-fn blobs(sandbox: &Sandbox) -> Vec<PathBuf> {
+pub fn blobs(sandbox: &Sandbox) -> Vec<PathBuf> {
     walkdir::WalkDir::new(sandbox.store().join("blobs"))
         .into_iter()
         .filter_map(Result::ok)
@@ -100,7 +100,7 @@ pub fn refused(sandbox: &Sandbox, args: &[&str], code: &str, told: &str) -> Valu
     error
 }
 
-fn succeeded(outcome: Outcome) -> String {
+pub fn succeeded(outcome: Outcome) -> String {
     assert_eq!(outcome.status, 0, "{outcome:?}");
     outcome.stdout
 }
