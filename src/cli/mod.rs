@@ -7,6 +7,7 @@ pub mod config;
 pub mod dedupe;
 pub mod doctor;
 pub mod gc;
+pub mod link;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -70,6 +71,7 @@ pub enum Command {
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Link(link::LinkArgs),
     Dedupe(dedupe::DedupeArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
@@ -91,6 +93,7 @@ impl Command {
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Link(_) => "link",
             Self::Dedupe(_) => "dedupe",
             Self::Verify(_) => "verify",
             Self::Gc(_) => "gc",

@@ -10,6 +10,7 @@ pub mod doctor;
 mod facts;
 mod foreign;
 pub mod gc;
+pub mod link;
 pub mod list;
 mod loading;
 pub mod man;
@@ -19,6 +20,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+mod used_by;
 pub mod verify;
 
 use crate::cli::Command;
@@ -39,6 +41,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Link(args) => link::run(&args, context).map(Report::from),
         Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
         Command::Gc(args) => gc::run(&args, context).map(Report::from),

@@ -10,6 +10,7 @@ mod config;
 mod dedupe;
 mod doctor;
 mod gc;
+mod link;
 mod list;
 mod man;
 pub mod page;
@@ -270,6 +271,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Link(report) => report,
         Report::Dedupe(report) => report,
         Report::Verify(report) => report,
         Report::Gc(report) => report,

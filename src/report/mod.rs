@@ -7,6 +7,7 @@ pub mod config;
 pub mod dedupe;
 pub mod doctor;
 pub mod gc;
+pub mod link;
 pub mod list;
 pub mod man;
 pub mod model;
@@ -81,6 +82,7 @@ reports! {
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Link "link" link::LinkReport;
     Dedupe "dedupe" dedupe::DedupeReport;
     Verify "verify" verify::VerifyReport;
     Gc "gc" gc::GcReport;
