@@ -1,10 +1,12 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod add;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+pub mod gc;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -12,6 +14,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -61,12 +64,15 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Bench(Box<bench::BenchArgs>),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
     Dedupe(dedupe::DedupeArgs),
+    Verify(verify::VerifyArgs),
+    Gc(gc::GcArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -79,12 +85,15 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Bench(_) => "bench",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
             Self::Dedupe(_) => "dedupe",
+            Self::Verify(_) => "verify",
+            Self::Gc(_) => "gc",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
@@ -100,7 +109,7 @@ impl Command {
 
     /// Whether the command may change the store: what was cut short there is settled first.
     pub fn changes_the_store(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_))
+        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_) | Self::Gc(_))
             || matches!(self, Self::Doctor(args) if args.fix)
     }
 

@@ -2,12 +2,16 @@
 
 pub mod add;
 mod aliases;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
 mod facts;
+mod foreign;
+pub mod gc;
 pub mod list;
+mod loading;
 pub mod man;
 pub mod path;
 pub mod resolve;
@@ -15,6 +19,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -28,12 +33,15 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     }
     match command {
         Command::Run(args) => run::run(&args, context),
+        Command::Bench(args) => bench::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
         Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
+        Command::Verify(args) => verify::run(&args, context).map(Report::from),
+        Command::Gc(args) => gc::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),

@@ -2,6 +2,7 @@
 //! processes.
 
 mod attributes;
+mod checksum;
 mod copy;
 mod dir;
 mod file;
@@ -10,11 +11,13 @@ mod hash;
 mod limit;
 mod link;
 mod lock;
+mod pages;
 mod space;
 mod temp;
 mod writers;
 
 pub use attributes::{attributes, set_attributes};
+pub use checksum::{Checksums, Wanted, checksums};
 pub use copy::{Copied, Copy, copy_hashed, copy_open};
 pub use dir::{create_private_dir, sync_dir};
 pub use file::{FileStamp, open_regular, plain_path};
@@ -23,6 +26,7 @@ pub use hash::{ENDS, Hashed, Progress, hash_ends, hash_file, hash_open};
 pub use limit::file_size_limit_is_an_error;
 pub use link::{place_symlink, relative_target};
 pub use lock::FileLock;
+pub use pages::forget_pages;
 pub use space::{Space, space};
-pub use temp::{TempFile, is_abandoned, unique_path, write_atomic};
+pub use temp::{TempFile, is_abandoned, is_temporary, unique_path, write_atomic};
 pub use writers::Unwritten;

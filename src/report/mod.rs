@@ -1,10 +1,12 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod add;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+pub mod gc;
 pub mod list;
 pub mod man;
 pub mod model;
@@ -13,6 +15,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use std::borrow::Cow;
 
@@ -72,12 +75,15 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Run "run" run::RunReport;
+    Bench "bench" bench::BenchReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
     Dedupe "dedupe" dedupe::DedupeReport;
+    Verify "verify" verify::VerifyReport;
+    Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;

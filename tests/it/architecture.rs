@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sources", &["cancel", "error", "fs", "ids"]),
     ("dedupe", &["cancel", "error", "fs", "ids", "registry", "sources", "store"]),
     ("engine", &["cancel", "error", "fs", "ids"]),
+    ("verify", &["cancel", "engine", "error", "fs", "ids", "registry", "sources", "store"]),
     ("settings", &["engine", "error", "fs", "ids"]),
     ("report", &["engine", "error", "ids"]),
     ("output", &["error", "ids", "report"]),
@@ -26,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "commands",
         &[
             "cancel", "cli", "context", "dedupe", "engine", "error", "fs", "hub", "ids", "output",
-            "registry", "report", "settings", "sources", "store",
+            "registry", "report", "settings", "sources", "store", "verify",
         ],
     ),
     ("usage", &["cli", "error", "output", "settings"]),

@@ -2,10 +2,12 @@
 
 mod architecture;
 mod bad_input;
+mod bench;
 mod config;
 mod contract;
 mod doctor;
 mod documents;
+mod gc;
 mod golden;
 mod models;
 mod run;
@@ -14,3 +16,4 @@ mod shell;
 mod smollm2;
 mod status;
 mod text;
+mod verify;
