@@ -1,0 +1,1 @@
+//! `pull`, as a user meets it, from a hub on the loopback.
