@@ -10,6 +10,7 @@ mod golden;
 mod hub;
 mod models;
 mod pull;
+mod python;
 mod run;
 mod sandbox;
 mod smollm2;

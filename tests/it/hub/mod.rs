@@ -10,6 +10,8 @@ mod content;
 mod fault;
 mod repository;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use content::{Content, noise};
 pub use fault::{ALWAYS, Fault, Host, On, Seen, unix_date};
