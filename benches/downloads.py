@@ -31,6 +31,7 @@ import sys
 import tempfile
 import threading
 import time
+import typing
 import urllib.parse
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def arguments() -> argparse.Namespace:
 class Hub(socketserver.StreamRequestHandler):
     """Answers as huggingface.co does, for the repositories in `repositories`; large files are at a second port."""
 
-    repositories: dict[str, dict] = {}
+    repositories: typing.ClassVar[dict[str, dict]] = {}
     storage = ""
     disable_nagle_algorithm = True
 
