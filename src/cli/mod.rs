@@ -1,9 +1,12 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod add;
+pub mod bench;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod list;
+pub mod man;
 pub mod path;
 pub mod rm;
 pub mod run;
@@ -58,6 +61,7 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Bench(Box<bench::BenchArgs>),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
@@ -66,6 +70,8 @@ pub enum Command {
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 impl Command {
@@ -73,6 +79,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Bench(_) => "bench",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
@@ -81,6 +88,8 @@ impl Command {
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 

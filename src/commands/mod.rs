@@ -2,10 +2,14 @@
 
 pub mod add;
 mod aliases;
+pub mod bench;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 mod facts;
 pub mod list;
+mod loading;
+pub mod man;
 pub mod path;
 pub mod resolve;
 pub mod rm;
@@ -22,6 +26,7 @@ use crate::report::Report;
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Run(args) => run::run(&args, context),
+        Command::Bench(args) => bench::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),
@@ -30,5 +35,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),
+        Command::Completions(args) => completions::run(&args).map(Report::from),
+        Command::Man(args) => man::run(&args).map(Report::from),
     }
 }

@@ -4,9 +4,12 @@
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
 mod add;
+mod bench;
+mod completions;
 mod config;
 mod doctor;
 mod list;
+mod man;
 pub mod page;
 mod path;
 pub mod progress;
@@ -258,6 +261,7 @@ fn human(report: &Report) -> &dyn Human {
     match report {
         Report::Run(report) => report,
         Report::Chat => &(),
+        Report::Bench(report) => report,
         Report::Add(report) => report,
         Report::List(report) => report,
         Report::Show(report) => report,
@@ -266,6 +270,8 @@ fn human(report: &Report) -> &dyn Human {
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,
+        Report::Completions(report) => report,
+        Report::Man(report) => report,
     }
 }
 

@@ -1,9 +1,12 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod add;
+pub mod bench;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod list;
+pub mod man;
 pub mod model;
 pub mod path;
 pub mod rm;
@@ -69,6 +72,7 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Run "run" run::RunReport;
+    Bench "bench" bench::BenchReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
@@ -77,6 +81,8 @@ reports! {
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;
+    Completions "completions" completions::CompletionsReport;
+    Man "man" man::ManReport;
 }
 
 /// Whether the command could do its work.

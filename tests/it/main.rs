@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod bench;
 mod config;
 mod contract;
 mod doctor;
@@ -13,6 +14,7 @@ mod pull;
 mod python;
 mod run;
 mod sandbox;
+mod shell;
 mod smollm2;
 mod status;
 mod text;

@@ -15,10 +15,11 @@ use self::chat::Tally;
 use self::parameters::Parameters;
 use self::prompt::Asked;
 use crate::cli::run::{EngineArgs, RunArgs};
+use crate::commands::loading;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::outcome::{FinishReason, Generation};
-use crate::engine::request::{GenerateRequest, LoadOptions, Message, Prompt};
+use crate::engine::request::{GenerateRequest, Message, Prompt};
 use crate::engine::session::Engine;
 use crate::error::{Code, Error, Result};
 use crate::output::progress::Unit;
@@ -27,12 +28,16 @@ use crate::registry::{NewSession, Registry};
 use crate::report::Report;
 use crate::report::run::{MemoryReport, RunEvent, RunReport, SamplingReport, TimingsReport};
 
+const WAITING: &str =
+    "waiting for the end of standard input, which is read too; if nothing comes, start with </dev/null";
+
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
     let parameters = Parameters::of(args);
     parameters.check()?;
     let model = model::choose(args.model.as_deref(), args.prompt.is_none(), context)?;
     let screen = context.output.is_terminal();
-    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen))? {
+    let waiting = || context.output.note(WAITING);
+    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen, waiting))? {
         Asked::Text(text) => answer_once(args, &parameters, &model, text, context).map(Report::from),
         Asked::Chat => {
             if context.output.is_json() || args.raw {
@@ -99,14 +104,7 @@ pub struct Loaded<'a> {
 
 impl<'a> Loaded<'a> {
     fn load(model: &'a Resolved, args: &EngineArgs, show: Show, context: &Context) -> Result<Self> {
-        let settings = &context.settings;
-        let options = LoadOptions {
-            device: args.device.unwrap_or(settings.device.value),
-            context: args.context,
-            memory_limit: args.memory_limit.or(settings.memory_limit.value),
-            force: args.force,
-            threads: args.threads.or(settings.threads.value),
-        };
+        let options = loading::options(args, &context.settings);
         let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {
             if started.elapsed() > WORTH_A_BAR {
