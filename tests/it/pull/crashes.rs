@@ -12,8 +12,8 @@ use crate::hub::noise;
 fn model(bytes: usize) -> Repository {
     let mut repository = Repository::tiny("org/tiny");
     for (at, share) in [2, 3, 5].into_iter().enumerate() {
-        repository =
-            repository.large(&format!("model-{at}.safetensors"), noise(at as u64, bytes * share / 10));
+        repository = repository
+            .large(&format!("model-0000{at}-of-00003.safetensors"), noise(at as u64, bytes * share / 10));
     }
     repository
 }

@@ -217,7 +217,7 @@ fn a_hub_that_is_gone_for_a_while_is_waited_for() {
 
     // In the middle of a pull, too.
     let (sandbox, repository) =
-        (Sandbox::new(), model().large("model-00003.safetensors", noise(2, 4_000_000)));
+        (Sandbox::new(), model().large("model-00003-of-00003.safetensors", noise(2, 4_000_000)));
     hub.put(repository.clone());
     hub.rate(8_000_000);
     let mut running = command(&sandbox, &hub, &["org/tiny"]);
@@ -295,11 +295,11 @@ fn a_file_of_another_revision_is_not_taken_for_this_one() {
 #[test]
 fn what_was_fetched_before_an_error_is_not_fetched_again() {
     let (sandbox, repository) =
-        (Sandbox::new(), model().large("model-00003.safetensors", noise(3, 2_000_000)));
+        (Sandbox::new(), model().large("model-00003-of-00003.safetensors", noise(3, 2_000_000)));
     let hub = Hub::with(repository.clone());
     // Half of the largest file arrives, and then nothing any more.
-    hub.fault(payload("model-00003.safetensors"), 1, Fault::Cut(1_500_000));
-    hub.fault(payload("model-00003.safetensors"), ALWAYS, Fault::Cut(0));
+    hub.fault(payload("model-00003-of-00003.safetensors"), 1, Fault::Cut(1_500_000));
+    hub.fault(payload("model-00003-of-00003.safetensors"), ALWAYS, Fault::Cut(0));
     refused(&sandbox, &hub, &["org/tiny"], &["NETWORK_ERROR", "TIMEOUT"]);
     hub.heal();
     let before = hub.traffic();

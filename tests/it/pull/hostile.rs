@@ -128,7 +128,8 @@ fn sizes_beyond_any_disk_are_refused_before_anything_is_fetched() {
         let sandbox = Sandbox::new();
         let mut repository = Repository::tiny("org/huge");
         for (at, size) in sizes.iter().enumerate() {
-            repository = repository.large(&format!("huge-{at}.safetensors"), Content::Claimed(*size));
+            repository =
+                repository.large(&format!("model-0000{at}-of-00009.safetensors"), Content::Claimed(*size));
         }
         let hub = Hub::with(repository);
         let error = refused(&sandbox, &hub, &["org/huge"], &["INSUFFICIENT_DISK", "INTEGRITY_FAILED"]);

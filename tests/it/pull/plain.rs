@@ -17,6 +17,7 @@ fn a_model_is_here_as_the_hub_has_it() {
     assert_eq!(number(&pulled, "bytes_downloaded"), repository.bytes());
     assert_eq!(number(&pulled, "bytes_reused"), 0);
     assert_eq!(hub.traffic(), repository.bytes());
+    assert!(hub.seen().iter().all(|seen| matches!(seen.method.as_str(), "GET" | "HEAD")));
     let place = sandbox.store().join("models/huggingface.co/org/tiny").join(repository.main());
     assert_eq!(folder(&pulled), place);
     assert_all(&place, &repository);
@@ -99,9 +100,10 @@ fn equal_files_are_fetched_once() {
         .file("x/config.json", "{\"a\": 1}")
         .file("y/config.json", "{\"a\": 1}");
     let (sandbox, hub) = (Sandbox::new(), Hub::with(repository.clone()));
-    let pulled = pull_one(&sandbox, &hub, &["org/tiny"]);
+    let pulled = pull_one(&sandbox, &hub, &["org/tiny", "--all-files"]);
     assert_all(&folder(&pulled), &repository);
     assert_eq!(hub.traffic(), repository.bytes() - content.len() as u64 - 8);
+    assert_eq!(number(&pulled, "bytes_total"), hub.traffic());
     assert_eq!(stored(&sandbox), hub.traffic());
 }
 
@@ -114,7 +116,7 @@ fn two_thousand_small_files_in_pages() {
     }
     let (sandbox, hub) = (Sandbox::new(), Hub::with(repository.clone()));
     hub.page(300);
-    let pulled = pull_one(&sandbox, &hub, &["org/tiny"]);
+    let pulled = pull_one(&sandbox, &hub, &["org/tiny", "--all-files"]);
     assert_all(&folder(&pulled), &repository);
     assert_eq!(number(&pulled, "files"), repository.paths().len() as u64);
     assert_eq!(hub.traffic(), repository.bytes());
@@ -195,7 +197,7 @@ fn names_with_spaces_and_signs_are_asked_for_as_they_are() {
         .file("a+b&c=d;e.json", "{\"s\": 1}")
         .large("weights (v2) %41.safetensors", noise(5, 10_000));
     let (sandbox, hub) = (Sandbox::new(), Hub::with(repository.clone()));
-    let pulled = pull_one(&sandbox, &hub, &["org/tiny"]);
+    let pulled = pull_one(&sandbox, &hub, &["org/tiny", "--all-files"]);
     assert_all(&folder(&pulled), &repository);
 }
 
@@ -203,7 +205,7 @@ fn names_with_spaces_and_signs_are_asked_for_as_they_are() {
 fn jobs_bound_what_happens_at_once() {
     let mut repository = Repository::tiny("org/tiny");
     for at in 0..6 {
-        repository = repository.large(&format!("model-{at}.safetensors"), noise(at, 300_000));
+        repository = repository.large(&format!("model-0000{at}-of-00006.safetensors"), noise(at, 300_000));
     }
     for jobs in ["1", "16"] {
         let (sandbox, hub) = (Sandbox::new(), Hub::with(repository.clone()));

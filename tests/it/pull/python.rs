@@ -34,7 +34,8 @@ print(len(text))
 
 #[test]
 fn what_the_real_client_has_is_not_fetched_again() {
-    let repository = Repository::tiny("org/tiny").large("model-2.safetensors", noise(1, 500_000));
+    let repository =
+        Repository::tiny("org/tiny").large("model-00002-of-00002.safetensors", noise(1, 500_000));
     thread::scope(|scope| {
         for release in python::RELEASES {
             let repository = repository.clone();

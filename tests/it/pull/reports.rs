@@ -8,7 +8,7 @@ use crate::hub::{Fault, On, noise};
 use crate::sandbox::{assert_valid, envelope};
 
 fn model() -> Repository {
-    Repository::tiny("org/tiny").large("model-2.safetensors", noise(1, 2_000_000))
+    Repository::tiny("org/tiny").large("model-00002-of-00002.safetensors", noise(1, 2_000_000))
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn on_a_terminal_there_is_progress_for_each_file() {
     hub.rate(3_000_000);
     let (status, shown) = on_terminal(online(&sandbox, &hub, &["pull", "org/tiny"]), "");
     assert_eq!(status, Some(0), "{shown}");
-    for part in ["model-2.safetensors", "/s"] {
+    for part in ["model-00002-of-00002.safetensors", "/s"] {
         assert!(shown.contains(part), "no {part} in {shown}");
     }
 }

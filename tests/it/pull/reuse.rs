@@ -6,7 +6,7 @@ use super::*;
 use crate::hub::noise;
 
 fn model() -> Repository {
-    Repository::tiny("org/tiny").large("model-2.safetensors", noise(1, 2_000_000))
+    Repository::tiny("org/tiny").large("model-00002-of-00002.safetensors", noise(1, 2_000_000))
 }
 
 /// Fails unless a pull takes this much from the machine and the rest from the hub.
@@ -53,7 +53,8 @@ fn place_in_hugging_face(sandbox: &Sandbox, repository: &Repository, commit: &st
 fn from_the_store() {
     let (sandbox, repository) = (Sandbox::new(), model());
     let hub = Hub::with(repository.clone());
-    let weights = place(&sandbox, "my/model.gguf.safetensors", &repository.content("model-2.safetensors"));
+    let weights =
+        place(&sandbox, "my/model.gguf.safetensors", &repository.content("model-00002-of-00002.safetensors"));
     let config = place(&sandbox, "my/config.json", &repository.content("config.json"));
     let (status, added) = sandbox.json(&["add", "my", "--copy"]);
     assert_eq!(status, 0, "{added}");
@@ -95,7 +96,7 @@ fn from_another_commit_in_that_cache() {
 fn from_ollama() {
     let (sandbox, repository) = (Sandbox::new(), model());
     let hub = Hub::with(repository.clone());
-    let content = repository.content("model-2.safetensors");
+    let content = repository.content("model-00002-of-00002.safetensors");
     let digest = sha256(&content);
     place(&sandbox, &format!(".ollama/models/blobs/sha256-{digest}"), &content);
     let manifest = serde_json::json!({
@@ -118,8 +119,8 @@ fn from_ollama() {
 fn from_lm_studio() {
     let (sandbox, repository) = (Sandbox::new(), model());
     let hub = Hub::with(repository.clone());
-    let content = repository.content("model-2.safetensors");
-    place(&sandbox, ".lmstudio/models/org/tiny/model-2.safetensors", &content);
+    let content = repository.content("model-00002-of-00002.safetensors");
+    place(&sandbox, ".lmstudio/models/org/tiny/model-00002-of-00002.safetensors", &content);
     let before = surroundings(&sandbox);
     assert_reused(&sandbox, &hub, &repository, content.len() as u64);
     assert_eq!(surroundings(&sandbox), before, "LM Studio's models were changed");
@@ -130,14 +131,14 @@ fn what_only_claims_to_be_it_is_fetched() {
     let (sandbox, repository) = (Sandbox::new(), model());
     let hub = Hub::with(repository.clone());
     let root = place_in_hugging_face(&sandbox, &repository, &repository.main());
-    let digest = sha256(&repository.content("model-2.safetensors"));
+    let digest = sha256(&repository.content("model-00002-of-00002.safetensors"));
     // The right name and length, one wrong bit.
     let blob = root.join("blobs").join(&digest);
     let mut content = fs::read(&blob).expect("a blob");
     content[1_000_000] ^= 1;
     fs::write(&blob, &content).expect("damaged");
     place(&sandbox, &format!(".ollama/models/blobs/sha256-{digest}"), &content[..1000]);
-    place(&sandbox, ".lmstudio/models/org/tiny/model-2.safetensors", &content);
+    place(&sandbox, ".lmstudio/models/org/tiny/model-00002-of-00002.safetensors", &content);
     assert_reused(&sandbox, &hub, &repository, repository.bytes() - 2_000_000);
     assert_eq!(fs::read(&blob).expect("still there"), content, "the cache was changed");
 }
@@ -146,7 +147,7 @@ fn what_only_claims_to_be_it_is_fetched() {
 fn links_and_devices_in_foreign_caches_are_left_alone() {
     let (sandbox, repository) = (Sandbox::new(), model());
     let hub = Hub::with(repository.clone());
-    let digest = sha256(&repository.content("model-2.safetensors"));
+    let digest = sha256(&repository.content("model-00002-of-00002.safetensors"));
     let blobs = sandbox.home().join(".cache/huggingface/hub/models--org--tiny/blobs");
     fs::create_dir_all(&blobs).expect("a folder");
     rustix::fs::mkfifoat(rustix::fs::CWD, blobs.join(&digest), rustix::fs::Mode::RWXU).expect("a fifo");

@@ -139,10 +139,13 @@ fn globs_choose() {
 
 #[test]
 fn weights_come_in_one_format() {
-    // Where there is nothing better, the older format is better than nothing.
+    // What nobody here can load is not fetched without being asked for.
     let repository =
         Repository::new("org/old").file("config.json", "{}").large("pytorch_model.bin", noise(1, 4000));
-    assert_eq!(pulled(&repository, &["org/old"]), ["config.json", "pytorch_model.bin"]);
+    let (sandbox, hub) = (Sandbox::new(), Hub::with(repository.clone()));
+    refused(&sandbox, &hub, &["org/old"], &["MODEL_UNSUPPORTED"]);
+    assert_eq!(hub.traffic(), 0);
+    assert_eq!(pulled(&repository, &["org/old", "--all-files"]), ["config.json", "pytorch_model.bin"]);
     let index = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
     let repository = Repository::new("org/sharded")
         .file("config.json", "{}")
