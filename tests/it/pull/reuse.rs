@@ -53,18 +53,30 @@ fn place_in_hugging_face(sandbox: &Sandbox, repository: &Repository, commit: &st
 fn from_the_store() {
     let (sandbox, repository) = (Sandbox::new(), model());
     let hub = Hub::with(repository.clone());
-    let weights =
-        place(&sandbox, "my/model.gguf.safetensors", &repository.content("model-00002-of-00002.safetensors"));
-    let config = place(&sandbox, "my/config.json", &repository.content("config.json"));
+    let tiny = Repository::tiny("my/tiny");
+    for path in tiny.paths() {
+        place(&sandbox, &format!("my/{path}"), &tiny.content(&path));
+    }
     let (status, added) = sandbox.json(&["add", "my", "--copy"]);
     assert_eq!(status, 0, "{added}");
-    fs::remove_file(weights).expect("gone");
-    fs::remove_file(config).expect("gone");
-    let pulled = pull_one(&sandbox, &hub, &["org/tiny"]);
-    assert_all(&folder(&pulled), &repository);
-    assert!(number(&pulled, "bytes_reused") >= 2_000_000, "{pulled}");
-    assert_eq!(hub.traffic(), number(&pulled, "bytes_downloaded"));
-    assert!(hub.traffic() < repository.bytes() - 1_999_999);
+    fs::remove_dir_all(sandbox.home().join("my")).expect("gone");
+    assert_reused(&sandbox, &hub, &repository, tiny.bytes());
+    // Both models are whole, and the content is there once.
+    assert_eq!(stored(&sandbox), repository.bytes());
+}
+
+#[test]
+fn from_a_model_that_was_added_where_it_lies() {
+    let (sandbox, repository) = (Sandbox::new(), model());
+    let hub = Hub::with(repository.clone());
+    let tiny = Repository::tiny("my/tiny");
+    for path in tiny.paths() {
+        place(&sandbox, &format!("my/{path}"), &tiny.content(&path));
+    }
+    let (status, added) = sandbox.json(&["add", "my"]);
+    assert_eq!(status, 0, "{added}");
+    let weights = tiny.content("model.safetensors").len() as u64;
+    assert_reused(&sandbox, &hub, &repository, weights);
 }
 
 #[test]
