@@ -112,7 +112,7 @@ impl Command {
 
     /// Whether the command may change the store: what was cut short there is settled first.
     pub fn changes_the_store(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_))
+        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_) | Self::Gc(_))
             || matches!(self, Self::Doctor(args) if args.fix)
     }
 
