@@ -44,10 +44,9 @@ fn report(dry_run: bool, garbage: &[Garbage], kept: &[Kept]) -> GcReport {
         path: garbage.path.display().to_string(),
         bytes: garbage.bytes.0,
     });
-    let kept = kept.iter().map(|kept| KeptReport {
-        reference: kept.path.display().to_string(),
-        reason: kept.reason.clone(),
-    });
+    let kept = kept
+        .iter()
+        .map(|kept| KeptReport { reference: kept.path.display().to_string(), reason: kept.reason.clone() });
     GcReport {
         dry_run,
         removed: removed.collect(),

@@ -157,7 +157,8 @@ impl Store {
             } else if age(&metadata) >= older_than {
                 plan.garbage.push(Garbage { kind: GarbageKind::Download, path, bytes });
             } else {
-                let reason = format!("{bytes} of a download that the next pull resumes; --older-than 0s removes it");
+                let reason =
+                    format!("{bytes} of a download that the next pull resumes; --older-than 0s removes it");
                 plan.kept.push(Kept { path, reason });
             }
         }
@@ -172,8 +173,9 @@ impl Store {
             match unregistered.files {
                 Ok(_) => plan.kept.push(Kept {
                     path,
-                    reason: "a whole model that the registry does not know: mlx-cache doctor --fix registers it"
-                        .to_owned(),
+                    reason:
+                        "a whole model that the registry does not know: mlx-cache doctor --fix registers it"
+                            .to_owned(),
                 }),
                 Err(_) if holds_only_links(&path) => plan.garbage.push(useless(path)),
                 Err(reason) => plan.kept.push(Kept { path, reason }),
@@ -183,7 +185,8 @@ impl Store {
         if !models.is_dir() {
             return Ok(());
         }
-        for entry in WalkDir::new(&models).min_depth(1).max_depth(4).sort_by_file_name().into_iter().flatten() {
+        for entry in WalkDir::new(&models).min_depth(1).max_depth(4).sort_by_file_name().into_iter().flatten()
+        {
             let is_leftover = entry.file_type().is_dir()
                 && if entry.file_name().as_encoded_bytes().starts_with(b".") {
                     is_temporary(entry.path()) && holds_only_links(entry.path())
@@ -249,7 +252,9 @@ fn files_below(folder: &Path, depth: usize) -> Result<Vec<(PathBuf, Metadata)>> 
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
                 // Another process was done with it.
-                Err(error) if error.io_error().is_some_and(|it| it.kind() == io::ErrorKind::NotFound) => continue,
+                Err(error) if error.io_error().is_some_and(|it| it.kind() == io::ErrorKind::NotFound) => {
+                    continue;
+                }
                 Err(error) => return Err(fail(error)),
             };
             files.push((entry.into_path(), metadata));

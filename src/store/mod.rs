@@ -20,6 +20,7 @@ mod parallel;
 mod rebuild;
 mod register;
 mod removal;
+mod restore;
 mod snapshots;
 mod used;
 

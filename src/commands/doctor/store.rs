@@ -89,10 +89,8 @@ pub(super) fn registry(subject: &Subject<'_>) -> Verdict {
     });
     match sound {
         Ok(Ok((schema, counts, unknown))) => {
-            let detail = format!(
-                "sound, schema {schema}, {} models in {} snapshots",
-                counts.models, counts.snapshots
-            );
+            let detail =
+                format!("sound, schema {schema}, {} models in {} snapshots", counts.models, counts.snapshots);
             if unknown.is_empty() {
                 return Verdict::ok(detail);
             }

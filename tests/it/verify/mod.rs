@@ -1,6 +1,7 @@
 //! `verify`: damage of each kind, put into a store and into other tools' caches, is found, and nothing else is.
 
 mod foreign;
+mod repair;
 mod store;
 
 use std::fs::{self, Permissions};
@@ -74,7 +75,10 @@ fn cut(path: &Path) {
 
 /// Puts what a clone without git-lfs leaves in place of the content.
 fn point(path: &Path) {
-    write(path, format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "ab".repeat(32)));
+    write(
+        path,
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "ab".repeat(32)),
+    );
 }
 
 /// A header that does not fit, in a file of the same size.

@@ -184,7 +184,8 @@ fn an_index_names_shards_that_must_be_there() {
 
     let adopted = place(&sandbox, "llama_tied", "plain");
     add(&sandbox, &adopted, &[]);
-    fs::write(adopted.join("model.safetensors.index.json"), index("model-00002.safetensors")).expect("written");
+    fs::write(adopted.join("model.safetensors.index.json"), index("model-00002.safetensors"))
+        .expect("written");
     // The index is left over from another form of the model, since the whole file is there.
     is_sound(&sandbox, &["plain"]);
     fs::write(adopted.join("model.safetensors.index.json"), {
