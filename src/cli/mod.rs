@@ -4,7 +4,9 @@ pub mod add;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod export;
 pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -69,6 +71,8 @@ pub enum Command {
     Rm(rm::RmArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -88,6 +92,8 @@ impl Command {
             Self::Rm(_) => "rm",
             Self::Verify(_) => "verify",
             Self::Gc(_) => "gc",
+            Self::Export(_) => "export",
+            Self::Import(_) => "import",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",

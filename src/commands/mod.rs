@@ -5,8 +5,10 @@ mod aliases;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+mod export;
 mod facts;
 pub mod gc;
+mod import;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -32,6 +34,8 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
+        Command::Export(args) => export::run(&args, context).map(Report::from),
+        Command::Import(args) => import::run(&args, context).map(Report::from),
         Command::Gc(args) => gc::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),

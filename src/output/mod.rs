@@ -7,7 +7,9 @@ mod add;
 mod completions;
 mod config;
 mod doctor;
+mod export;
 mod gc;
+mod import;
 mod list;
 mod man;
 pub mod page;
@@ -269,6 +271,8 @@ fn human(report: &Report) -> &dyn Human {
         Report::Rm(report) => report,
         Report::Verify(report) => report,
         Report::Gc(report) => report,
+        Report::Export(report) => report,
+        Report::Import(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

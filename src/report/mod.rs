@@ -4,7 +4,9 @@ pub mod add;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod export;
 pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod model;
@@ -79,6 +81,8 @@ reports! {
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
     Verify "verify" verify::VerifyReport;
+    Export "export" export::ExportReport;
+    Import "import" import::ImportReport;
     Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;

@@ -69,7 +69,7 @@ impl<'a> Cache<'a> {
             }
         }
         self.absent(model, &mut subject);
-        self.gone(model, &known, &mut subject);
+        Self::gone(model, &known, &mut subject);
         Ok(subject)
     }
 
@@ -272,7 +272,7 @@ impl<'a> Cache<'a> {
     }
 
     /// Files that were there when the model was adopted.
-    fn gone(&self, model: &ForeignModel, known: &[Known<'_>], subject: &mut Subject) {
+    fn gone(model: &ForeignModel, known: &[Known<'_>], subject: &mut Subject) {
         let there: HashSet<&Path> = model.files.iter().map(|file| &*file.place).collect();
         for (_, files) in known {
             for (place, file) in files.iter().filter(|(place, _)| !there.contains(place.as_path())) {

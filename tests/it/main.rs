@@ -9,6 +9,7 @@ mod documents;
 mod gc;
 mod golden;
 mod models;
+mod moving;
 mod run;
 mod sandbox;
 mod shell;
