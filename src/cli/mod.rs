@@ -1,6 +1,7 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod add;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
@@ -64,6 +65,7 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Bench(Box<bench::BenchArgs>),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
@@ -85,6 +87,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Bench(_) => "bench",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",

@@ -2,14 +2,17 @@
 
 pub mod add;
 mod aliases;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
 mod export;
 mod facts;
+mod foreign;
 pub mod gc;
 mod import;
 pub mod list;
+mod loading;
 pub mod man;
 pub mod path;
 pub mod resolve;
@@ -28,6 +31,7 @@ use crate::report::Report;
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Run(args) => run::run(&args, context),
+        Command::Bench(args) => bench::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),

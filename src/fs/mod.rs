@@ -9,6 +9,7 @@ mod hash;
 mod limit;
 mod link;
 mod lock;
+mod pages;
 mod space;
 mod temp;
 
@@ -20,5 +21,6 @@ pub use hash::{Hashed, Progress, hash_file};
 pub use limit::file_size_limit_is_an_error;
 pub use link::{place_symlink, relative_target};
 pub use lock::FileLock;
+pub use pages::forget_pages;
 pub use space::{Space, space};
 pub use temp::{TempFile, is_abandoned, is_temporary, unique_path, write_atomic};

@@ -2,6 +2,7 @@
 //! All SQL of the program is here. What it says about the store's content can be made again from the
 //! store itself.
 
+mod benchmarks;
 mod columns;
 mod damage;
 mod failure;
@@ -26,6 +27,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::{Code, Error, Result};
 use crate::fs::FileLock;
 
+pub use benchmarks::Benchmark;
 pub use damage::{Salvaged, replace};
 pub use foreign::{KnownSource, Usage};
 pub use hashes::Remembered;

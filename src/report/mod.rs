@@ -1,6 +1,7 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod add;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
@@ -75,6 +76,7 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Run "run" run::RunReport;
+    Bench "bench" bench::BenchReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
