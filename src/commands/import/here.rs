@@ -47,9 +47,8 @@ pub(super) fn look(
         }
         match hash_file(&path, progress) {
             Ok(hashed) if hashed.digest == file.digest => Ok(File::Here(Some(hashed.stamp))),
-            Ok(_) => Ok(File::Other),
             Err(error) if error.code() == Code::Interrupted => Err(error),
-            Err(_) => Ok(File::Other),
+            Ok(_) | Err(_) => Ok(File::Other),
         }
     })?;
     let (mut missing, mut other, mut bytes) = (0, 0, 0);

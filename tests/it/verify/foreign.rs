@@ -91,7 +91,7 @@ fn a_sound_hugging_face_cache_is_ok() {
 
 #[test]
 fn each_kind_of_damage_in_a_hugging_face_cache_is_found_and_nothing_else() {
-    let cases: [(&str, &str, fn(&Path)); 10] = [
+    let cases: [(&str, &str, Spoil); 10] = [
         (WEIGHTS, "changed", flip),
         (WEIGHTS, "truncated", cut),
         (WEIGHTS, "lfs_pointer", point),
@@ -128,7 +128,7 @@ fn each_kind_of_damage_in_a_hugging_face_cache_is_found_and_nothing_else() {
 
 #[test]
 fn links_of_a_snapshot_are_followed_no_further_than_the_cache() {
-    let cases: [(&str, fn(&Path)); 2] = [
+    let cases: [Damage; 2] = [
         ("escaping_link", |link| {
             fs::remove_file(link).expect("removed");
             symlink("/etc/hostname", link).expect("linked");

@@ -13,8 +13,11 @@ use serde_json::Value;
 use crate::models::{add, data, place};
 use crate::sandbox::Sandbox;
 
+/// What a test does to a file.
+type Spoil = fn(&Path);
+
 /// Damage that a test does, by what it should be called.
-type Damage = (&'static str, fn(&Path));
+type Damage = (&'static str, Spoil);
 
 /// Runs verify: the exit status and `data`.
 fn verify(sandbox: &Sandbox, args: &[&str]) -> (i32, Value) {

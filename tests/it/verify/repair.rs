@@ -50,7 +50,8 @@ fn repaired(sandbox: &Sandbox, args: &[&str]) -> Vec<Value> {
 
 #[test]
 fn the_store_is_repaired_from_the_folder_that_a_model_came_from() {
-    let cases: [(fn(&Path, &Path), &str); 8] = [
+    type Spoil = fn(&Path, &Path);
+    let cases: [(Spoil, &str); 8] = [
         (|blob, _| flip(blob), "copy"),
         (|blob, _| cut(blob), "copy"),
         (|blob, _| write(blob, ""), "copy"),
