@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::fs::FileStamp;
-use crate::ids::{Digest, ModelName, Revision, SnapshotPath};
+use crate::ids::{ModelName, Revision, SnapshotPath};
+
+pub use crate::ids::Checksum;
 
 /// Everything found below one root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,14 +47,6 @@ pub struct ForeignFile {
 pub struct Expected {
     pub checksum: Option<Checksum>,
     pub bytes: Option<u64>,
-}
-
-/// A checksum that a name or a record claims. It is never proof: only hashing the content is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Checksum {
-    Sha256(Digest),
-    /// SHA-1 of `blob <length>\0` and the content, as git names files.
-    GitSha1([u8; 20]),
 }
 
 /// Why a place leads to no content.
