@@ -10,9 +10,10 @@ use clap::{Args, ValueHint};
 /// files hashed; they stay where they are. With --copy they are copied into the store (cloned where the
 /// filesystem can), and the original is no longer needed:
 ///
-///   mlx-cache add ~/models/SmolLM2-135M-Instruct
-///   mlx-cache add ./llama-3.2-1b.Q4_0.gguf --copy --name meta/llama-3.2-1b
+///     mlx-cache add ~/models/SmolLM2-135M-Instruct
+///     mlx-cache add ./llama-3.2-1b.Q4_0.gguf --copy --name meta/llama-3.2-1b
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct AddArgs {
     /// Folder or .gguf file of a model
     #[arg(required = true, value_hint = ValueHint::AnyPath)]

@@ -1,9 +1,11 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod add;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod list;
+pub mod man;
 pub mod path;
 pub mod rm;
 pub mod run;
@@ -66,6 +68,8 @@ pub enum Command {
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 impl Command {
@@ -81,6 +85,8 @@ impl Command {
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 

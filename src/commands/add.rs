@@ -236,10 +236,7 @@ fn describe(path: &Path, context: &Context) -> (Option<ModelName>, Option<Revisi
         return (Some(name), None, Origin::LmStudio);
     }
     let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    let name = stem
-        .and_then(|stem| stem.to_str())
-        .map(tidy)
-        .and_then(|stem| ModelName::new(Host::Local, "local", &stem).ok());
+    let name = stem.and_then(|stem| stem.to_str()).and_then(ModelName::of_local);
     (name, None, Origin::Folder)
 }
 
@@ -262,13 +259,4 @@ fn pair(path: &Path, host: Host) -> Option<ModelName> {
         _ => None,
     });
     ModelName::new(host, parts.next()?, parts.next()?).ok()
-}
-
-/// Characters that a name may not have become dashes.
-fn tidy(name: &str) -> String {
-    let kept: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
-        .collect();
-    kept.trim_matches(['-', '.']).to_owned()
 }

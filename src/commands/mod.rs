@@ -2,10 +2,12 @@
 
 pub mod add;
 mod aliases;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 mod facts;
 pub mod list;
+pub mod man;
 pub mod path;
 pub mod resolve;
 pub mod rm;
@@ -30,5 +32,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),
+        Command::Completions(args) => completions::run(&args).map(Report::from),
+        Command::Man(args) => man::run(&args).map(Report::from),
     }
 }

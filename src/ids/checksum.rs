@@ -17,6 +17,14 @@ pub enum Checksum {
     GitSha1([u8; 20]),
 }
 
+impl Checksum {
+    /// The checksum that 40 or 64 lower-case hexadecimal digits write, as tools name their files.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let is_name = name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        if is_name { name.parse().ok() } else { None }
+    }
+}
+
 impl FromStr for Checksum {
     type Err = Error;
 

@@ -4,9 +4,11 @@
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
 mod add;
+mod completions;
 mod config;
 mod doctor;
 mod list;
+mod man;
 pub mod page;
 mod path;
 pub mod progress;
@@ -266,6 +268,8 @@ fn human(report: &Report) -> &dyn Human {
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,
+        Report::Completions(report) => report,
+        Report::Man(report) => report,
     }
 }
 

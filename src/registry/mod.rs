@@ -5,6 +5,9 @@
 mod columns;
 mod damage;
 mod failure;
+mod foreign;
+mod hashes;
+mod links;
 mod models;
 mod record;
 mod removal;
@@ -23,6 +26,9 @@ use crate::error::{Code, Error, Result};
 use crate::fs::FileLock;
 
 pub use damage::{Salvaged, replace};
+pub use foreign::{KnownSource, Usage};
+pub use hashes::Remembered;
+pub use links::{Link, LinkState, LinkStrategy, NewLink, Original};
 pub use models::Counts;
 pub use record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 pub use schema::SCHEMA_VERSION;
@@ -106,6 +112,9 @@ impl Registry {
         let connection = opened?;
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // The table of links is a journal: what is written is on disk before anything is done by it.
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "fullfsync", true)?;
         // The first look into the file: what cannot be read shows here.
         connection.pragma_query_value(None, "schema_version", |_| Ok(()))?;
         Ok(Self { connection, home: home.to_owned() })

@@ -25,6 +25,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// What a model is for.
     Kind {

@@ -1,9 +1,11 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod add;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod list;
+pub mod man;
 pub mod model;
 pub mod path;
 pub mod rm;
@@ -77,6 +79,8 @@ reports! {
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;
+    Completions "completions" completions::CompletionsReport;
+    Man "man" man::ManReport;
 }
 
 /// Whether the command could do its work.

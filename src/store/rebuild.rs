@@ -31,7 +31,7 @@ impl Store {
     /// models. `facts` looks at a model's headers. Content is taken by its name, not hashed.
     pub fn rebuild(&self, facts: &dyn Fn(&Path) -> Facts) -> Result<Rebuilt> {
         let _lock = self.lock()?;
-        let Salvaged { adopted, complete } = Salvaged::read(&self.home);
+        let Salvaged { adopted, links, complete } = Salvaged::read(&self.home);
         let mut snapshots = Vec::new();
         let mut skipped = Vec::new();
         for folder in self.snapshot_folders() {
@@ -42,7 +42,7 @@ impl Store {
         }
         let (stored, adopted_count) = (snapshots.len(), adopted.len());
         snapshots.extend(adopted);
-        let kept = registry::replace(&self.home, &snapshots)?;
+        let kept = registry::replace(&self.home, &snapshots, &links)?;
         Ok(Rebuilt { kept, stored, adopted: adopted_count, adopted_complete: complete, skipped })
     }
 

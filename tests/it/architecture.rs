@@ -36,6 +36,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Libraries that only one part of the house knows.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "usage", "lib"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("rusqlite", &["registry"]),
     ("ureq", &["hub"]),
     ("mlx_rs", &["engine"]),

@@ -10,6 +10,7 @@ mod golden;
 mod models;
 mod run;
 mod sandbox;
+mod shell;
 mod smollm2;
 mod status;
 mod text;

@@ -27,12 +27,16 @@ use crate::registry::{NewSession, Registry};
 use crate::report::Report;
 use crate::report::run::{MemoryReport, RunEvent, RunReport, SamplingReport, TimingsReport};
 
+const WAITING: &str =
+    "waiting for the end of standard input, which is read too; if nothing comes, start with </dev/null";
+
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
     let parameters = Parameters::of(args);
     parameters.check()?;
     let model = model::choose(args.model.as_deref(), args.prompt.is_none(), context)?;
     let screen = context.output.is_terminal();
-    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen))? {
+    let waiting = || context.output.note(WAITING);
+    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen, waiting))? {
         Asked::Text(text) => answer_once(args, &parameters, &model, text, context).map(Report::from),
         Asked::Chat => {
             if context.output.is_json() || args.raw {
