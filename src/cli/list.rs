@@ -40,7 +40,7 @@ pub enum Format {
 /// Where a model lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SourceFilter {
-    /// Copied into the store
+    /// Copied or pulled into the store
     Store,
     /// Adopted in the Hugging Face cache
     Hf,

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod list;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -60,6 +61,7 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Pull(pull::PullArgs),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
@@ -77,6 +79,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Pull(_) => "pull",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
@@ -92,7 +95,11 @@ impl Command {
 
     /// Whether the command prints events as lines of JSON, of which the last is the envelope.
     pub fn streams_json(&self) -> bool {
-        matches!(self, Self::Run(args) if args.stream_json)
+        match self {
+            Self::Run(args) => args.stream_json,
+            Self::Pull(args) => args.progress_json,
+            _ => false,
+        }
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

@@ -60,7 +60,7 @@ pub fn model(snapshot: &Snapshot) -> ModelReport {
 
 fn source_of(origin: Origin) -> SourceFilter {
     match origin {
-        Origin::Copied => SourceFilter::Store,
+        Origin::Copied | Origin::Hub => SourceFilter::Store,
         Origin::HuggingFaceCache => SourceFilter::Hf,
         Origin::LmStudio => SourceFilter::Lmstudio,
         Origin::Folder => SourceFilter::Folder,

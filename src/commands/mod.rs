@@ -9,6 +9,7 @@ mod facts;
 pub mod list;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod resolve;
 pub mod rm;
 pub mod run;
@@ -24,6 +25,7 @@ use crate::report::Report;
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Run(args) => run::run(&args, context),
+        Command::Pull(args) => pull::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),

@@ -10,15 +10,16 @@
 //! the CRC shows that when the content is read to be hashed, and the piece is fetched again. What the
 //! whole must be is told by a cryptographic digest, which every byte goes through before the file counts.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::dir::sync_dir;
 use super::hash::{ContentHasher, ContentHashes, Progress};
 use super::lock::is_named;
 use crate::error::{Code, Error, Result};
@@ -101,6 +102,24 @@ impl Part {
         }
         part.state().advance();
         Ok(part)
+    }
+
+    /// Bytes that an earlier process left of a file of `size` bytes, by its records.
+    pub fn left_over(path: &Path, size: u64) -> u64 {
+        let pieces = size.div_ceil(PIECE);
+        let Ok(file) = File::open(path) else { return 0 };
+        match file.metadata() {
+            Ok(found) if found.len() == size => return size,
+            Ok(found) if found.len() == size.saturating_add(pieces * RECORD) => {}
+            _ => return 0,
+        }
+        let mut records = vec![0; (pieces * RECORD) as usize];
+        if file.read_exact_at(&mut records, size).is_err() {
+            return 0;
+        }
+        let arrived =
+            records.chunks_exact(RECORD as usize).filter(|record| record.get(4) == Some(&1)).count();
+        (arrived as u64 * PIECE).min(size)
     }
 
     /// Forgets everything that arrived.
@@ -208,14 +227,16 @@ impl Part {
         self.changed.notify_all();
     }
 
-    /// Cuts the records off: the file is the content and nothing else. It is locked on.
-    pub fn finish(&self) -> Result<()> {
-        self.file.set_len(self.size).map_err(|error| self.failure("write", error))
-    }
-
-    /// Removes the file.
-    pub fn discard(self) -> Result<()> {
-        std::fs::remove_file(&self.path).map_err(|error| self.failure("remove", error))
+    /// Makes the whole file what has the name `target`: nothing but the content, and safe from power
+    /// failures when this returns.
+    pub fn publish(self, target: &Path, mode: u32) -> Result<()> {
+        self.file
+            .set_len(self.size)
+            .and_then(|()| self.file.set_permissions(Permissions::from_mode(mode)))
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| std::fs::rename(&self.path, target))
+            .map_err(|error| Error::io("write", target, error))?;
+        target.parent().map_or(Ok(()), sync_dir)
     }
 
     fn arrived(&self, piece: usize, crc: u32) -> Result<()> {
@@ -392,6 +413,7 @@ mod tests {
             write(&part, 0..PIECE + 9, &all);
             assert_eq!(part.missing(), [PIECE..4 * PIECE]);
         }
+        assert_eq!(Part::left_over(&path, size), 3 * PIECE);
         let part = Part::open(&path, size).expect("resume");
         assert_eq!(part.missing(), [PIECE..4 * PIECE]);
         assert_eq!(part.present(), size - 3 * PIECE);
@@ -401,11 +423,12 @@ mod tests {
             assert_eq!(part.settle(), Settled::Done);
             assert_eq!(hasher.join().expect("hasher"), hashes_of(&all));
         });
-        part.finish().expect("finish");
-        drop(part);
-        assert_eq!(std::fs::read(&path).expect("read"), all);
-        // All that is left to do is to hash.
-        let part = Part::open(&path, size).expect("whole");
+        let target = dir.path().join("whole");
+        part.publish(&target, 0o600).expect("publish");
+        assert_eq!(std::fs::read(&target).expect("read"), all);
+        assert!(!path.exists());
+        // As after a crash between cutting the records off and renaming: all that is left is to hash.
+        let part = Part::open(&target, size).expect("whole");
         assert!(part.missing().is_empty());
         assert_eq!(hashes(&part), hashes_of(&all));
     }

@@ -13,8 +13,7 @@ use reqwest::Url;
 use super::client::{Client, Trouble};
 use super::listing::RemoteFile;
 use super::stream::Segment;
-use super::{Hub, address};
-use crate::cancel::Cancel;
+use super::{Check, Hub, address};
 use crate::error::{Code, Error, Result};
 use crate::fs::{ContentHasher, ContentHashes, PIECE, Part, Settled};
 use crate::ids::{ModelName, Revision};
@@ -48,7 +47,7 @@ impl Hub {
         &self,
         remote: &Remote<'_>,
         watch: &dyn Watch,
-        cancel: &Cancel,
+        check: Check<'_>,
     ) -> Result<(Vec<u8>, ContentHashes)> {
         self.twice(remote, watch, |_| {
             let url = address::file(self.client.hub(), remote.model, remote.commit, &remote.file.path);
@@ -58,7 +57,7 @@ impl Hub {
                 content.extend_from_slice(piece);
                 Ok(())
             };
-            self.finished(cancel, self.client.bring(remote, &url, &segment, &mut sink, watch))?;
+            self.finished(check, self.client.bring(remote, &url, &segment, &mut sink, watch))?;
             let mut hasher = ContentHasher::new(&remote.file.checksum, remote.file.bytes);
             hasher.update(&content);
             Ok((content, hasher.finish()))
@@ -74,13 +73,13 @@ impl Hub {
         remote: &Remote<'_>,
         part: &Part,
         watch: &dyn Watch,
-        cancel: &Cancel,
+        check: Check<'_>,
     ) -> Result<ContentHashes> {
         let brought = self.twice(remote, watch, |again| {
             if again {
                 part.reset()?;
             }
-            self.bring_hashed(remote, part, watch, cancel).map(|hashes| ((), hashes))
+            self.bring_hashed(remote, part, watch, check).map(|hashes| ((), hashes))
         });
         if brought.as_ref().is_err_and(|error| error.code() == Code::IntegrityFailed) {
             part.reset()?;
@@ -118,11 +117,11 @@ impl Hub {
         remote: &Remote<'_>,
         part: &Part,
         watch: &dyn Watch,
-        cancel: &Cancel,
+        check: Check<'_>,
     ) -> Result<ContentHashes, Trouble> {
         thread::scope(|scope| {
-            let hasher = scope.spawn(|| part.hash(&remote.file.checksum, &|_| cancel.check()));
-            let fetched = self.bring_missing(remote, part, watch, cancel);
+            let hasher = scope.spawn(|| part.hash(&remote.file.checksum, &|_| check()));
+            let fetched = self.bring_missing(remote, part, watch, check);
             part.close();
             let hashed = hasher.join().map_err(|_| Error::internal("hashing a file failed"))?;
             fetched?;
@@ -136,17 +135,17 @@ impl Hub {
         remote: &Remote<'_>,
         part: &Part,
         watch: &dyn Watch,
-        cancel: &Cancel,
+        check: Check<'_>,
     ) -> Result<(), Trouble> {
         loop {
             let missing = part.missing();
             if !missing.is_empty() {
                 let rest = if self.xet.is_for(remote.file) {
-                    self.finished(cancel, self.xet.bring(remote, part, missing, watch))?
+                    self.finished(check, self.xet.bring(remote, part, missing, watch))?
                 } else {
                     missing
                 };
-                self.finished(cancel, self.client.bring_ranges(remote, part, rest, watch))?;
+                self.finished(check, self.client.bring_ranges(remote, part, rest, watch))?;
             }
             if part.settle() == Settled::Done {
                 return Ok(());
@@ -157,10 +156,10 @@ impl Hub {
     /// Waits for work whose trouble is told apart.
     fn finished<T>(
         &self,
-        cancel: &Cancel,
+        check: Check<'_>,
         work: impl Future<Output = Result<T, Trouble>>,
     ) -> Result<T, Trouble> {
-        self.wait(cancel, async { Ok(work.await) })?
+        self.wait(check, async { Ok(work.await) })?
     }
 }
 

@@ -6,11 +6,10 @@ use reqwest::{Response, Url};
 use serde::Deserialize;
 use serde_json::Number;
 
-use super::Hub;
 use super::address;
 use super::client::{Client, Trouble};
 use super::refusal::Asked;
-use crate::cancel::Cancel;
+use super::{Check, Hub};
 use crate::error::{Code, Error, Result};
 use crate::ids::{Checksum, ModelName, Revision, RevisionSpec, SnapshotPath};
 
@@ -70,10 +69,10 @@ impl Hub {
         &self,
         model: &ModelName,
         revision: Option<&RevisionSpec>,
-        cancel: &Cancel,
+        check: Check<'_>,
     ) -> Result<Listing> {
         let asked = revision.map_or(DEFAULT_REVISION, RevisionSpec::as_str);
-        self.wait(cancel, async {
+        self.wait(check, async {
             // A commit is what it is: nobody needs to be asked.
             let commit = match commit_named(asked) {
                 Some(commit) => commit,

@@ -22,7 +22,6 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::cancel::Cancel;
 use crate::error::{Code, Error, Result};
 
 use self::client::Client;
@@ -37,6 +36,9 @@ pub use reach::{Reached, reach};
 const THREADS: usize = 2;
 /// Between two looks at whether the user asked to stop.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Called now and then; its error ends the work and is what the work ends with.
+pub type Check<'a> = &'a (dyn Fn() -> Result<()> + Sync);
 
 /// How the hub is to be used.
 #[derive(Debug, Clone)]
@@ -78,13 +80,13 @@ impl Hub {
         Ok(Self { client: Client::new(options)?, xet: Xet::new(options), runtime })
     }
 
-    /// Waits for work that the user may stop.
-    fn wait<T>(&self, cancel: &Cancel, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Waits for work that may be stopped.
+    fn wait<T>(&self, check: Check<'_>, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.runtime.block_on(async {
             let stopped = async {
                 loop {
                     tokio::time::sleep(TICK).await;
-                    if let Err(stop) = cancel.check() {
+                    if let Err(stop) = check() {
                         break stop;
                     }
                 }

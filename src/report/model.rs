@@ -23,7 +23,7 @@ pub struct ModelReport {
     pub context_length: Option<u64>,
     /// Size of all its files.
     pub bytes: u64,
-    /// `copied` into the store, or adopted in `hf`, `lmstudio` or a `folder`; `path` if it is not registered.
+    /// `copied` into the store, pulled from the `hub`, or adopted in `hf`, `lmstudio` or a `folder`; `path` if it is not registered.
     pub origin: String,
     /// Whether its files are there.
     pub status: ModelStatus,

@@ -14,7 +14,7 @@ use crate::ids::{Digest, SnapshotPath};
 use crate::registry::{FileRecord, Registry};
 
 /// Content is never written again.
-const MODE: u32 = 0o444;
+pub(super) const MODE: u32 = 0o444;
 
 /// A file that is to become a file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// Gives content its name, unless it is there already; returns the new blob's identity.
-    fn publish(&self, copied: Copied) -> Result<Option<FileStamp>> {
+    pub(super) fn publish(&self, copied: Copied) -> Result<Option<FileStamp>> {
         let Copied { temp, digest, source } = copied;
         let lock = self.locks().join(format!("{digest}.lock"));
         let _lock = FileLock::acquire(&lock, PATIENCE)?;

@@ -16,6 +16,7 @@
 mod blobs;
 mod layout;
 mod parallel;
+mod partial;
 mod rebuild;
 mod register;
 mod removal;
@@ -32,6 +33,7 @@ use crate::registry::{Registry, Snapshot};
 
 pub use blobs::{Incoming, Ingestion};
 pub use parallel::try_map;
+pub use partial::Kept;
 pub use rebuild::Rebuilt;
 pub use removal::RemovalPlan;
 

@@ -33,7 +33,7 @@ const WAITING: &str =
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
     let parameters = Parameters::of(args);
     parameters.check()?;
-    let model = model::choose(args.model.as_deref(), args.prompt.is_none(), context)?;
+    let model = model::choose(args.model.as_deref(), args.prompt.is_none(), args.yes, context)?;
     let screen = context.output.is_terminal();
     let waiting = || context.output.note(WAITING);
     match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen, waiting))? {
