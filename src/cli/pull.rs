@@ -15,6 +15,7 @@ use crate::settings::value::{Token, parse_token};
 ///   mlx-cache pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M
 ///   mlx-cache pull org/name@v2 --include '*.json' --dry-run
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PullArgs {
     /// Repositories: org/name, with @REVISION or :QUANTIZATION if need be, a short name, or a URL
     #[arg(required = true)]

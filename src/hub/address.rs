@@ -65,7 +65,7 @@ pub(super) fn shown(url: &Url) -> String {
 
 /// The address of the next page in a `Link` header (RFC 8288): `<address>; rel="next"`.
 pub(super) fn next_page(link: &str) -> Option<&str> {
-    link.split(",").find_map(|value| {
+    link.split(',').find_map(|value| {
         let (address, parameters) = value.trim().strip_prefix('<')?.split_once('>')?;
         let is_next = |parameter: &str| {
             parameter.trim().split_once('=').is_some_and(|(name, value)| {

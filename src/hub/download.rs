@@ -49,7 +49,7 @@ impl Hub {
         watch: &dyn Watch,
         check: Check<'_>,
     ) -> Result<(Vec<u8>, ContentHashes)> {
-        self.twice(remote, watch, |_| {
+        twice(remote, watch, |_| {
             let url = address::file(self.client.hub(), remote.model, remote.commit, &remote.file.path);
             let mut content = Vec::with_capacity(remote.file.bytes as usize);
             let segment = Segment::new(0..remote.file.bytes);
@@ -75,7 +75,7 @@ impl Hub {
         watch: &dyn Watch,
         check: Check<'_>,
     ) -> Result<ContentHashes> {
-        let brought = self.twice(remote, watch, |again| {
+        let brought = twice(remote, watch, |again| {
             if again {
                 part.reset()?;
             }
@@ -85,31 +85,6 @@ impl Hub {
             part.reset()?;
         }
         brought.map(|((), hashes)| hashes)
-    }
-
-    /// Does something that ends with content, and once more if the content is wrong.
-    fn twice<T>(
-        &self,
-        remote: &Remote<'_>,
-        watch: &dyn Watch,
-        mut bring: impl FnMut(bool) -> Result<(T, ContentHashes), Trouble>,
-    ) -> Result<(T, ContentHashes)> {
-        let mut wrong = None;
-        for again in [false, true] {
-            let error = match bring(again) {
-                Ok((value, hashes)) if hashes.are(&remote.file.checksum) => return Ok((value, hashes)),
-                Ok((_, hashes)) => damaged(remote, &hashes),
-                Err(Trouble::Mismatch(error)) => error.context(&remote.file.path),
-                Err(Trouble::Final(error) | Trouble::Passing(error, _)) => return Err(error),
-            };
-            if !again {
-                watch.retrying(&error, Duration::ZERO);
-            }
-            wrong = Some(error);
-        }
-        Err(wrong
-            .unwrap_or_else(|| Error::internal("nothing was fetched"))
-            .hint("the hub, or something between, sends other content than it lists: try again later"))
     }
 
     fn bring_hashed(
@@ -265,6 +240,30 @@ fn split(segments: &[std::rc::Rc<Segment>]) -> Option<Range<u64>> {
     let middle = (longest.at.get() + longest.left() / 2).next_multiple_of(PIECE);
     let end = longest.end.replace(middle);
     Some(middle..end)
+}
+
+/// Does something that ends with content, and once more if the content is wrong.
+fn twice<T>(
+    remote: &Remote<'_>,
+    watch: &dyn Watch,
+    mut bring: impl FnMut(bool) -> Result<(T, ContentHashes), Trouble>,
+) -> Result<(T, ContentHashes)> {
+    let mut wrong = None;
+    for again in [false, true] {
+        let error = match bring(again) {
+            Ok((value, hashes)) if hashes.are(&remote.file.checksum) => return Ok((value, hashes)),
+            Ok((_, hashes)) => damaged(remote, &hashes),
+            Err(Trouble::Mismatch(error)) => error.context(&remote.file.path),
+            Err(Trouble::Final(error) | Trouble::Passing(error, _)) => return Err(error),
+        };
+        if !again {
+            watch.retrying(&error, Duration::ZERO);
+        }
+        wrong = Some(error);
+    }
+    Err(wrong
+        .unwrap_or_else(|| Error::internal("nothing was fetched"))
+        .hint("the hub, or something between, sends other content than it lists: try again later"))
 }
 
 fn damaged(remote: &Remote<'_>, hashes: &ContentHashes) -> Error {

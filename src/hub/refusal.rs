@@ -37,7 +37,6 @@ impl Client {
                 Asked::Revision(_) => no_revision(model, asked).into(),
                 Asked::File(_) => no_file(model, asked).into(),
             },
-            (408, _) => Trouble::Passing(unavailable(&server, status), pause),
             (429, _) => Trouble::Passing(
                 Error::new(Code::QuotaExceeded, format!("{server} asks to slow down"))
                     .detail("status", status)
@@ -48,7 +47,7 @@ impl Client {
                 Error::new(Code::IntegrityFailed, format!("{server} has less of {model} than it says"))
                     .detail("status", status),
             ),
-            (500..=599, _) => Trouble::Passing(unavailable(&server, status), pause),
+            (408 | 500..=599, _) => Trouble::Passing(unavailable(&server, status), pause),
             _ => unavailable(&server, status).into(),
         }
     }

@@ -127,10 +127,10 @@ impl Fetch<'_> {
         if let Some(digest) = in_store(file, self.store, None)? {
             return Ok(Some(Brought::Blob(digest, None)));
         }
-        if file.bytes <= SMALL {
-            if let Some(kept) = self.store.kept(&file.checksum, file.bytes)? {
-                return Ok(Some(Brought::Kept(kept)));
-            }
+        if file.bytes <= SMALL
+            && let Some(kept) = self.store.kept(&file.checksum, file.bytes)?
+        {
+            return Ok(Some(Brought::Kept(kept)));
         }
         // By git's name it is found only once it is registered.
         match (&file.checksum, Registry::open(self.store.home())) {

@@ -102,13 +102,12 @@ impl Work<'_> {
                 prepared.push(Prepared::Here(Box::new(report)));
                 continue;
             }
-            let hub = match &self.hub {
-                Some(hub) => hub,
-                None => {
-                    let hub = hub(self.manner.token.as_ref(), self.manner.jobs, self.context)
-                        .map_err(|error| error.context(format!("{} is not here whole", wanted.name)))?;
-                    self.hub.insert(hub)
-                }
+            let hub = if let Some(hub) = &self.hub {
+                hub
+            } else {
+                let hub = hub(self.manner.token.as_ref(), self.manner.jobs, self.context)
+                    .map_err(|error| error.context(format!("{} is not here whole", wanted.name)))?;
+                self.hub.insert(hub)
             };
             let force = self.manner.force;
             let plan =

@@ -173,10 +173,10 @@ fn find(
     if let Some(digest) = in_store(file, store, registry)? {
         return Ok(Found::InStore(digest));
     }
-    if file.bytes <= SMALL {
-        if let Some(kept) = store.kept(&file.checksum, file.bytes)? {
-            return Ok(Found::Kept(kept));
-        }
+    if file.bytes <= SMALL
+        && let Some(kept) = store.kept(&file.checksum, file.bytes)?
+    {
+        return Ok(Found::Kept(kept));
     }
     let places = elsewhere.places(file, registry)?;
     if !places.is_empty() {
