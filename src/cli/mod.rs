@@ -11,6 +11,7 @@ pub mod import;
 pub mod list;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -66,6 +67,7 @@ pub enum ColorWhen {
 pub enum Command {
     Run(Box<run::RunArgs>),
     Bench(Box<bench::BenchArgs>),
+    Pull(pull::PullArgs),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
@@ -88,6 +90,7 @@ impl Command {
         match self {
             Self::Run(_) => "run",
             Self::Bench(_) => "bench",
+            Self::Pull(_) => "pull",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
@@ -107,7 +110,11 @@ impl Command {
 
     /// Whether the command prints events as lines of JSON, of which the last is the envelope.
     pub fn streams_json(&self) -> bool {
-        matches!(self, Self::Run(args) if args.stream_json)
+        match self {
+            Self::Run(args) => args.stream_json,
+            Self::Pull(args) => args.progress_json,
+            _ => false,
+        }
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,
