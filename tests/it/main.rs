@@ -11,6 +11,7 @@ mod gc;
 mod golden;
 mod hub;
 mod models;
+mod moving;
 mod pull;
 mod python;
 mod run;
