@@ -16,6 +16,7 @@ pub mod list;
 mod loading;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod resolve;
 pub mod rm;
 pub mod run;
@@ -36,6 +37,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Run(args) => run::run(&args, context),
         Command::Bench(args) => bench::run(&args, context).map(Report::from),
+        Command::Pull(args) => pull::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),

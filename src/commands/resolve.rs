@@ -244,7 +244,11 @@ fn narrow<'a>(
     revision: Option<&RevisionSpec>,
     file: Option<&FileChoice>,
 ) -> Vec<&'a Snapshot> {
-    let has_revision = |snapshot: &&Snapshot| revision.is_none_or(|wanted| snapshot.revision.matches(wanted));
+    let has_revision = |snapshot: &&Snapshot| {
+        revision.is_none_or(|wanted| {
+            snapshot.revision.matches(wanted) || snapshot.branches.iter().any(|name| name == wanted.as_str())
+        })
+    };
     // Which file of a folder is meant is seen once its files are read.
     let has_file = |snapshot: &&Snapshot| match (file, &snapshot.entry) {
         (Some(file), Some(entry)) => file.matches(entry),

@@ -10,7 +10,7 @@ impl Human for RmReport {
         let (forgets, deletes) =
             if self.dry_run { ("would forget", "would delete") } else { ("forgot", "deleted") };
         for removed in &self.removed {
-            let does = if removed.origin == "copied" { deletes } else { forgets };
+            let does = if matches!(removed.origin.as_str(), "copied" | "hub") { deletes } else { forgets };
             page.line(format!("{does} {} ({})", printable(&removed.reference), short(&removed.revision)));
         }
         for kept in &self.kept {

@@ -13,6 +13,7 @@ pub mod list;
 pub mod man;
 pub mod model;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -78,6 +79,7 @@ macro_rules! reports {
 reports! {
     Run "run" run::RunReport;
     Bench "bench" bench::BenchReport;
+    Pull "pull" pull::PullReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
@@ -169,7 +171,7 @@ impl From<&Error> for ErrorReport {
 
 /// Each kind of event that a command prints as lines of JSON, with its schema.
 pub fn event_schemas() -> Vec<(&'static str, Schema)> {
-    vec![("run-event", schema_of::<run::RunEvent>())]
+    vec![("run-event", schema_of::<run::RunEvent>()), ("pull-event", schema_of::<pull::PullEvent>())]
 }
 
 /// The schema of the envelope whatever the command.

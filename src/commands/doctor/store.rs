@@ -131,7 +131,7 @@ pub(super) fn links(subject: &Subject<'_>) -> Verdict {
                 links += 1;
                 match fs::canonicalize(entry.path()) {
                     Ok(target) if !target.starts_with(&home) => {
-                        escaping.push(entry.path().display().to_string())
+                        escaping.push(entry.path().display().to_string());
                     }
                     Ok(_) => {}
                     Err(_) => dangling.push(entry.path().display().to_string()),
