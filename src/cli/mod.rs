@@ -4,6 +4,7 @@ pub mod add;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod export;
 pub mod gc;
@@ -73,6 +74,7 @@ pub enum Command {
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Dedupe(dedupe::DedupeArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
     Export(export::ExportArgs),
@@ -96,6 +98,7 @@ impl Command {
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Dedupe(_) => "dedupe",
             Self::Verify(_) => "verify",
             Self::Gc(_) => "gc",
             Self::Export(_) => "export",
@@ -115,6 +118,12 @@ impl Command {
             Self::Pull(args) => args.progress_json,
             _ => false,
         }
+    }
+
+    /// Whether the command may change the store: what was cut short there is settled first.
+    pub fn changes_the_store(&self) -> bool {
+        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_) | Self::Gc(_))
+            || matches!(self, Self::Doctor(args) if args.fix)
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

@@ -5,6 +5,7 @@ mod aliases;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 mod export;
 mod facts;
@@ -30,6 +31,9 @@ use crate::report::Report;
 
 /// Runs one command.
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
+    if command.changes_the_store() {
+        dedupe::settle(context);
+    }
     match command {
         Command::Run(args) => run::run(&args, context),
         Command::Bench(args) => bench::run(&args, context).map(Report::from),
@@ -39,6 +43,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
         Command::Export(args) => export::run(&args, context).map(Report::from),
         Command::Import(args) => import::run(&args, context).map(Report::from),

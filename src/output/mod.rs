@@ -7,6 +7,7 @@ mod add;
 mod bench;
 mod completions;
 mod config;
+mod dedupe;
 mod doctor;
 mod export;
 mod gc;
@@ -278,6 +279,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Dedupe(report) => report,
         Report::Verify(report) => report,
         Report::Gc(report) => report,
         Report::Export(report) => report,

@@ -4,6 +4,7 @@ pub mod add;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod export;
 pub mod gc;
@@ -84,6 +85,7 @@ reports! {
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Dedupe "dedupe" dedupe::DedupeReport;
     Verify "verify" verify::VerifyReport;
     Export "export" export::ExportReport;
     Import "import" import::ImportReport;
