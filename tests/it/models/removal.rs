@@ -125,6 +125,7 @@ fn content_that_other_tools_files_lead_to_is_not_taken_from_them() {
 fn links_are_given_back_before_content_goes_when_asked_for() {
     let sandbox = Sandbox::new();
     let model = place(&sandbox, "llama_tied", "tiny");
+    add(&sandbox, &model, &["--name", "org/source"]);
     let stored = PathBuf::from(
         add(&sandbox, &model, &["--copy", "--name", "org/a"])["path"].as_str().expect("a path"),
     );
