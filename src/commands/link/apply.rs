@@ -24,7 +24,7 @@ pub(super) fn look(plan: &Plan, registry: &Registry, undo: bool, context: &Conte
     plan.steps
         .iter()
         .map(|step| {
-            let there = is_there(plan, step)?;
+            let there = is_there(plan, step)? && (undo || !is_dead(step, registry)?);
             Ok(match (undo, there) {
                 (false, true) if !may_stand(step)? => return Err(in_the_way(step)),
                 (false, true) => Status::Present,
@@ -49,6 +49,9 @@ pub(super) fn make(
     fs::create_dir_all(&plan.root).map_err(|error| Error::io("create", &plan.root, error))?;
     for step in &plan.steps {
         context.cancel.check()?;
+        if is_dead(step, registry)? {
+            undo_link(step, store, registry, context)?;
+        }
         if is_there(plan, step)? {
             if !may_stand(step)? {
                 return Err(in_the_way(step));
@@ -131,6 +134,14 @@ fn undo_link(step: &Step, store: &Store, registry: &mut Registry, context: &Cont
         }
         Some(Undone::Restored | Undone::Forgotten) | None => Ok(Status::Kept),
     }
+}
+
+/// Whether the step's place has a link of ours whose name in the store is gone: some tools delete what a
+/// link leads to and leave the link.
+fn is_dead(step: &Step, registry: &Registry) -> Result<bool> {
+    let What::Content { .. } = step.what else { return Ok(false) };
+    let dangles = fs::read_link(&step.path).is_ok() && !step.path.exists();
+    Ok(dangles && registry.link_at(&step.path)?.is_some_and(|link| link.new.original.is_none()))
 }
 
 /// Whether something has the step's name; no folder on the way may be a link.

@@ -5,6 +5,7 @@ mod add;
 mod hostile;
 mod link;
 mod list;
+mod python;
 mod run;
 
 use std::fs;
