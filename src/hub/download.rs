@@ -253,8 +253,8 @@ fn twice<T>(
         let error = match bring(again) {
             Ok((value, hashes)) if hashes.are(&remote.file.checksum) => return Ok((value, hashes)),
             Ok((_, hashes)) => damaged(remote, &hashes),
-            Err(Trouble::Mismatch(error)) => error.context(&remote.file.path),
-            Err(Trouble::Final(error) | Trouble::Passing(error, _)) => return Err(error),
+            Err(Trouble::Mismatch(error)) => named(error, remote),
+            Err(Trouble::Final(error) | Trouble::Passing(error, _)) => return Err(named(error, remote)),
         };
         if !again {
             watch.retrying(&error, Duration::ZERO);
@@ -264,6 +264,13 @@ fn twice<T>(
     Err(wrong
         .unwrap_or_else(|| Error::internal("nothing was fetched"))
         .hint("the hub, or something between, sends other content than it lists: try again later"))
+}
+
+/// The error with the name of the file that it befell.
+fn named(error: Error, remote: &Remote<'_>) -> Error {
+    let path = &remote.file.path;
+    let told = error.code() == Code::Interrupted || error.message().contains(path.as_str());
+    if told { error } else { error.context(path).detail("path", path.to_string()) }
 }
 
 fn damaged(remote: &Remote<'_>, hashes: &ContentHashes) -> Error {

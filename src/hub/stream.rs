@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::answer::begins_at;
 use super::client::{Client, Trouble};
 use super::download::{Remote, Watch};
+use super::patience::Tries;
 use super::refusal::Asked;
 use crate::error::{Code, Error, Result};
 
@@ -41,13 +42,13 @@ impl Client {
         sink: Sink<'_>,
         watch: &dyn Watch,
     ) -> Result<(), Trouble> {
-        let mut tries = self.patience().tries();
+        let mut tries = Tries::default();
         while segment.left() > 0 {
             let before = segment.at.get();
             let result = self.attempt(remote, url, segment, &mut *sink, watch).await;
             tries.progress(segment.at.get() - before);
             if let Err(trouble) = result {
-                let (pause, error) = tries.pause_after(trouble)?;
+                let (pause, error) = tries.pause_after(trouble, self.patience())?;
                 watch.retrying(&error, pause);
                 tokio::time::sleep(pause).await;
             }
