@@ -1,9 +1,13 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod add;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod export;
+pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -12,6 +16,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -61,12 +66,17 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Bench(Box<bench::BenchArgs>),
     Pull(pull::PullArgs),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Verify(verify::VerifyArgs),
+    Gc(gc::GcArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -79,12 +89,17 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Bench(_) => "bench",
             Self::Pull(_) => "pull",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Verify(_) => "verify",
+            Self::Gc(_) => "gc",
+            Self::Export(_) => "export",
+            Self::Import(_) => "import",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",

@@ -4,9 +4,13 @@
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
 mod add;
+mod bench;
 mod completions;
 mod config;
 mod doctor;
+mod export;
+mod gc;
+mod import;
 mod list;
 mod man;
 pub mod page;
@@ -18,6 +22,7 @@ pub mod run;
 mod show;
 mod status;
 pub mod units;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -266,12 +271,17 @@ fn human(report: &Report) -> &dyn Human {
     match report {
         Report::Run(report) => report,
         Report::Chat => &(),
+        Report::Bench(report) => report,
         Report::Pull(report) => report,
         Report::Add(report) => report,
         Report::List(report) => report,
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Verify(report) => report,
+        Report::Gc(report) => report,
+        Report::Export(report) => report,
+        Report::Import(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -2,6 +2,7 @@
 //! All SQL of the program is here. What it says about the store's content can be made again from the
 //! store itself.
 
+mod benchmarks;
 mod columns;
 mod damage;
 mod failure;
@@ -14,6 +15,7 @@ mod record;
 mod removal;
 mod schema;
 mod sessions;
+mod verified;
 
 use std::fs;
 use std::io;
@@ -26,6 +28,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::{Code, Error, Result};
 use crate::fs::FileLock;
 
+pub use benchmarks::Benchmark;
 pub use damage::{Salvaged, replace};
 pub use foreign::{KnownSource, Usage};
 pub use hashes::Remembered;
@@ -34,6 +37,7 @@ pub use models::Counts;
 pub use record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 pub use schema::SCHEMA_VERSION;
 pub use sessions::NewSession;
+pub use verified::Verified;
 
 /// Name of the database in the store's folder.
 pub const FILE_NAME: &str = "registry.db";

@@ -18,7 +18,7 @@ macro_rules! words {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            pub(super) fn from_word(word: &str) -> Option<Self> {
+            pub fn from_word(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)* _ => None }
             }
         }
@@ -47,6 +47,8 @@ words! {
         Hub "hub",
         /// Adopted in a Hugging Face cache.
         HuggingFaceCache "hf",
+        /// Adopted among Ollama's models.
+        Ollama "ollama",
         /// Adopted in a folder of LM Studio.
         LmStudio "lmstudio",
         /// Adopted in any other folder.

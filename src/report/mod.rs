@@ -1,9 +1,13 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod add;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod export;
+pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod model;
@@ -13,6 +17,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use std::borrow::Cow;
 
@@ -72,12 +77,17 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Run "run" run::RunReport;
+    Bench "bench" bench::BenchReport;
     Pull "pull" pull::PullReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Verify "verify" verify::VerifyReport;
+    Export "export" export::ExportReport;
+    Import "import" import::ImportReport;
+    Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;

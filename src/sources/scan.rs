@@ -35,6 +35,8 @@ pub struct ForeignModel {
     pub root: PathBuf,
     /// By path, each path once.
     pub files: Vec<ForeignFile>,
+    /// Files that the cache's listing has and that are not there: perhaps nobody wanted them.
+    pub absent: Vec<(SnapshotPath, Expected)>,
 }
 
 /// One file of a foreign model, as the cache's own records tell of it.

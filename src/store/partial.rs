@@ -15,7 +15,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::blobs::MODE;
+use super::blobs::BLOB_MODE;
 use super::{Store, try_map};
 use crate::error::{Code, Error, Result};
 use crate::fs::{
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Small content that waits under incomplete/ for the rest of its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptPart {
     /// What it is waiting under.
     pub checksum: Checksum,
     pub digest: Digest,
@@ -63,7 +63,7 @@ impl Store {
         if let Some(folder) = path.parent() {
             create_private_dir(folder)?;
         }
-        part.publish(&path, MODE)?;
+        part.publish(&path, BLOB_MODE)?;
         stamp(&path)
     }
 
@@ -82,17 +82,17 @@ impl Store {
     }
 
     /// Small content that was put aside, by this process or one before, if it is what it should be.
-    pub fn kept(&self, checksum: &Checksum, bytes: u64) -> Result<Option<Kept>> {
+    pub fn kept(&self, checksum: &Checksum, bytes: u64) -> Result<Option<KeptPart>> {
         let path = self.part_path(checksum);
         if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes) {
             return Ok(None);
         }
         let hashes = hash_contents(&path, checksum, &|_| Ok(()))?;
-        Ok(hashes.are(checksum).then_some(Kept { checksum: *checksum, digest: hashes.digest, bytes }))
+        Ok(hashes.are(checksum).then_some(KeptPart { checksum: *checksum, digest: hashes.digest, bytes }))
     }
 
     /// Makes small content visible as blobs; returns their identities, in order.
-    pub fn publish_kept(&self, kept: &[Kept]) -> Result<Vec<FileStamp>> {
+    pub fn publish_kept(&self, kept: &[KeptPart]) -> Result<Vec<FileStamp>> {
         let mut folders = BTreeSet::new();
         for one in kept {
             if let Some(folder) = self.blob(&one.digest).parent() {
@@ -106,11 +106,11 @@ impl Store {
         Ok(stamps)
     }
 
-    fn publish_one(&self, kept: &Kept) -> Result<FileStamp> {
+    fn publish_one(&self, kept: &KeptPart) -> Result<FileStamp> {
         let (path, target) = (self.part_path(&kept.checksum), self.blob(&kept.digest));
         let published = File::open(&path)
             .and_then(|file| {
-                file.set_permissions(Permissions::from_mode(MODE))?;
+                file.set_permissions(Permissions::from_mode(BLOB_MODE))?;
                 file.sync_all()
             })
             .and_then(|()| fs::rename(&path, &target));
@@ -199,7 +199,7 @@ mod tests {
             assert!(store.has_blob(&digest, 3));
         }
         assert_eq!(fs::read_dir(store.incomplete()).expect("list").count(), 0);
-        let absent = Kept { digest: Digest::from_bytes([1; 32]), ..kept };
+        let absent = KeptPart { digest: Digest::from_bytes([1; 32]), ..kept };
         assert_eq!(store.publish_kept(&[absent]).expect_err("gone").code(), Code::Locked);
     }
 

@@ -2,15 +2,19 @@
 
 mod architecture;
 mod bad_input;
+mod bench;
 mod config;
 mod contract;
 mod doctor;
 mod documents;
+mod gc;
 mod golden;
 mod models;
+mod moving;
 mod run;
 mod sandbox;
 mod shell;
 mod smollm2;
 mod status;
 mod text;
+mod verify;

@@ -13,7 +13,7 @@ use crate::hub::{Hub, Remote};
 use crate::ids::{Checksum, Digest};
 use crate::registry::{FileRecord, Registry};
 use crate::report::pull::FileState;
-use crate::store::{Kept, Store};
+use crate::store::{KeptPart, Store};
 
 /// What bringing a model's content takes.
 pub struct Fetch<'a> {
@@ -31,7 +31,7 @@ pub struct Fetch<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Brought {
     Blob(Digest, Option<FileStamp>),
-    Kept(Kept),
+    Kept(KeptPart),
 }
 
 /// What several threads share.
@@ -170,7 +170,7 @@ impl Fetch<'_> {
         if file.bytes <= SMALL {
             let (content, hashes) = self.hub.bring_small(&remote, &watch, check)?;
             self.store.keep(&file.checksum, &content)?;
-            return Ok(Brought::Kept(Kept {
+            return Ok(Brought::Kept(KeptPart {
                 checksum: file.checksum,
                 digest: hashes.digest,
                 bytes: file.bytes,
@@ -190,7 +190,7 @@ impl Fetch<'_> {
 
     /// Makes the small content visible, and tells what each file is.
     fn publish(&self, brought: Vec<(usize, Brought)>) -> Result<Vec<FileRecord>> {
-        let kept: Vec<Kept> = brought
+        let kept: Vec<KeptPart> = brought
             .iter()
             .filter_map(|(_, brought)| match brought {
                 Brought::Kept(kept) => Some(*kept),

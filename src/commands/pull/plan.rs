@@ -12,7 +12,7 @@ use crate::fs::{Part, hash_contents, space};
 use crate::hub::{Hub, RemoteFile};
 use crate::ids::{Bytes, Checksum, Digest, ModelName, Revision, RevisionSpec, SnapshotPath};
 use crate::registry::Registry;
-use crate::store::{Kept, Store};
+use crate::store::{KeptPart, Store};
 
 /// Content up to this size is fetched into memory.
 pub const SMALL: u64 = 1 << 20;
@@ -48,7 +48,7 @@ pub struct Item {
 pub enum Found {
     InStore(Digest),
     /// Fetched before, and not yet part of a model.
-    Kept(Kept),
+    Kept(KeptPart),
     /// In these places, by their names; which of them is right shows when one is copied.
     Elsewhere(Vec<PathBuf>),
     /// So many bytes of it were fetched before.

@@ -1,17 +1,12 @@
--- What was fetched from the hub, as it was asked for.
+-- What was measured of models, each as JSON in the shape of the report of `bench`.
+CREATE TABLE benchmarks (
+    id INTEGER PRIMARY KEY,
+    measured_at INTEGER NOT NULL,
+    -- Stays when the model goes.
+    reference TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    model TEXT NOT NULL,
+    results TEXT NOT NULL
+);
 
--- Which commit a branch or tag of a repository was when it was last asked for.
-CREATE TABLE branches (
-    model_id INTEGER NOT NULL REFERENCES models (id) ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    revision TEXT NOT NULL,
-    asked_at INTEGER NOT NULL,
-    PRIMARY KEY (model_id, name)
-) WITHOUT ROWID;
-
--- Which choices of a commit's files are here whole.
-CREATE TABLE choices (
-    snapshot_id INTEGER NOT NULL REFERENCES snapshots (id) ON DELETE CASCADE,
-    choice TEXT NOT NULL,
-    PRIMARY KEY (snapshot_id, choice)
-) WITHOUT ROWID;
+CREATE INDEX benchmarks_by_reference ON benchmarks (reference);
