@@ -136,6 +136,7 @@ impl Work<'_> {
     /// Does it, and what another process undoes meanwhile a second and third time.
     fn carry_out(&self, mut plan: Plan, started: Instant) -> Result<PulledReport> {
         let mut registry = self.store.create()?;
+        let _writing = self.store.writing()?;
         let Some(hub) = &self.hub else {
             return Err(Error::internal("a model was planned without the hub"));
         };
