@@ -91,7 +91,7 @@ impl Store {
     }
 
     /// Gives content its name, unless it is there already; returns the new blob's identity.
-    pub(super) fn publish(&self, copied: Copied) -> Result<Option<FileStamp>> {
+    pub fn publish(&self, copied: Copied) -> Result<Option<FileStamp>> {
         let lock = self.locks().join(format!("{}.lock", copied.digest));
         let _lock = FileLock::acquire(&lock, PATIENCE)?;
         self.publish_locked(copied)

@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! blobs/sha256/ab/<64 hex>                              content, mode 0444
+//! links/<source>/<number>/<64 hex>                      a hard link to content: what one symlink of another
+//!                                                       tool points at
+//! links/staged/                                         files that are changing places with other tools' files
 //! models/<host>/<org>/<name>/<revision>/<path>          relative symlinks into blobs/
 //! incomplete/                                           content on its way in
 //! locks/                                                lock files
@@ -16,8 +19,10 @@
 mod blobs;
 mod garbage;
 mod layout;
+mod links;
 mod parallel;
 mod partial;
+mod readme;
 mod rebuild;
 mod register;
 mod removal;
@@ -83,6 +88,7 @@ impl Store {
         for folder in [self.home.clone(), self.blobs(), self.models(), self.incomplete(), self.locks()] {
             create_private_dir(&folder)?;
         }
+        self.place_readme()?;
         Registry::create(&self.home)
     }
 
