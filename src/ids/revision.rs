@@ -78,7 +78,8 @@ impl FromStr for RevisionSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let wrong = |why| Err(invalid("revision", text, why));
+        let wrong =
+            |why| Err(invalid("revision", text, why).hint("name a branch, a tag or a commit of the model"));
         if text.is_empty() {
             return wrong("it is empty");
         }

@@ -21,7 +21,7 @@ use self::tracker::Tracker;
 use super::facts;
 use crate::cli::pull::PullArgs;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::hub::{Hub, HubOptions, Secret};
 use crate::ids::SnapshotPath;
 use crate::registry::{Facts, FileRecord, Kind, NewSnapshot, Origin, Registry, Snapshot};
@@ -31,6 +31,9 @@ use crate::store::Store;
 
 /// Files at the same time, where nobody says how many.
 const JOBS: u8 = 8;
+
+/// How often to begin anew when another process removes content that was counted on.
+const TRIES: usize = 4;
 
 /// How to pull.
 #[derive(Debug, Clone)]
@@ -69,7 +72,7 @@ fn pull(wanted: &[Wanted], manner: &Manner, context: &Context) -> Result<Vec<Pul
         .map(|prepared| match prepared {
             Prepared::Here(report) => Ok(*report),
             Prepared::Planned(plan, started) if manner.dry_run => Ok(work.planned(&plan, started)),
-            Prepared::Planned(plan, started) => work.carry_out(&plan, started),
+            Prepared::Planned(plan, started) => work.carry_out(*plan, started),
         })
         .collect()
 }
@@ -131,19 +134,38 @@ impl Work<'_> {
         report
     }
 
-    fn carry_out(&self, plan: &Plan, started: Instant) -> Result<PulledReport> {
+    /// Does it, and what another process undoes meanwhile a second and third time.
+    fn carry_out(&self, mut plan: Plan, started: Instant) -> Result<PulledReport> {
         let mut registry = self.store.create()?;
         // Nobody takes away what is here until it is registered.
         let _writing = self.store.writing()?;
         let Some(hub) = &self.hub else {
-            return Err(crate::error::Error::internal("a model was planned without the hub"));
+            return Err(Error::internal("a model was planned without the hub"));
         };
+        for _ in 1..TRIES {
+            match self.try_to(&plan, hub, &mut registry, started) {
+                Err(error) if error.code() == Code::Locked => {
+                    plan.look_again(&self.store, &registry, &mut Elsewhere::new(self.context))?;
+                }
+                result => return result,
+            }
+        }
+        self.try_to(&plan, hub, &mut registry, started)
+    }
+
+    fn try_to(
+        &self,
+        plan: &Plan,
+        hub: &Hub,
+        registry: &mut Registry,
+        started: Instant,
+    ) -> Result<PulledReport> {
         let tracker = Tracker::new(plan, self.manner.events, self.context);
         let jobs = usize::from(self.manner.jobs);
         let fetch =
             Fetch { plan, hub, store: &self.store, tracker: &tracker, jobs, force: self.manner.force };
         let files = fetch.run()?;
-        let snapshot = self.register(plan, files, &mut registry)?;
+        let snapshot = self.register(plan, files, registry)?;
         let mut report = self.report(plan, &snapshot.name, started);
         report.bytes_downloaded = tracker.downloaded.load(Ordering::Relaxed);
         report.bytes_reused = tracker.reused.load(Ordering::Relaxed);

@@ -187,7 +187,7 @@ impl Repository {
             "pipeline_tag": "text-generation",
             "library_name": "transformers",
             "siblings": siblings,
-            "usedStorage": commit.files.values().map(|file| file.content.len()).sum::<u64>(),
+            "usedStorage": commit.files.values().fold(0, |sum: u64, file| sum.saturating_add(file.content.len())),
         })
     }
 }

@@ -31,21 +31,21 @@ fn killed_at_twenty_moments_it_fetches_little_more_than_the_model() {
     hub.rate(20_000_000);
     let mut random = fastrand::Rng::new();
     let seed = random.get_seed();
-    let (mut killed, mut kills_that_brought_something) = (0, 0);
-    for _ in 0..KILLS {
+    let mut killed = 0;
+    for at in 0..KILLS {
         let before = hub.traffic();
         let mut child = start(&sandbox, &hub);
-        thread::sleep(Duration::from_micros(random.u64(10_000..160_000)));
+        let started = Instant::now();
+        // Some of them before anything comes, most while it does.
+        while at % 4 != 0 && hub.traffic() == before && started.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_micros(random.u64(0..60_000)));
         child.kill().expect("killed");
         killed += u32::from(!child.wait().expect("ended").success());
-        kills_that_brought_something += u32::from(hub.traffic() > before);
         visible_is_whole(&sandbox);
     }
     assert!(killed >= KILLS / 2, "only {killed} were killed before their end (seed {seed})");
-    assert!(
-        kills_that_brought_something >= 5,
-        "only {kills_that_brought_something} brought something (seed {seed})"
-    );
     hub.rate(0);
     let pulled = pull_one(&sandbox, &hub, &["org/tiny"]);
     assert_all(&folder(&pulled), &repository);
