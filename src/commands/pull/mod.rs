@@ -270,6 +270,10 @@ fn actions(item: &Item) -> impl Iterator<Item = ActionReport> + '_ {
 pub(super) fn connect(token: Option<&Token>, jobs: u8, context: &Context) -> Result<Hub> {
     let settings = &context.settings;
     let token = token.or(settings.hf_token.value.as_ref());
+    if token.is_some_and(|token| !token.is_well_formed()) {
+        return Err(Error::new(Code::InvalidRequest, "the hub's token holds characters that no token has")
+            .hint("write it anew with `hf auth login`, or correct HF_TOKEN or --token"));
+    }
     Hub::new(&HubOptions {
         endpoint: settings.hf_endpoint.value.clone(),
         token: token.map(|token| Secret::new(token.expose())).transpose()?,
