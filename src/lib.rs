@@ -16,6 +16,7 @@ pub mod settings;
 pub mod sources;
 pub mod store;
 mod usage;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};

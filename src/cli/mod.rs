@@ -5,13 +5,18 @@ pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod export;
+pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -62,11 +67,16 @@ pub enum ColorWhen {
 pub enum Command {
     Run(Box<run::RunArgs>),
     Bench(Box<bench::BenchArgs>),
+    Pull(pull::PullArgs),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Verify(verify::VerifyArgs),
+    Gc(gc::GcArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -80,11 +90,16 @@ impl Command {
         match self {
             Self::Run(_) => "run",
             Self::Bench(_) => "bench",
+            Self::Pull(_) => "pull",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Verify(_) => "verify",
+            Self::Gc(_) => "gc",
+            Self::Export(_) => "export",
+            Self::Import(_) => "import",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
@@ -95,7 +110,11 @@ impl Command {
 
     /// Whether the command prints events as lines of JSON, of which the last is the envelope.
     pub fn streams_json(&self) -> bool {
-        matches!(self, Self::Run(args) if args.stream_json)
+        match self {
+            Self::Run(args) => args.stream_json,
+            Self::Pull(args) => args.progress_json,
+            _ => false,
+        }
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

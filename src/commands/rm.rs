@@ -23,6 +23,7 @@ pub fn run(args: &RmArgs, context: &Context) -> Result<RmReport> {
         return Err(Error::internal("a model of a registry that is not there"));
     };
     let plan = RemovalPlan::new(&registry, snapshots)?;
+    refuse_linked(&plan)?;
     let planned = report(true, &plan, plan.bytes());
     if args.dry_run {
         return Ok(planned);
@@ -37,6 +38,21 @@ pub fn run(args: &RmArgs, context: &Context) -> Result<RmReport> {
     }
     let freed = store.remove(&mut registry, &plan)?;
     Ok(report(false, &plan, freed))
+}
+
+/// Other tools' files may lead to what is to be removed.
+fn refuse_linked(plan: &RemovalPlan) -> Result<()> {
+    let Some(first) = plan.links.first() else { return Ok(()) };
+    let more = match plan.links.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message =
+        format!("{}{more} would lose their content: they are links to it", first.new.path.display());
+    let paths: Vec<String> = plan.links.iter().map(|link| link.new.path.display().to_string()).collect();
+    Err(Error::new(Code::Locked, message)
+        .detail("links", paths)
+        .hint("give these tools files of their own first: mlx-cache dedupe --undo PATH"))
 }
 
 fn report(dry_run: bool, plan: &RemovalPlan, freed: Bytes) -> RmReport {

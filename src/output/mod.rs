@@ -8,16 +8,21 @@ mod bench;
 mod completions;
 mod config;
 mod doctor;
+mod export;
+mod gc;
+mod import;
 mod list;
 mod man;
 pub mod page;
 mod path;
 pub mod progress;
+mod pull;
 mod rm;
 pub mod run;
 mod show;
 mod status;
 pub mod units;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -177,7 +182,7 @@ impl Output {
     /// Where nobody can answer it is an INVALID_REQUEST that asks for `--yes`. It blocks on the
     /// terminal: call it inside [`crate::cancel::Cancel::while_waiting`].
     pub fn confirm(&self, question: &str) -> Result<bool> {
-        if self.style.json || !io::stdin().is_terminal() {
+        if !self.can_ask() {
             return Err(Error::new(
                 Code::InvalidRequest,
                 format!("cannot ask \"{question}\": there is no terminal to answer on"),
@@ -191,6 +196,11 @@ impl Output {
             .read_line(&mut answer)
             .map_err(|error| Error::new(Code::IoError, format!("cannot read the answer: {error}")))?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Whether somebody can answer a question.
+    pub fn can_ask(&self) -> bool {
+        !self.style.json && io::stdin().is_terminal()
     }
 
     /// A progress bar, drawn only on a terminal and gone when dropped.
@@ -262,11 +272,16 @@ fn human(report: &Report) -> &dyn Human {
         Report::Run(report) => report,
         Report::Chat => &(),
         Report::Bench(report) => report,
+        Report::Pull(report) => report,
         Report::Add(report) => report,
         Report::List(report) => report,
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Verify(report) => report,
+        Report::Gc(report) => report,
+        Report::Export(report) => report,
+        Report::Import(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -10,10 +10,12 @@ mod foreign;
 mod hashes;
 mod links;
 mod models;
+mod pulls;
 mod record;
 mod removal;
 mod schema;
 mod sessions;
+mod verified;
 
 use std::fs;
 use std::io;
@@ -35,6 +37,7 @@ pub use models::Counts;
 pub use record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 pub use schema::SCHEMA_VERSION;
 pub use sessions::NewSession;
+pub use verified::Verified;
 
 /// Name of the database in the store's folder.
 pub const FILE_NAME: &str = "registry.db";

@@ -5,14 +5,19 @@ pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod export;
+pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod model;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use std::borrow::Cow;
 
@@ -73,11 +78,16 @@ macro_rules! reports {
 reports! {
     Run "run" run::RunReport;
     Bench "bench" bench::BenchReport;
+    Pull "pull" pull::PullReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Verify "verify" verify::VerifyReport;
+    Export "export" export::ExportReport;
+    Import "import" import::ImportReport;
+    Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;
@@ -159,7 +169,7 @@ impl From<&Error> for ErrorReport {
 
 /// Each kind of event that a command prints as lines of JSON, with its schema.
 pub fn event_schemas() -> Vec<(&'static str, Schema)> {
-    vec![("run-event", schema_of::<run::RunEvent>())]
+    vec![("run-event", schema_of::<run::RunEvent>()), ("pull-event", schema_of::<pull::PullEvent>())]
 }
 
 /// The schema of the envelope whatever the command.

@@ -34,7 +34,7 @@ pub struct RemovedReport {
     pub reference: String,
     /// Which of its revisions.
     pub revision: String,
-    /// `copied`: its content is deleted as far as nothing else uses it; else it is only forgotten.
+    /// `copied` or `hub`: its content is deleted as far as nothing else uses it; else it is only forgotten.
     pub origin: String,
     /// Where it lies or lay.
     pub path: String,

@@ -66,6 +66,13 @@ impl Source for Folder {
         })?;
         Ok(plain::assemble(&self.root, walked, |folder| name_of(folder, bounds.real_root())))
     }
+
+    fn find(&self, name: &ModelName, cancel: &Cancel) -> Result<Scan> {
+        // Names do not tell folders here.
+        let mut scan = self.scan(cancel)?;
+        scan.models.retain(|model| model.name.is_same(name));
+        Ok(scan)
+    }
 }
 
 /// Whether a folder's name is that of a repository in a Hugging Face cache.

@@ -35,10 +35,28 @@ impl Source for LmStudio {
     }
 
     fn scan(&self, cancel: &Cancel) -> Result<Scan> {
+        self.walk(&self.root, 0, cancel)
+    }
+
+    fn find(&self, name: &ModelName, cancel: &Cancel) -> Result<Scan> {
+        let publisher = self.root.join(name.org());
+        let folder = publisher.join(name.name());
+        let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if name.host() != Host::LmStudio || !is_folder(&publisher) || !is_folder(&folder) {
+            return Ok(Scan::default());
+        }
+        let mut scan = self.walk(&folder, 2, cancel)?;
+        scan.models.retain(|model| model.name == *name);
+        Ok(scan)
+    }
+}
+
+impl LmStudio {
+    /// Looks at everything below `start`, which lies so many folders below the root.
+    fn walk(&self, start: &Path, depth: usize, cancel: &Cancel) -> Result<Scan> {
         let bounds = Bounds::new(&self.root, &self.store);
         let refused = (!self.is_own()).then_some(ANOTHER_USERS);
-        // Marked by the number of folders on the way.
-        let walked = walk(&self.root, &self.store, 0_usize, cancel, |depth, seen| match &seen.what {
+        let walked = walk(start, &self.store, depth, cancel, |depth, seen| match &seen.what {
             What::Folder if seen.name.as_encoded_bytes().starts_with(b".") => Answer::pass("a hidden folder"),
             What::Folder => Answer::Enter(depth + 1),
             What::Link(_) if depth < 2 => Answer::pass("a link in the place of a folder"),

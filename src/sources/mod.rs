@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::ids::ModelName;
 
 pub use folder::{Folder, folder};
 pub use hf::HuggingFace;
 pub use lmstudio::LmStudio;
-pub use ollama::Ollama;
+pub use ollama::{Instructions, Ollama};
 pub use scan::{Checksum, Expected, Fault, ForeignFile, ForeignModel, PassedOver, Payload, Scan};
 
 /// Why files of others stay as they are.
@@ -53,6 +54,9 @@ pub trait Source: fmt::Debug {
     ///
     /// What cannot be read or understood is told in the scan. INTERRUPTED once `cancel` is set.
     fn scan(&self, cancel: &Cancel) -> Result<Scan>;
+
+    /// Looks only at the model with this name: a scan without any other. Quick, however much the cache holds.
+    fn find(&self, name: &ModelName, cancel: &Cancel) -> Result<Scan>;
 
     /// Whether the folder belongs to the user who runs this program: others' are not to be changed.
     fn is_own(&self) -> bool {

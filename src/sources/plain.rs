@@ -121,7 +121,13 @@ pub(super) fn assemble(
         let Some(folder) = above.find_map(|above| folders.get(above)) else { continue };
         let model = models.entry(folder).or_insert_with(|| {
             let name = name(folder)?;
-            Some(ForeignModel { name, revision: None, root: folder.clone(), files: Vec::new() })
+            Some(ForeignModel {
+                name,
+                revision: None,
+                root: folder.clone(),
+                files: Vec::new(),
+                absent: Vec::new(),
+            })
         });
         let Some(model) = model else { continue };
         match file(folder, place, &scan) {

@@ -287,6 +287,20 @@ fn what_is(entry: &DirEntry) -> io::Result<What> {
     })
 }
 
+/// What a path names; a link is not followed.
+pub(super) fn what_is_at(path: &Path) -> io::Result<What> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok(if metadata.is_dir() {
+        What::Folder
+    } else if metadata.is_symlink() {
+        What::Link(fs::read_link(path)?)
+    } else if metadata.is_file() {
+        What::File(Stat::of(&metadata))
+    } else {
+        What::Special
+    })
+}
+
 fn unreadable(path: &Path, error: &io::Error) -> PassedOver {
     PassedOver { path: path.to_owned(), reason: format!("cannot be read: {error}").into(), unreadable: true }
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod chat;
+mod manner;
 mod model;
 mod parameters;
 mod prompt;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 
 use self::answer::{Show, answer};
 use self::chat::Tally;
+use self::manner::Manner;
 use self::parameters::Parameters;
 use self::prompt::Asked;
 use crate::cli::run::{EngineArgs, RunArgs};
@@ -32,19 +34,23 @@ const WAITING: &str =
     "waiting for the end of standard input, which is read too; if nothing comes, start with </dev/null";
 
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
-    let parameters = Parameters::of(args);
+    // Before anything is looked for.
+    Parameters::of(args, Parameters::default()).check()?;
+    let model = model::choose(args.model.as_deref(), args.prompt.is_none(), args.yes, context)?;
+    let manner = Manner::of(&model, context)?;
+    let parameters = Parameters::of(args, manner.parameters.clone());
     parameters.check()?;
-    let model = model::choose(args.model.as_deref(), args.prompt.is_none(), context)?;
     let screen = context.output.is_terminal();
     let waiting = || context.output.note(WAITING);
     match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen, waiting))? {
-        Asked::Text(text) => answer_once(args, &parameters, &model, text, context).map(Report::from),
+        Asked::Text(text) => answer_once(args, &parameters, &manner, &model, text, context).map(Report::from),
         Asked::Chat => {
             if context.output.is_json() || args.raw {
                 return Err(prompt::nothing_asked());
             }
-            let mut loaded = Loaded::load(&model, &args.engine, Show::Text, context)?;
-            chat::run(&mut loaded, args.system.clone(), parameters, context)?;
+            let mut loaded = Loaded::load(&model, &args.engine, manner.context, Show::Text, context)?;
+            let system = args.system.clone().or(manner.system);
+            chat::run(&mut loaded, system, manner.turns, parameters, context)?;
             Ok(Report::Chat)
         }
     }
@@ -53,6 +59,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
 fn answer_once(
     args: &RunArgs,
     parameters: &Parameters,
+    manner: &Manner,
     model: &Resolved,
     text: String,
     context: &Context,
@@ -63,14 +70,16 @@ fn answer_once(
         (false, true) => Show::Nothing,
         (false, false) => Show::Text,
     };
-    let mut loaded = Loaded::load(model, &args.engine, show, context)?;
+    let mut loaded = Loaded::load(model, &args.engine, manner.context, show, context)?;
     let sampling = parameters.draw();
     let request = GenerateRequest {
         prompt: if args.raw {
             Prompt::Raw(text.clone())
         } else {
-            let system = args.system.iter().map(|system| Message::new("system", system));
-            Prompt::Chat(system.chain([Message::new("user", &text)]).collect())
+            let system = args.system.as_ref().or(manner.system.as_ref());
+            let system = system.map(|system| Message::new("system", system));
+            let turns = manner.turns.iter().cloned();
+            Prompt::Chat(system.into_iter().chain(turns).chain([Message::new("user", &text)]).collect())
         },
         max_tokens: parameters.max_tokens,
         sampling: sampling.options(),
@@ -103,8 +112,16 @@ pub struct Loaded<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    fn load(model: &'a Resolved, args: &EngineArgs, show: Show, context: &Context) -> Result<Self> {
-        let options = loading::options(args, &context.settings);
+    /// `window` is the context that the model is to have unless a flag tells.
+    fn load(
+        model: &'a Resolved,
+        args: &EngineArgs,
+        window: Option<usize>,
+        show: Show,
+        context: &Context,
+    ) -> Result<Self> {
+        let mut options = loading::options(args, &context.settings);
+        options.context = options.context.or(window);
         let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {
             if started.elapsed() > WORTH_A_BAR {

@@ -53,7 +53,7 @@ pub(super) fn assemble(root: &Path, own: bool, walked: Walked<Found>, cancel: &C
         if commit.as_ref().is_none_or(|commit| !one.path.starts_with(&commit.folder)) {
             cancel.check()?;
             if let Some(done) = commit.take() {
-                scan.models.extend(done.model);
+                scan.models.extend(done.finish());
             }
             commit = Commit::of(root, &one.path, &mut scan);
         }
@@ -61,7 +61,7 @@ pub(super) fn assemble(root: &Path, own: bool, walked: Walked<Found>, cancel: &C
             commit.add(one, &links, &mut scan);
         }
     }
-    scan.models.extend(commit.and_then(|done| done.model));
+    scan.models.extend(commit.and_then(Commit::finish));
     Ok(scan.sorted())
 }
 
@@ -104,9 +104,13 @@ impl Commit {
         let name = repository_name.to_str().and_then(name_of);
         let revision = commit.to_str().and_then(|commit| commit.parse().ok());
         let model = match (name, revision) {
-            (Some(name), Some(revision)) => {
-                Some(ForeignModel { name, revision: Some(revision), root: folder.clone(), files: Vec::new() })
-            }
+            (Some(name), Some(revision)) => Some(ForeignModel {
+                name,
+                revision: Some(revision),
+                root: folder.clone(),
+                files: Vec::new(),
+                absent: Vec::new(),
+            }),
             (None, _) => {
                 scan.passed_over.push(passed(&folder, "its repository has no name that a model can have"));
                 None
@@ -123,13 +127,23 @@ impl Commit {
         Some(Self { repository, folder, listing, model })
     }
 
+    /// The model, with what its listing has beyond what is there.
+    fn finish(self) -> Option<ForeignModel> {
+        let mut model = self.model?;
+        let absent =
+            self.listing.into_iter().filter_map(|(path, expected)| Some((path.parse().ok()?, expected)));
+        model.absent = absent.collect();
+        model.absent.sort_by(|a, b| a.0.cmp(&b.0));
+        Some(model)
+    }
+
     fn add(&mut self, found: Found, links: &Links, scan: &mut Scan) {
         let Some(model) = &mut self.model else { return };
         let Some(path) = path_in(&self.folder, &found.path) else {
             scan.passed_over.push(passed(&found.path, "its name is not one that a model's file can have"));
             return;
         };
-        let listed = self.listing.get(path.as_str()).copied().unwrap_or_default();
+        let listed = self.listing.remove(path.as_str()).unwrap_or_default();
         let (content, named) = match found.leads {
             Leads::File(_) | Leads::Store(..) => (Ok(Arc::clone(&found.path)), None),
             Leads::Blob(name) => {

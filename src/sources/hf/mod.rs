@@ -21,14 +21,17 @@ use std::sync::Arc;
 use super::bounds::{Bounds, Destination};
 use super::record;
 use super::scan::{Checksum, Fault, Scan};
-use super::walk::{Answer, Seen, Stat, What, walk};
+use super::walk::{Answer, Seen, Stat, Walked, What, walk};
 use super::{Source, scan::PassedOver};
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::ids::{Host, ModelName};
+use crate::ids::{Host, ModelName, Revision, RevisionSpec};
 
 /// Says that `hub/blobs` is a store that repositories share.
 const SHARED_MARKER: &str = ".huggingface-shared-blobs";
+
+/// A commit's name has 40 bytes.
+const LONGEST_REF: u64 = 256;
 
 /// A `hub` folder.
 #[derive(Debug, Clone)]
@@ -43,9 +46,22 @@ impl HuggingFace {
         Self { root: root.to_owned(), store: store.to_owned() }
     }
 
+    /// The commit that a branch, a tag or a pull request was last seen at.
+    pub fn commit(&self, name: &ModelName, reference: &RevisionSpec) -> Option<Revision> {
+        let path = self.repository(name).join("refs").join(reference.as_str());
+        let text = record::read(&path, LONGEST_REF).ok()?;
+        str::from_utf8(&text).ok()?.trim().parse().ok()
+    }
+
     /// The folder of a model's repository, whether it exists or not.
-    pub fn repository(&self, org: &str, name: &str) -> PathBuf {
-        self.root.join(format!("models--{org}--{name}"))
+    fn repository(&self, name: &ModelName) -> PathBuf {
+        self.root.join(format!("models--{}--{}", name.org(), name.name()))
+    }
+
+    fn walk(&self, start: &Path, area: Area, cancel: &Cancel) -> Result<Walked<Found>> {
+        let bounds = Bounds::new(&self.root, &self.store);
+        let shares = has_shared_store(&self.root);
+        walk(start, &self.store, area, cancel, |area, seen| judge(area, seen, &self.root, shares, &bounds))
     }
 }
 
@@ -59,11 +75,21 @@ impl Source for HuggingFace {
     }
 
     fn scan(&self, cancel: &Cancel) -> Result<Scan> {
-        let bounds = Bounds::new(&self.root, &self.store);
-        let shares = has_shared_store(&self.root);
-        let walked = walk(&self.root, &self.store, Area::Hub, cancel, |area, seen| {
-            judge(area, seen, &self.root, shares, &bounds)
-        })?;
+        let walked = self.walk(&self.root, Area::Hub, cancel)?;
+        assemble::assemble(&self.root, self.is_own(), walked, cancel)
+    }
+
+    fn find(&self, name: &ModelName, cancel: &Cancel) -> Result<Scan> {
+        let repository = self.repository(name);
+        let is_folder = repository.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if name.host() != Host::HuggingFace || !is_folder {
+            return Ok(Scan::default());
+        }
+        let mut walked = self.walk(&repository, Area::Repository, cancel)?;
+        let is_shared = |found: &Found| matches!(found.leads, Leads::Inside(_));
+        if walked.kept.iter().any(is_shared) && has_shared_store(&self.root) {
+            walked.kept.append(&mut self.walk(&self.root.join("blobs"), Area::Shared, cancel)?.kept);
+        }
         assemble::assemble(&self.root, self.is_own(), walked, cancel)
     }
 }

@@ -82,6 +82,10 @@ impl Manifest {
         read.collect::<Result<_, _>>().map(Self)
     }
 
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.0.iter()
+    }
+
     pub fn into_layers(self) -> impl Iterator<Item = Layer> {
         self.0.into_iter()
     }

@@ -8,19 +8,22 @@
 //! Checked against Ollama's `manifest` package and `server/images.go`: its start-up deletes every other name
 //! in `blobs/`, and opens blobs through links.
 
+mod instructions;
 mod manifest;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::instructions::Instructions;
 use self::manifest::{Manifest, model_name};
 use super::bounds::{Bounds, Destination};
 use super::scan::{Checksum, Expected, Fault, ForeignFile, ForeignModel, PassedOver, Payload, Scan};
-use super::walk::{Answer, Seen, Stat, What, walk};
+use super::walk::{Answer, Seen, Stat, Walked, What, walk, what_is_at};
 use super::{ANOTHER_USERS, Source, reason_of};
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::ids::ModelName;
 
 /// Where Ollama's installer for Linux lets its system service keep the models.
@@ -59,6 +62,50 @@ impl Source for Ollama {
         let walked = walk(&self.root, &self.store, Area::Models, cancel, |area, seen| {
             judge(area, seen, own, &bounds)
         })?;
+        self.assemble(walked, cancel)
+    }
+
+    fn find(&self, name: &ModelName, cancel: &Cancel) -> Result<Scan> {
+        let bounds = Bounds::new(&self.root, &self.store);
+        let Some(manifest) = self.manifest(name, &bounds) else { return Ok(Scan::default()) };
+        let mut walked = Walked { kept: Vec::new(), passed_over: Vec::new() };
+        let read = Manifest::read(&manifest);
+        let blobs: BTreeSet<OsString> =
+            read.iter().flat_map(Manifest::layers).map(|layer| OsString::from(&layer.blob)).collect();
+        walked.kept.push(Found::Manifest(manifest, read));
+        let folder = self.blobs();
+        for name in &blobs {
+            // What is not there or cannot be read is missing from the model.
+            let Ok(what) = what_is_at(&folder.join(name)) else { continue };
+            match judge(Area::Blobs, &Seen { folder: &folder, name, what }, self.is_own(), &bounds) {
+                Answer::Keep(found) => walked.kept.push(found),
+                Answer::Enter(_) | Answer::Pass(_) | Answer::Ignore => {}
+            }
+        }
+        self.assemble(walked, cancel)
+    }
+}
+
+impl Ollama {
+    /// What a model's small layers tell about how it is to be asked; nothing if there is no such model.
+    pub fn instructions(&self, name: &ModelName) -> Result<Option<Instructions>> {
+        let bounds = Bounds::new(&self.root, &self.store);
+        let Some(path) = self.manifest(name, &bounds) else { return Ok(None) };
+        match Manifest::read(&path) {
+            Ok(manifest) => Instructions::read(name, &self.blobs(), &manifest, &bounds).map(Some),
+            Err(reason) => Err(damaged(&path, &reason)),
+        }
+    }
+
+    /// The place of a model's manifest, if there is one and no link on the way leads out.
+    fn manifest(&self, name: &ModelName, bounds: &Bounds) -> Option<PathBuf> {
+        let below: PathBuf = name.ollama_parts()?.iter().collect();
+        let path = self.root.join("manifests").join(&below);
+        let real = path.canonicalize().ok()?;
+        (real == bounds.real_root().join("manifests").join(below)).then_some(path)
+    }
+
+    fn assemble(&self, walked: Walked<Found>, cancel: &Cancel) -> Result<Scan> {
         let mut scan = Scan { passed_over: walked.passed_over, ..Scan::default() };
         let mut manifests = Vec::new();
         let mut links = HashMap::new();
@@ -89,9 +136,7 @@ impl Source for Ollama {
         }
         Ok(scan.sorted())
     }
-}
 
-impl Ollama {
     fn model(
         &self,
         name: ModelName,
@@ -108,7 +153,7 @@ impl Ollama {
                 expected: Expected { checksum: Some(Checksum::Sha256(layer.digest)), bytes: layer.bytes },
             }
         });
-        ForeignModel { name, revision: None, files: files.collect(), root: blobs }
+        ForeignModel { name, revision: None, files: files.collect(), absent: Vec::new(), root: blobs }
     }
 }
 
@@ -221,4 +266,11 @@ fn name_of(root: &Path, path: &Path) -> Result<ModelName, String> {
 
 fn passed(path: &Path, reason: String) -> PassedOver {
     PassedOver { path: path.to_owned(), reason: reason.into(), unreadable: false }
+}
+
+/// A model of Ollama whose records cannot be understood.
+fn damaged(path: &Path, reason: &str) -> Error {
+    Error::new(Code::IntegrityFailed, format!("{} is damaged: {reason}", path.display()))
+        .detail("path", path.display().to_string())
+        .hint("pull the model again with Ollama")
 }

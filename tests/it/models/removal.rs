@@ -88,3 +88,35 @@ fn several_go_at_once_or_none() {
     refused(&sandbox, &["rm", "org/a", "--yes"], "MODEL_NOT_FOUND", "org/a");
     assert!(model.join("model.safetensors").exists());
 }
+
+#[test]
+fn content_that_other_tools_files_lead_to_is_not_taken_from_them() {
+    let sandbox = Sandbox::new();
+    let model = place(&sandbox, "llama_tied", "tiny");
+    add(&sandbox, &model, &["--copy", "--name", "org/a"]);
+    let weights = sha256(&fs::read(model.join("model.safetensors")).expect("a file"));
+    let path = sandbox.home().join("other-tool/model.safetensors");
+    let database = rusqlite::Connection::open(sandbox.store().join("registry.db")).expect("a database");
+    database
+        .execute(
+            "INSERT INTO links (source, root, path, digest, bytes, strategy, state, changed_at)
+             VALUES ('folder', ?1, ?2, ?3, 5, 'symlink', 'done', 0)",
+            [sandbox.home().to_str(), path.to_str(), Some(weights.as_str())],
+        )
+        .expect("a link");
+    let error = refused(&sandbox, &["rm", "org/a", "--yes"], "LOCKED", "other-tool");
+    assert!(error["hint"].as_str().expect("a hint").contains("dedupe --undo"), "{error}");
+    assert_eq!(sandbox.error(&["rm", "org/a", "--yes"]).0, 9);
+    assert_eq!(listed(&sandbox).len(), 1);
+    // Another model has the content too: nobody loses it.
+    add(&sandbox, &model, &["--copy", "--name", "org/b"]);
+    data(&sandbox, &["rm", "org/a", "--yes"]);
+    refused(&sandbox, &["rm", "org/b", "--yes"], "LOCKED", "other-tool");
+    // What only the link uses stays whatever gc removes.
+    database.execute("DELETE FROM models", []).expect("forgotten");
+    fs::remove_dir_all(sandbox.store().join("models/local")).expect("removed");
+    data(&sandbox, &["gc", "--yes"]);
+    let left: Vec<_> = blobs(&sandbox);
+    assert_eq!(left.len(), 1);
+    assert!(left[0].ends_with(&weights));
+}

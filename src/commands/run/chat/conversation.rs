@@ -53,6 +53,11 @@ impl Conversation {
         Self { model, context, system, messages: Vec::new(), parameters, last: None, generated_tokens: 0 }
     }
 
+    /// Begins with turns that nobody has typed.
+    pub fn beginning_with(self, messages: Vec<Message>) -> Self {
+        Self { messages, ..self }
+    }
+
     /// Takes what the user typed.
     pub fn take(&mut self, input: Input) -> Result<Action> {
         if !input.quoted && input.text.starts_with('/') {
