@@ -4,10 +4,12 @@ pub mod add;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod export;
 pub mod gc;
 pub mod import;
+pub mod link;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -73,6 +75,8 @@ pub enum Command {
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Link(link::LinkArgs),
+    Dedupe(dedupe::DedupeArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
     Export(export::ExportArgs),
@@ -96,6 +100,8 @@ impl Command {
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Link(_) => "link",
+            Self::Dedupe(_) => "dedupe",
             Self::Verify(_) => "verify",
             Self::Gc(_) => "gc",
             Self::Export(_) => "export",
@@ -115,6 +121,12 @@ impl Command {
             Self::Pull(args) => args.progress_json,
             _ => false,
         }
+    }
+
+    /// Whether the command may change the store: what was cut short there is settled first.
+    pub fn changes_the_store(&self) -> bool {
+        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_) | Self::Gc(_))
+            || matches!(self, Self::Doctor(args) if args.fix)
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

@@ -5,12 +5,14 @@ mod aliases;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 mod export;
 mod facts;
 mod foreign;
 pub mod gc;
 mod import;
+pub mod link;
 pub mod list;
 mod loading;
 pub mod man;
@@ -21,6 +23,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+mod used_by;
 pub mod verify;
 
 use crate::cli::Command;
@@ -30,6 +33,9 @@ use crate::report::Report;
 
 /// Runs one command.
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
+    if command.changes_the_store() {
+        dedupe::settle(context);
+    }
     match command {
         Command::Run(args) => run::run(&args, context),
         Command::Bench(args) => bench::run(&args, context).map(Report::from),
@@ -39,6 +45,8 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Link(args) => link::run(&args, context).map(Report::from),
+        Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
         Command::Export(args) => export::run(&args, context).map(Report::from),
         Command::Import(args) => import::run(&args, context).map(Report::from),

@@ -1,7 +1,8 @@
 //! SHA-256 of files.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sha2::Digest as _;
@@ -17,6 +18,9 @@ pub type Progress<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
 /// Large enough that system calls do not count, small enough to stay in the processor's cache.
 const BUFFER: usize = 1 << 20;
 
+/// How much of a file's beginning and of its end [`hash_ends`] looks at, in bytes.
+pub const ENDS: u64 = 8 << 10;
+
 /// A file's content and the identity it had while it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hashed {
@@ -30,6 +34,30 @@ pub fn hash_file(path: &Path, progress: Progress<'_>) -> Result<Hashed> {
     let digest = pump(&file, path, &mut io::sink(), path, progress)?;
     check_unchanged(&file, path, &stamp)?;
     Ok(Hashed { digest, stamp })
+}
+
+/// Hashes a file that is open, from its beginning; `path` is for messages.
+pub fn hash_open(mut file: &File, path: &Path, progress: Progress<'_>) -> Result<Hashed> {
+    let fail = |error| Error::io("read", path, error);
+    let stamp = FileStamp::of(&file.metadata().map_err(fail)?);
+    file.rewind().map_err(fail)?;
+    let digest = pump(file, path, &mut io::sink(), path, progress)?;
+    check_unchanged(file, path, &stamp)?;
+    Ok(Hashed { digest, stamp })
+}
+
+/// A short hash of a file's first and last bytes, [`ENDS`] each: files that differ in it differ.
+pub fn hash_ends(file: &File, bytes: u64) -> io::Result<u64> {
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = [0; ENDS as usize];
+    for at in [0, bytes.saturating_sub(ENDS)] {
+        let length = bytes.min(ENDS) as usize;
+        let piece = buffer.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(piece, at)?;
+        hasher.update(&*piece);
+    }
+    let hash: [u8; 32] = hasher.finalize().into();
+    Ok(hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
 }
 
 /// The names that content has: our own, and git's where it was asked for.
@@ -161,6 +189,27 @@ mod tests {
         let digest = hash_file(&path, &|_| Ok(())).expect("hash").digest.to_string();
         // FIPS 180-2, appendix B.1.
         assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn ends_tell_files_apart_that_begin_and_end_differently() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        let ends = |content: &[u8]| {
+            std::fs::write(&path, content).expect("write");
+            hash_ends(&File::open(&path).expect("open"), content.len() as u64).expect("hash")
+        };
+        let content = vec![7; 5 * ENDS as usize];
+        let changed = |at: usize| {
+            let mut content = content.clone();
+            content[at] = 8;
+            ends(&content)
+        };
+        assert_eq!(changed(2 * ENDS as usize), ends(&content), "the middle is not looked at");
+        assert_ne!(changed(0), ends(&content));
+        assert_ne!(changed(content.len() - 1), ends(&content));
+        assert_ne!(ends(b"a"), ends(b"b"));
+        ends(b"");
     }
 
     #[test]

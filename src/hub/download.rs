@@ -178,7 +178,9 @@ impl Client {
                 Either::Left((None, _)) => return Ok(()),
                 Either::Right(_) => {
                     let each = (received.get() - before) / running.len().max(1) as u64;
-                    if each * 1000 / TICK.as_millis() as u64 <= FAST {
+                    // Where ranges are ignored each connection would bring everything.
+                    let ignored = segments.borrow().iter().any(|segment| segment.ignored.get());
+                    if !ignored && each * 1000 / TICK.as_millis() as u64 <= FAST {
                         wanted = (running.len() * 2).min(self.connections);
                     }
                 }

@@ -7,10 +7,12 @@ mod add;
 mod bench;
 mod completions;
 mod config;
+mod dedupe;
 mod doctor;
 mod export;
 mod gc;
 mod import;
+mod link;
 mod list;
 mod man;
 pub mod page;
@@ -278,6 +280,8 @@ fn human(report: &Report) -> &dyn Human {
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Link(report) => report,
+        Report::Dedupe(report) => report,
         Report::Verify(report) => report,
         Report::Gc(report) => report,
         Report::Export(report) => report,

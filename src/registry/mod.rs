@@ -32,7 +32,7 @@ pub use benchmarks::Benchmark;
 pub use damage::{Salvaged, replace};
 pub use foreign::{KnownSource, Usage};
 pub use hashes::Remembered;
-pub use links::{Link, LinkState, LinkStrategy, NewLink, Original};
+pub use links::{Identity, Link, LinkState, LinkStrategy, NewLink, Original};
 pub use models::Counts;
 pub use record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 pub use schema::SCHEMA_VERSION;

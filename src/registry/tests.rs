@@ -231,6 +231,7 @@ fn link(home: &Path, path: &str, byte: u8, strategy: LinkStrategy) -> NewLink {
             mode: 0o640,
             attributes: vec![("user.a".to_owned(), vec![0, 255])],
         }),
+        kept: Some(Identity { device: u64::MAX, inode: 5, modified_ns: -1 }),
     }
 }
 

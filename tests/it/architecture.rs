@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["cancel", "error", "fs", "ids", "registry"]),
     ("hub", &["cancel", "error", "fs", "ids"]),
     ("sources", &["cancel", "error", "fs", "ids"]),
+    ("dedupe", &["cancel", "error", "fs", "ids", "registry", "sources", "store"]),
     ("engine", &["cancel", "error", "fs", "ids"]),
     ("verify", &["cancel", "engine", "error", "fs", "ids", "registry", "sources", "store"]),
     ("settings", &["engine", "error", "fs", "ids"]),
@@ -25,8 +26,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "cancel", "cli", "context", "engine", "error", "fs", "hub", "ids", "output", "registry",
-            "report", "settings", "sources", "store", "verify",
+            "cancel", "cli", "context", "dedupe", "engine", "error", "fs", "hub", "ids", "output",
+            "registry", "report", "settings", "sources", "store", "verify",
         ],
     ),
     ("usage", &["cli", "error", "output", "settings"]),

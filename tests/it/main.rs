@@ -18,6 +18,7 @@ mod run;
 mod sandbox;
 mod shell;
 mod smollm2;
+mod sources;
 mod status;
 mod text;
 mod verify;

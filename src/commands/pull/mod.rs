@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use self::fetch::Fetch;
+pub(super) use self::plan::SMALL;
 use self::plan::{Found, Item, Plan, check_space};
 use self::request::Wanted;
 use self::reuse::Elsewhere;
@@ -108,7 +109,7 @@ impl Work<'_> {
             let hub = if let Some(hub) = &self.hub {
                 hub
             } else {
-                let hub = hub(self.manner.token.as_ref(), self.manner.jobs, self.context)
+                let hub = connect(self.manner.token.as_ref(), self.manner.jobs, self.context)
                     .map_err(|error| error.context(format!("{} is not here whole", wanted.name)))?;
                 self.hub.insert(hub)
             };
@@ -136,6 +137,8 @@ impl Work<'_> {
     /// Does it, and what another process undoes meanwhile a second and third time.
     fn carry_out(&self, mut plan: Plan, started: Instant) -> Result<PulledReport> {
         let mut registry = self.store.create()?;
+        // Nobody takes away what is here until it is registered.
+        let _writing = self.store.writing()?;
         let Some(hub) = &self.hub else {
             return Err(Error::internal("a model was planned without the hub"));
         };
@@ -264,7 +267,7 @@ fn actions(item: &Item) -> impl Iterator<Item = ActionReport> + '_ {
 }
 
 /// The hub, as the settings say.
-fn hub(token: Option<&Token>, jobs: u8, context: &Context) -> Result<Hub> {
+pub(super) fn connect(token: Option<&Token>, jobs: u8, context: &Context) -> Result<Hub> {
     let settings = &context.settings;
     let token = token.or(settings.hf_token.value.as_ref());
     Hub::new(&HubOptions {
