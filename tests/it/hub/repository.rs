@@ -31,8 +31,6 @@ pub enum Access {
 pub(super) struct Commit {
     pub id: String,
     pub files: BTreeMap<String, File>,
-    /// What the tree's pages hold instead of the files.
-    listing: Option<Vec<Value>>,
 }
 
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ pub(super) struct File {
 impl Repository {
     /// An empty repository whose branch `main` has one commit.
     pub fn new(name: &str) -> Self {
-        let first = Commit { id: commit_id(name, 0), files: BTreeMap::new(), listing: None };
+        let first = Commit { id: commit_id(name, 0), files: BTreeMap::new() };
         Self { name: name.to_owned(), commits: vec![first], branches: BTreeMap::new(), access: Access::Open }
     }
 
@@ -98,13 +96,6 @@ impl Repository {
         for file in self.newest().files.values_mut() {
             file.is_xet = file.is_large;
         }
-        self
-    }
-
-    /// Makes the tree's pages say this, whatever the files are.
-    #[must_use]
-    pub fn listing(mut self, entries: Vec<Value>) -> Self {
-        self.newest().listing = Some(entries);
         self
     }
 
@@ -195,9 +186,6 @@ impl Repository {
 impl Commit {
     /// The entries of `/api/models/…/tree/…?recursive=true`: folders and files.
     pub(super) fn entries(&self) -> Vec<Value> {
-        if let Some(listing) = &self.listing {
-            return listing.clone();
-        }
         let mut folders = BTreeSet::new();
         let mut entries = Vec::new();
         for (path, file) in &self.files {

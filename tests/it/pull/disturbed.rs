@@ -48,7 +48,9 @@ fn check(case: &Case) {
     let hub = Hub::with(repository.clone());
     hub.fault_after(case.skip, case.on.clone(), case.times, case.fault.clone());
     if !case.codes.is_empty() {
-        let error = refused(&sandbox, &hub, &["org/tiny"], case.codes);
+        // Less patience than usual, since it is in vain.
+        let mut command = command(&sandbox, &hub, &["org/tiny"]);
+        let error = fails(&sandbox, command.env("MLX_CACHE_HTTP_RETRIES", "2"), case.codes);
         assert!(
             sandbox.json(&["list"]).1["data"]["models"].as_array().expect("a list").is_empty(),
             "{error}"

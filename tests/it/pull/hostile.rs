@@ -130,7 +130,7 @@ fn sizes_beyond_any_disk_are_refused_before_anything_is_fetched() {
         let mut repository = Repository::tiny("org/huge");
         for (at, size) in sizes.iter().enumerate() {
             repository =
-                repository.large(&format!("model-0000{at}-of-00009.safetensors"), Content::Claimed(*size));
+                repository.large(&format!("model-0000{at}-of-00009.safetensors"), Content::claimed(*size));
         }
         let hub = Hub::with(repository);
         let error = refused(&sandbox, &hub, &["org/huge"], &["INSUFFICIENT_DISK", "INTEGRITY_FAILED"]);
@@ -139,7 +139,7 @@ fn sizes_beyond_any_disk_are_refused_before_anything_is_fetched() {
     }
     // A small one that says it is huge ends the same way, whatever it does then.
     let sandbox = Sandbox::new();
-    let hub = Hub::with(Repository::new("org/huge").large("model.safetensors", Content::Claimed(1 << 50)));
+    let hub = Hub::with(Repository::new("org/huge").large("model.safetensors", Content::claimed(1 << 50)));
     let error = refused(&sandbox, &hub, &["org/huge"], &["INSUFFICIENT_DISK"]);
     assert_eq!(number(&error["details"], "bytes_needed"), 1 << 50, "{error}");
     assert!(number(&error["details"], "bytes_free") < 1 << 50);
