@@ -16,6 +16,11 @@ impl Human for RmReport {
         for kept in &self.kept {
             page.line(format!("{}: {}", printable(&kept.reference), printable(&kept.reason)));
         }
+        let restores =
+            if self.dry_run { "would give back a file of its own" } else { "a file of its own again" };
+        for path in &self.restored {
+            page.line(format!("{restores}: {}", printable(path)));
+        }
         let frees = if self.dry_run { "would free" } else { "freed" };
         page.line(format!("{frees} {}", units::bytes(self.bytes_freed)));
     }

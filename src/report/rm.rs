@@ -16,6 +16,8 @@ pub struct RmReport {
     pub bytes_freed: u64,
     /// What stays on disk although its model goes.
     pub kept: Vec<KeptReport>,
+    /// Other tools' files that were links to the content and are files of their own now.
+    pub restored: Vec<String>,
 }
 
 /// Files of a removed model that stay.
