@@ -88,7 +88,7 @@ impl Work<'_> {
                 Ok(verified) => kept.verified = Some(verified),
                 Err(Stop::Fatal(error)) => return Err(error),
                 Err(Stop::Skip(reason)) => {
-                    let reason = format!("the copy that was to stay, {}, {reason}", file.path.display());
+                    let reason = format!("the copy that was to stay, {}: {reason}", file.path.display());
                     for replacement in &group.replace {
                         self.skipped.push(Skipped::new(&replacement.file.path, reason.clone()));
                     }
@@ -160,6 +160,9 @@ impl Work<'_> {
                 if let Ok(Some(link)) = self.registry.link_at(&link.new.path) {
                     let _ = settle_one(self.store, self.registry, &lock, &link);
                 }
+                if matches!((&stop, old.place.entry()), (Stop::Skip(_), Ok(None))) {
+                    return Err(Stop::skip("it was deleted meanwhile"));
+                }
                 Err(stop)
             }
         }
@@ -214,7 +217,7 @@ impl Work<'_> {
             };
             let copied = copy_hashed(copy, &progress)?;
             if copied.digest != digest {
-                return Err(Stop::skip("changed while it was copied"));
+                return Err(Stop::skip("it changed while it was copied"));
             }
             let stamp = self.store.publish(copied)?;
             kept.blob = stamp.map(|stamp| (stamp.device, stamp.inode));
@@ -240,7 +243,7 @@ impl Work<'_> {
         kept: &mut Kept,
     ) -> Result<(), Stop> {
         let path = &link.new.path;
-        let Some(stage_path) = &link.stage else { return Err(Stop::skip("has no stage")) };
+        let Some(stage_path) = &link.stage else { return Err(Stop::skip("it has no stage")) };
         let at_home = stage_path.parent() == Some(&self.store.staging());
         let stage =
             if at_home { staged(self.store, stage_path)? } else { Place::find(&link.new.root, stage_path)? };
@@ -264,9 +267,9 @@ impl Work<'_> {
         let swapped =
             swap(&old.place, &stage, |out| is_same_file(out, &expected) && unwritten.is_unwritten())?;
         if !swapped {
-            return Err(Stop::skip("changed in the last moment"));
+            return Err(Stop::skip("it changed in the last moment"));
         }
-        self.watch.step("changed places", path);
+        self.watch.step("it changed places", path);
         let blob = self.store.blob(&kept.digest);
         let sealed = match link.new.strategy {
             LinkStrategy::Symlink => Some(seal(&blob)?),
@@ -306,7 +309,7 @@ impl Work<'_> {
         stage: &Place,
     ) -> Result<(), Stop> {
         let Kept { digest, bytes, .. } = *kept;
-        let Some(name) = &link.name else { return Err(Stop::skip("has no name")) };
+        let Some(name) = &link.name else { return Err(Stop::skip("it has no name")) };
         if !self.store.has_blob(&digest, bytes) {
             // The file itself becomes the content: another name for it, and then only that one.
             let content = self.store.staging().join(format!("{}.content", link.id));
@@ -316,7 +319,7 @@ impl Work<'_> {
             let linked = content_place.entry()?;
             if linked.is_none_or(|linked| !is_same_file(&linked, &old.entry.stamp)) {
                 content_place.dir.remove(&content_place.name)?;
-                return Err(Stop::skip("changed in the last moment"));
+                return Err(Stop::skip("it changed in the last moment"));
             }
             old.file.sync_all().map_err(|error| Error::io("sync", &old.place.path(), error))?;
             if self.store.adopt_staged(&content, &digest, bytes)? {
@@ -342,7 +345,7 @@ impl Work<'_> {
 
 /// A second name for the copy that stays, in the stage.
 fn stage_hard_link(kept: &Kept, stage: &Place) -> Result<FileStamp, Stop> {
-    let Some(verified) = &kept.verified else { return Err(Stop::skip("has no equal that stays")) };
+    let Some(verified) = &kept.verified else { return Err(Stop::skip("it has no equal that stays")) };
     verified.file.sync_all().map_err(|error| Error::io("sync", &verified.place.path(), error))?;
     stage.dir.hard_link(&stage.name, &verified.place.dir, &verified.place.name)?;
     match stage.entry()? {
@@ -353,7 +356,7 @@ fn stage_hard_link(kept: &Kept, stage: &Place) -> Result<FileStamp, Stop> {
 
 /// A clone of the copy that stays, which looks as the file that it replaces.
 fn stage_clone(link: &Link, kept: &Kept, stage: &Place) -> Result<FileStamp, Stop> {
-    let Some(verified) = &kept.verified else { return Err(Stop::skip("has no equal that stays")) };
+    let Some(verified) = &kept.verified else { return Err(Stop::skip("it has no equal that stays")) };
     let path = stage.path();
     let fail = |action: &'static str| {
         let path = path.clone();
@@ -395,13 +398,13 @@ fn check_attributes(old: &Verified, own: &[(String, Vec<u8>)], kept: &Kept) -> R
     if own.iter().filter(|(name, _)| of_use(name)).all(|attribute| kept.contains(attribute)) {
         return Ok(());
     }
-    Err(Stop::skip("has extended attributes that would no longer be seen"))
+    Err(Stop::skip("it has extended attributes that would no longer be seen"))
 }
 
 fn in_the_copy_that_stays(stop: Stop, verified: &Verified) -> Stop {
     match stop {
         Stop::Skip(reason) => {
-            Stop::Skip(format!("the copy that was to stay, {}, {reason}", verified.place.path().display()))
+            Stop::Skip(format!("the copy that was to stay, {}: {reason}", verified.place.path().display()))
         }
         fatal @ Stop::Fatal(_) => fatal,
     }

@@ -91,8 +91,7 @@ impl Skipped {
 fn reason(error: &Error) -> String {
     let path = error.details().get("path").and_then(serde_json::Value::as_str).unwrap_or_default();
     let message = error.message();
-    let cut = message.replacen(path, "it", usize::from(!path.is_empty()));
-    cut.strip_prefix("it ").map_or(cut.clone(), str::to_owned)
+    message.replacen(path, "it", usize::from(!path.is_empty()))
 }
 
 /// Who watches the work, and may end it.
