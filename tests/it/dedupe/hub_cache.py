@@ -64,7 +64,8 @@ def delete(*commits):
 
 
 def fetch(repo, commit):
-    return hub.snapshot_download(repo, revision=commit)
+    # What no branch names is detached: prune takes it.
+    return hub.snapshot_download(repo, revision=older if commit == older else None)
 
 
 def has_command(name):
