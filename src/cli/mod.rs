@@ -6,10 +6,13 @@ pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+pub mod export;
 pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -65,6 +68,7 @@ pub enum ColorWhen {
 pub enum Command {
     Run(Box<run::RunArgs>),
     Bench(Box<bench::BenchArgs>),
+    Pull(pull::PullArgs),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
@@ -73,6 +77,8 @@ pub enum Command {
     Dedupe(dedupe::DedupeArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -86,6 +92,7 @@ impl Command {
         match self {
             Self::Run(_) => "run",
             Self::Bench(_) => "bench",
+            Self::Pull(_) => "pull",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
@@ -94,6 +101,8 @@ impl Command {
             Self::Dedupe(_) => "dedupe",
             Self::Verify(_) => "verify",
             Self::Gc(_) => "gc",
+            Self::Export(_) => "export",
+            Self::Import(_) => "import",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
@@ -104,7 +113,11 @@ impl Command {
 
     /// Whether the command prints events as lines of JSON, of which the last is the envelope.
     pub fn streams_json(&self) -> bool {
-        matches!(self, Self::Run(args) if args.stream_json)
+        match self {
+            Self::Run(args) => args.stream_json,
+            Self::Pull(args) => args.progress_json,
+            _ => false,
+        }
     }
 
     /// Whether the command may change the store: what was cut short there is settled first.

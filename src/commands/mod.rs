@@ -7,13 +7,16 @@ pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+mod export;
 mod facts;
 mod foreign;
 pub mod gc;
+mod import;
 pub mod list;
 mod loading;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod resolve;
 pub mod rm;
 pub mod run;
@@ -34,6 +37,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Run(args) => run::run(&args, context),
         Command::Bench(args) => bench::run(&args, context).map(Report::from),
+        Command::Pull(args) => pull::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),
@@ -41,6 +45,8 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
         Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
+        Command::Export(args) => export::run(&args, context).map(Report::from),
+        Command::Import(args) => import::run(&args, context).map(Report::from),
         Command::Gc(args) => gc::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),

@@ -9,12 +9,15 @@ mod completions;
 mod config;
 mod dedupe;
 mod doctor;
+mod export;
 mod gc;
+mod import;
 mod list;
 mod man;
 pub mod page;
 mod path;
 pub mod progress;
+mod pull;
 mod rm;
 pub mod run;
 mod show;
@@ -180,7 +183,7 @@ impl Output {
     /// Where nobody can answer it is an INVALID_REQUEST that asks for `--yes`. It blocks on the
     /// terminal: call it inside [`crate::cancel::Cancel::while_waiting`].
     pub fn confirm(&self, question: &str) -> Result<bool> {
-        if self.style.json || !io::stdin().is_terminal() {
+        if !self.can_ask() {
             return Err(Error::new(
                 Code::InvalidRequest,
                 format!("cannot ask \"{question}\": there is no terminal to answer on"),
@@ -194,6 +197,11 @@ impl Output {
             .read_line(&mut answer)
             .map_err(|error| Error::new(Code::IoError, format!("cannot read the answer: {error}")))?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Whether somebody can answer a question.
+    pub fn can_ask(&self) -> bool {
+        !self.style.json && io::stdin().is_terminal()
     }
 
     /// A progress bar, drawn only on a terminal and gone when dropped.
@@ -265,6 +273,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Run(report) => report,
         Report::Chat => &(),
         Report::Bench(report) => report,
+        Report::Pull(report) => report,
         Report::Add(report) => report,
         Report::List(report) => report,
         Report::Show(report) => report,
@@ -273,6 +282,8 @@ fn human(report: &Report) -> &dyn Human {
         Report::Dedupe(report) => report,
         Report::Verify(report) => report,
         Report::Gc(report) => report,
+        Report::Export(report) => report,
+        Report::Import(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -10,6 +10,7 @@ mod foreign;
 mod hashes;
 mod links;
 mod models;
+mod pulls;
 mod record;
 mod removal;
 mod schema;

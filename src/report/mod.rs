@@ -6,11 +6,14 @@ pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+pub mod export;
 pub mod gc;
+pub mod import;
 pub mod list;
 pub mod man;
 pub mod model;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -76,6 +79,7 @@ macro_rules! reports {
 reports! {
     Run "run" run::RunReport;
     Bench "bench" bench::BenchReport;
+    Pull "pull" pull::PullReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
@@ -83,6 +87,8 @@ reports! {
     Rm "rm" rm::RmReport;
     Dedupe "dedupe" dedupe::DedupeReport;
     Verify "verify" verify::VerifyReport;
+    Export "export" export::ExportReport;
+    Import "import" import::ImportReport;
     Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
@@ -165,7 +171,7 @@ impl From<&Error> for ErrorReport {
 
 /// Each kind of event that a command prints as lines of JSON, with its schema.
 pub fn event_schemas() -> Vec<(&'static str, Schema)> {
-    vec![("run-event", schema_of::<run::RunEvent>())]
+    vec![("run-event", schema_of::<run::RunEvent>()), ("pull-event", schema_of::<pull::PullEvent>())]
 }
 
 /// The schema of the envelope whatever the command.

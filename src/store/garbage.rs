@@ -64,8 +64,9 @@ impl GarbagePlan {
 }
 
 impl Store {
-    /// The plan: downloads that were not touched for `older_than` can go too.
-    pub fn garbage(&self, registry: &Registry, older_than: Duration) -> Result<GarbagePlan> {
+    /// The plan: downloads that were not touched for `older_than` can go too. Without a registry nobody can
+    /// tell what content is in use, and all of it stays.
+    pub fn garbage(&self, registry: Option<&Registry>, older_than: Duration) -> Result<GarbagePlan> {
         let lock = self.lock()?;
         self.find_garbage(&lock, registry, older_than).map(|(plan, _)| plan)
     }
@@ -73,12 +74,12 @@ impl Store {
     /// Removes what the plan names, as far as it is still garbage; gives back what went.
     pub fn collect(
         &self,
-        registry: &mut Registry,
+        registry: Option<&mut Registry>,
         plan: &GarbagePlan,
         older_than: Duration,
     ) -> Result<Vec<Garbage>> {
         let lock = self.lock()?;
-        let (now, writers) = self.find_garbage(&lock, registry, older_than)?;
+        let (now, writers) = self.find_garbage(&lock, registry.as_deref(), older_than)?;
         let mut gone = Vec::new();
         for garbage in now.garbage {
             let planned = plan.garbage.iter().any(|it| it.kind == garbage.kind && it.path == garbage.path);
@@ -90,7 +91,9 @@ impl Store {
             }
         }
         drop(writers);
-        self.forget_gone(registry)?;
+        if let Some(registry) = registry {
+            self.forget_gone(registry)?;
+        }
         Ok(gone)
     }
 
@@ -105,15 +108,17 @@ impl Store {
     fn find_garbage(
         &self,
         _lock: &StoreLock,
-        registry: &Registry,
+        registry: Option<&Registry>,
         older_than: Duration,
     ) -> Result<(GarbagePlan, Writers)> {
         let mut plan = GarbagePlan::default();
         // Before the look at what is in use: what was registered until now is seen, and nothing comes in after.
         let writers = self.hold_writers()?;
-        self.unused_blobs(registry, &writers, &mut plan)?;
+        if let Some(registry) = registry {
+            self.unused_blobs(registry, &writers, &mut plan)?;
+            self.useless_folders(registry, &mut plan)?;
+        }
         self.unfinished(older_than, &mut plan)?;
-        self.useless_folders(registry, &mut plan)?;
         self.dangling_locks(&mut plan)?;
         Ok((plan, writers))
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::contents::Contents;
 use super::local_dir;
-use super::problem::{Kind, Needed, Problem, Remedy, Target};
+use super::problem::{HubFile, Kind, Needed, Problem, Remedy, Target};
 use super::stored::kind_of;
 use super::subject::{Item, Record, Subject, shown};
 use crate::error::Result;
-use crate::ids::{Host, ModelName};
+use crate::ids::{Host, ModelName, SnapshotPath};
 use crate::registry::{FileRecord, Registry, Snapshot};
 use crate::sources::{Checksum, Expected, Fault, ForeignFile, ForeignModel, Payload, Scan, Source};
 
@@ -65,11 +65,11 @@ impl<'a> Cache<'a> {
         for file in &model.files {
             match &file.content {
                 Ok(path) => self.content(model, file, path, &known, &mut subject, contents)?,
-                Err(fault) => subject.problems.push(self.fault(&subject, file, fault)),
+                Err(fault) => subject.problems.push(self.fault(model, &subject, file, fault)),
             }
         }
         self.absent(model, &mut subject);
-        self.gone(model, &known, &mut subject);
+        Self::gone(model, &known, &mut subject);
         Ok(subject)
     }
 
@@ -88,10 +88,11 @@ impl<'a> Cache<'a> {
             if let Some(claim) = payload.claimed {
                 let path = self.below(&payload.path);
                 let noted = Noted { path, claims: vec![claim], bytes: None, record: Record::None };
-                subject.items.push(self.item(noted, payload, "", contents)?);
+                subject.items.push(self.item(noted, payload, "", None, contents)?);
             }
         }
-        for passed in &self.scan.passed_over {
+        let told = self.places_told();
+        for passed in self.scan.passed_over.iter().filter(|passed| !told.contains(&passed.path)) {
             if let Some((kind, actual)) = self.fault_of_name(&passed.path, passed.unreadable) {
                 subject.problems.push(Problem {
                     path: self.below(&passed.path),
@@ -99,7 +100,11 @@ impl<'a> Cache<'a> {
                     kind,
                     expected: None,
                     actual: Some(actual.unwrap_or_else(|| passed.reason.to_string())),
-                    remedy: Remedy::Advice(String::new()),
+                    remedy: Remedy::Advice(match kind {
+                        Kind::BrokenRecord => "fetch the model again with ollama pull".to_owned(),
+                        Kind::Unreadable => "check the permissions of the path and its folders".to_owned(),
+                        _ => format!("remove the link {}", passed.path.display()),
+                    }),
                 });
             }
         }
@@ -135,12 +140,19 @@ impl<'a> Cache<'a> {
         claims.sort_unstable();
         claims.dedup();
         let noted = Noted { path: file.path.to_string(), claims, bytes, record };
-        let item = self.item(noted, payload, &subject.advice, contents)?;
+        let item = self.item(noted, payload, &subject.advice, hub(model, &file.path), contents)?;
         subject.items.push(item);
         Ok(())
     }
 
-    fn item(&self, noted: Noted, payload: &Payload, advice: &str, contents: &mut Contents) -> Result<Item> {
+    fn item(
+        &self,
+        noted: Noted,
+        payload: &Payload,
+        advice: &str,
+        hub: Option<HubFile>,
+        contents: &mut Contents,
+    ) -> Result<Item> {
         let Noted { path, claims, bytes, record } = noted;
         let remembered = match self.registry {
             Some(registry) => registry.remembered_digest(&payload.stamp)?,
@@ -153,7 +165,9 @@ impl<'a> Cache<'a> {
             place: payload.path.to_path_buf(),
             content,
             bytes,
-            remedy: self.remedy(payload, &claims, bytes, advice),
+            remedy: self
+                .remedy(payload, &claims, bytes, hub)
+                .unwrap_or_else(|| Remedy::Advice(advice.to_owned())),
             claims,
             record,
         })
@@ -161,25 +175,32 @@ impl<'a> Cache<'a> {
 
     /// How wrong content could be made good: only where its name says what it should be, in folders of
     /// this user.
-    fn remedy(&self, payload: &Payload, claims: &[Checksum], bytes: Option<u64>, advice: &str) -> Remedy {
+    fn remedy(
+        &self,
+        payload: &Payload,
+        claims: &[Checksum],
+        bytes: Option<u64>,
+        hub: Option<HubFile>,
+    ) -> Option<Remedy> {
         let named = payload.claimed.filter(|claimed| claims.iter().all(|claim| agree(claim, claimed)));
         match (named, &payload.linked_to) {
             (Some(checksum @ Checksum::Sha256(digest)), Some(_)) => {
-                Remedy::Content(Needed { target: Target::Blob(digest), checksum, bytes })
+                Some(Remedy::Content(Needed { target: Target::Blob(digest), checksum, bytes, hub }))
             }
             (Some(checksum), None) if self.own && payload.replaceable != Err(ANOTHER_USERS) => {
                 let target = Target::Foreign {
+                    root: self.source.root().to_owned(),
                     path: payload.path.to_path_buf(),
                     present: Some((&payload.stamp).into()),
                 };
-                Remedy::Content(Needed { target, checksum, bytes })
+                Some(Remedy::Content(Needed { target, checksum, bytes, hub }))
             }
-            _ => Remedy::Advice(advice.to_owned()),
+            _ => None,
         }
     }
 
     /// A place that leads to no content.
-    fn fault(&self, subject: &Subject, file: &ForeignFile, fault: &Fault) -> Problem {
+    fn fault(&self, model: &ForeignModel, subject: &Subject, file: &ForeignFile, fault: &Fault) -> Problem {
         let (kind, actual) = match fault {
             Fault::Missing => (Kind::Missing, None),
             Fault::Dangling(target) => match fs::symlink_metadata(target) {
@@ -207,13 +228,13 @@ impl<'a> Cache<'a> {
             expected: file.expected.checksum.as_ref().map(shown),
             actual,
             remedy: missing
-                .and_then(|path| self.bring_back(path, file.expected))
+                .and_then(|path| self.bring_back(path, file.expected, hub(model, &file.path)))
                 .unwrap_or_else(|| Remedy::Advice(subject.advice.clone())),
         }
     }
 
     /// How content could be brought back to a place that is named by its checksum.
-    fn bring_back(&self, path: PathBuf, expected: Expected) -> Option<Remedy> {
+    fn bring_back(&self, path: PathBuf, expected: Expected, hub: Option<HubFile>) -> Option<Remedy> {
         let named = named(&path)?;
         let is_inside = path.starts_with(self.source.root());
         if !self.own || !is_inside || fs::symlink_metadata(&path).is_ok() {
@@ -222,8 +243,8 @@ impl<'a> Cache<'a> {
         if expected.checksum.is_some_and(|checksum| !agree(&checksum, &named)) {
             return None;
         }
-        let target = Target::Foreign { path, present: None };
-        Some(Remedy::Content(Needed { target, checksum: named, bytes: expected.bytes }))
+        let target = Target::Foreign { root: self.source.root().to_owned(), path, present: None };
+        Some(Remedy::Content(Needed { target, checksum: named, bytes: expected.bytes, hub }))
     }
 
     /// Files that the listing of a commit has and that are not there: nobody's fault, unless their
@@ -251,7 +272,7 @@ impl<'a> Cache<'a> {
     }
 
     /// Files that were there when the model was adopted.
-    fn gone(&self, model: &ForeignModel, known: &[Known<'_>], subject: &mut Subject) {
+    fn gone(model: &ForeignModel, known: &[Known<'_>], subject: &mut Subject) {
         let there: HashSet<&Path> = model.files.iter().map(|file| &*file.place).collect();
         for (_, files) in known {
             for (place, file) in files.iter().filter(|(place, _)| !there.contains(place.as_path())) {
@@ -268,6 +289,21 @@ impl<'a> Cache<'a> {
                 });
             }
         }
+    }
+
+    /// The blobs of models that lead to no content: each is told with its model.
+    fn places_told(&self) -> HashSet<PathBuf> {
+        let mut told = HashSet::new();
+        for model in &self.scan.models {
+            let blobs = model.root.ancestors().nth(2).map(|repository| repository.join("blobs"));
+            for file in model.files.iter().filter(|file| file.content.is_err()) {
+                told.insert(file.place.to_path_buf());
+                let held = fs::read_link(&file.place).ok();
+                let name = held.as_deref().and_then(Path::file_name);
+                told.extend(blobs.as_deref().zip(name).map(|(blobs, name)| blobs.join(name)));
+            }
+        }
+        told
     }
 
     /// What is wrong with a name that was passed over, if anything: it belongs to no model, but it stands
@@ -326,6 +362,11 @@ fn own_name(name: &ModelName) -> String {
         Host::Ollama | Host::LmStudio => text.split_once(':').map_or(text.clone(), |(_, own)| own.to_owned()),
         _ => text,
     }
+}
+
+/// The file on the hub that a file of a Hugging Face cache is.
+fn hub(model: &ForeignModel, path: &SnapshotPath) -> Option<HubFile> {
+    HubFile::new(&model.name, model.revision.as_ref()?, path)
 }
 
 /// Whether two checksums do not contradict each other.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::contents::Contents;
-use super::problem::{Kind, Needed, Problem, Remedy, Target};
+use super::problem::{HubFile, Kind, Needed, Problem, Remedy, Target};
 use super::subject::{Item, Record, Subject};
 use crate::error::{Error, Result};
 use crate::fs::{FileStamp, relative_target};
@@ -50,7 +50,8 @@ pub fn snapshot(
     }
     for file in &files {
         subject.problems.extend(link(store, &snapshot.root, file));
-        blob(store, file.path.as_str(), file, &mut subject, contents);
+        let hub = HubFile::new(&snapshot.name, &snapshot.revision, &file.path);
+        blob(store, file, hub, &mut subject, contents);
     }
     let known: BTreeSet<PathBuf> = files.iter().map(|file| snapshot.root.join(&file.path)).collect();
     other_links(store, &snapshot.root, &known, &mut subject);
@@ -99,12 +100,20 @@ fn kind_of_link(store: &Store, link: &Path) -> Kind {
 }
 
 /// Takes note of a blob that a record names.
-fn blob(store: &Store, path: &str, file: &FileRecord, subject: &mut Subject, contents: &mut Contents) {
+fn blob(
+    store: &Store,
+    file: &FileRecord,
+    hub: Option<HubFile>,
+    subject: &mut Subject,
+    contents: &mut Contents,
+) {
+    let path = file.path.as_str();
     let place = store.blob(&file.digest);
     let needed = Remedy::Content(Needed {
         target: Target::Blob(file.digest),
         checksum: Checksum::Sha256(file.digest),
         bytes: Some(file.bytes),
+        hub,
     });
     let problem = |kind, actual: Option<String>| Problem {
         path: path.to_owned(),

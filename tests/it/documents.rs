@@ -10,6 +10,7 @@ use mlx_cache::cli::completions::{Shell, script};
 use mlx_cache::cli::man::pages;
 use mlx_cache::commands::run::chat::saved::SavedChat;
 use mlx_cache::error::Code;
+use mlx_cache::report::export::RegistryFile;
 use mlx_cache::report::{Report, envelope_schema, event_schemas, schema_of};
 use mlx_cache::settings::file::KEYS;
 use mlx_cache::settings::variables;
@@ -37,6 +38,7 @@ fn pretty(schema: &schemars::Schema) -> String {
 fn other_schemas() -> Vec<(&'static str, schemars::Schema)> {
     let mut schemas = event_schemas();
     schemas.push(("chat", schema_of::<SavedChat>()));
+    schemas.push(("registry", schema_of::<RegistryFile>()));
     schemas
 }
 

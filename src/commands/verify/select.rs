@@ -120,7 +120,7 @@ impl Selection {
         };
         match reference.parse() {
             Ok(ModelRef::Named { name, revision, .. }) => {
-                self.add_named(name, revision, kinds, unknown, context)
+                self.add_named(&name, revision.as_ref(), kinds, unknown, context)
             }
             Ok(ModelRef::Path(path)) if path.is_dir() => self.add_folder(&path, context),
             _ => Err(unknown),
@@ -130,8 +130,8 @@ impl Selection {
     /// A model that only its tool knows; `unknown` is the error if no tool does.
     fn add_named(
         &mut self,
-        name: ModelName,
-        revision: Option<RevisionSpec>,
+        name: &ModelName,
+        revision: Option<&RevisionSpec>,
         kinds: &[SourceChoice],
         unknown: Error,
         context: &Context,
@@ -141,10 +141,10 @@ impl Selection {
         for source in present_sources(&context.settings) {
             let wanted = all || kinds.iter().any(|kind| word(*kind) == source.name());
             let is_there =
-                wanted && source.scan(&context.cancel)?.models.iter().any(|model| model.name.is_same(&name));
+                wanted && source.scan(&context.cancel)?.models.iter().any(|model| model.name.is_same(name));
             if is_there {
                 found = true;
-                let models = Models::Named(vec![(name.clone(), revision.clone())]);
+                let models = Models::Named(vec![(name.clone(), revision.cloned())]);
                 self.caches.push(Chosen { source, models });
             }
         }

@@ -9,10 +9,12 @@
 mod attention;
 mod check;
 mod embed;
+mod experts;
 mod gemm;
 mod gemv;
 mod isa;
 mod lanes;
+mod norm;
 mod pack;
 mod packed;
 pub mod pool;
@@ -22,6 +24,8 @@ mod select;
 
 pub use attention::{Attention, AttentionOutput, attention};
 pub use embed::embed;
+pub use experts::{Routing, experts};
+pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
 pub use select::{argmax, sample};

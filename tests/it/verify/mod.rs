@@ -1,6 +1,7 @@
 //! `verify`: damage of each kind, put into a store and into other tools' caches, is found, and nothing else is.
 
 mod foreign;
+mod repair;
 mod store;
 
 use std::fs::{self, Permissions};
@@ -12,8 +13,11 @@ use serde_json::Value;
 use crate::models::{add, data, place};
 use crate::sandbox::Sandbox;
 
+/// What a test does to a file.
+type Spoil = fn(&Path);
+
 /// Damage that a test does, by what it should be called.
-type Damage = (&'static str, fn(&Path));
+type Damage = (&'static str, Spoil);
 
 /// Runs verify: the exit status and `data`.
 fn verify(sandbox: &Sandbox, args: &[&str]) -> (i32, Value) {

@@ -104,7 +104,8 @@ fn two_contents_that_changed_names_are_told() {
 
 #[test]
 fn links_that_are_not_what_they_should_be_are_told() {
-    let cases: [(&str, fn(&Path, &Path)); 6] = [
+    type Spoil = fn(&Path, &Path);
+    let cases: [(&str, Spoil); 6] = [
         ("missing", |link, _| fs::remove_file(link).expect("removed")),
         ("dangling_link", |link, _| relink(link, Path::new("../nothing"))),
         ("escaping_link", |link, _| relink(link, Path::new("/etc/hostname"))),
