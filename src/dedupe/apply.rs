@@ -11,7 +11,7 @@ use super::swap::{Stop, identity, is_same_file, staged, swap};
 use super::{File, Group, Keep, Plan, Replacement, STORE, Skipped, Watch};
 use crate::error::{Error, Result};
 use crate::fs::{
-    Copy, FileStamp, Place, attributes, copy_hashed, create_private_dir, entry_at, entry_of_file,
+    Copy, FileLock, FileStamp, Place, attributes, copy_hashed, create_private_dir, entry_at, entry_of_file,
     set_attributes, set_modified,
 };
 use crate::ids::{Bytes, Digest};
@@ -79,6 +79,9 @@ struct Kept {
     blob: Option<(u64, u64)>,
 }
 
+/// The store's lock, and for symlinks that of the content.
+type Locks<'a> = (&'a StoreLock, Option<&'a FileLock>);
+
 impl Work<'_> {
     fn group(&mut self, group: &Group) -> Result<AppliedGroup> {
         let mut done = AppliedGroup::default();
@@ -124,6 +127,10 @@ impl Work<'_> {
         if *how != LinkStrategy::Reflink {
             check_attributes(&old, &attributes, kept)?;
         }
+        let blob_lock = match how {
+            LinkStrategy::Symlink => Some(self.store.lock_blob(&kept.digest)?),
+            _ => None,
+        };
         let lock = self.store.lock().map_err(Stop::Fatal)?;
         old.check()?;
         if let Some(verified) = &mut kept.verified {
@@ -150,7 +157,7 @@ impl Work<'_> {
         };
         let link = self.plan_link(&lock, new, &old.place)?;
         self.watch.step("planned", &file.path);
-        match self.perform(&lock, &link, &mut old, kept) {
+        match self.perform((&lock, blob_lock.as_ref()), &link, &mut old, kept) {
             Ok(()) => {
                 let gone = entry_of_file(&old.file).is_ok_and(|entry| entry.names == 0);
                 Ok(Bytes(if gone { kept.bytes.saturating_sub(copied) } else { 0 }))
@@ -237,7 +244,7 @@ impl Work<'_> {
     /// The steps, in the order that makes each state on disk one that can be finished or rolled back.
     fn perform(
         &mut self,
-        lock: &StoreLock,
+        locks: Locks<'_>,
         link: &Link,
         old: &mut Verified,
         kept: &mut Kept,
@@ -251,7 +258,7 @@ impl Work<'_> {
         stage.dir.remove(&stage.name)?;
         let placed = match link.new.strategy {
             LinkStrategy::Symlink => {
-                self.stage_symlink(lock, link, old, kept, &stage)?;
+                self.stage_symlink(locks, link, old, kept, &stage)?;
                 None
             }
             LinkStrategy::Hardlink => Some(stage_hard_link(kept, &stage)?),
@@ -302,7 +309,7 @@ impl Work<'_> {
 
     fn stage_symlink(
         &self,
-        lock: &StoreLock,
+        (lock, blob_lock): Locks<'_>,
         link: &Link,
         old: &mut Verified,
         kept: &mut Kept,
@@ -322,7 +329,8 @@ impl Work<'_> {
                 return Err(Stop::skip("it changed in the last moment"));
             }
             old.file.sync_all().map_err(|error| Error::io("sync", &old.place.path(), error))?;
-            if self.store.adopt_staged(&content, &digest, bytes)? {
+            let Some(blob_lock) = blob_lock else { return Err(Stop::skip("its content is not locked")) };
+            if self.store.adopt_staged(blob_lock, &content, &digest, bytes)? {
                 kept.blob = Some(old.identity());
             }
             self.watch.step("content", &link.new.path);

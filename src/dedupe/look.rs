@@ -157,7 +157,7 @@ fn file(
 }
 
 /// The content of the store.
-fn blobs(store: &Store) -> Vec<File> {
+pub(super) fn blobs(store: &Store) -> Vec<File> {
     let root: Arc<Path> = real(&store.blobs()).into();
     WalkDir::new(&root)
         .min_depth(2)

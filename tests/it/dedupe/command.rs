@@ -160,6 +160,52 @@ fn what_was_read_is_remembered_until_it_changes() {
 }
 
 #[test]
+fn status_estimates_what_could_be_reclaimed() {
+    let sandbox = Sandbox::new();
+    places(&sandbox);
+    let estimate = |sandbox: &Sandbox| data(sandbox, &["status"])["reclaimable_bytes"].clone();
+    assert_eq!(estimate(&sandbox), 0, "of LM Studio's file nothing is known yet");
+    data(&sandbox, &["dedupe"]);
+    assert_eq!(estimate(&sandbox), 500_000);
+    assert!(sandbox.run(&["status"]).stdout.contains("about 500 kB"));
+    data(&sandbox, &["dedupe", "--apply", "--yes"]);
+    assert_eq!(estimate(&sandbox), 0);
+}
+
+#[test]
+fn doctor_tells_of_links_that_their_tools_changed_and_of_links_that_lead_out() {
+    let sandbox = Sandbox::new();
+    let [blob, studio, other] = places(&sandbox);
+    data(&sandbox, &["dedupe", "--path", "models", "--apply", "--yes"]);
+    let check = |args: &[&str], name: &str| {
+        let (_, envelope) = sandbox.json(args);
+        let checks = envelope["data"]["checks"].as_array().expect("checks").clone();
+        checks.into_iter().find(|check| check["name"] == name).expect("a check")
+    };
+    assert_eq!(check(&["doctor"], "linked files")["status"], "ok");
+    assert_eq!(check(&["doctor"], "boundaries")["status"], "ok");
+
+    // One tool deletes, one replaces, one deletes through its link as older huggingface_hub releases do.
+    fs::remove_file(&studio).expect("removed");
+    fs::remove_file(&other).expect("removed");
+    fs::write(&other, "new").expect("written");
+    fs::remove_file(fs::read_link(&blob).expect("a link")).expect("removed");
+    let found = check(&["doctor"], "linked files");
+    assert_eq!(found["status"], "warn");
+    assert!(found["detail"].as_str().is_some_and(|text| text.contains("3 of 3")), "{found}");
+    let fixed = check(&["doctor", "--fix"], "linked files");
+    assert_eq!((&fixed["status"], fixed["fixed"].is_string()), (&"ok".into(), true), "{fixed}");
+    assert!(blob.symlink_metadata().is_err() && studio.symlink_metadata().is_err());
+    assert_eq!(fs::read(&other).expect("the new file"), b"new");
+
+    let outside = write(&sandbox, "outside/secret.gguf", b"secret");
+    std::os::unix::fs::symlink(outside, studio).expect("a link");
+    let found = check(&["doctor"], "boundaries");
+    assert_eq!(found["status"], "fail");
+    assert!(found["detail"].as_str().is_some_and(|text| text.starts_with("BOUNDARY_VIOLATION")), "{found}");
+}
+
+#[test]
 fn what_is_not_there_is_told() {
     let sandbox = Sandbox::new();
     let (status, error) = sandbox.error(&["dedupe", "--source", "ollama"]);
