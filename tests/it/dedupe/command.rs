@@ -104,11 +104,12 @@ fn content_that_others_use_outlives_its_model() {
     assert_eq!(deduped["groups"][0]["keep"]["how"], "stored", "{deduped}");
     assert!(copy.join("model.safetensors").is_symlink());
 
-    data(&sandbox, &["rm", "org/tiny", "--yes"]);
+    let (status, error) = sandbox.error(&["rm", "org/tiny", "--yes"]);
+    assert_eq!((status, &error["code"]), (9, &"LOCKED".into()), "{error}");
     let outcome = sandbox.run(&["gc", "--yes"]);
     assert_eq!(outcome.status, 0, "{outcome:?}");
     assert_eq!(fs::read(copy.join("model.safetensors")).expect("LM Studio's"), weights);
-    data(&sandbox, &["dedupe", "--undo", "--yes"]);
+    data(&sandbox, &["rm", "org/tiny", "--yes", "--restore-links"]);
     assert!(!copy.join("model.safetensors").is_symlink());
     assert_eq!(fs::read(copy.join("model.safetensors")).expect("LM Studio's"), weights);
 }
