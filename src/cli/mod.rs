@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod export;
 pub mod gc;
 pub mod import;
+pub mod link;
 pub mod list;
 pub mod man;
 pub mod path;
@@ -74,6 +75,7 @@ pub enum Command {
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Link(link::LinkArgs),
     Dedupe(dedupe::DedupeArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
@@ -98,6 +100,7 @@ impl Command {
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Link(_) => "link",
             Self::Dedupe(_) => "dedupe",
             Self::Verify(_) => "verify",
             Self::Gc(_) => "gc",

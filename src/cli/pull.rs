@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::ids::RevisionSpec;
-use crate::settings::value::{Token, parse_token};
+use crate::settings::value::Token;
 
 /// Fetch models from the Hugging Face Hub
 ///
@@ -39,7 +39,7 @@ pub struct PullArgs {
     pub all_files: bool,
 
     /// The hub's access token; other users of this machine may see it here, HF_TOKEN they do not
-    #[arg(long, value_name = "TOKEN", value_parser = parse_token, hide_env_values = true)]
+    #[arg(long, value_name = "TOKEN", value_parser = Token::given)]
     pub token: Option<Token>,
 
     /// Files, or parts of large ones, that are fetched at the same time

@@ -12,6 +12,7 @@ mod facts;
 mod foreign;
 pub mod gc;
 mod import;
+pub mod link;
 pub mod list;
 mod loading;
 pub mod man;
@@ -22,6 +23,7 @@ pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+mod used_by;
 pub mod verify;
 
 use crate::cli::Command;
@@ -43,6 +45,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Link(args) => link::run(&args, context).map(Report::from),
         Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
         Command::Export(args) => export::run(&args, context).map(Report::from),

@@ -178,7 +178,9 @@ impl Client {
                 Either::Left((None, _)) => return Ok(()),
                 Either::Right(_) => {
                     let each = (received.get() - before) / running.len().max(1) as u64;
-                    if each * 1000 / TICK.as_millis() as u64 <= FAST {
+                    // Where ranges are ignored each connection would bring everything.
+                    let ignored = segments.borrow().iter().any(|segment| segment.ignored.get());
+                    if !ignored && each * 1000 / TICK.as_millis() as u64 <= FAST {
                         wanted = (running.len() * 2).min(self.connections);
                     }
                 }
@@ -253,8 +255,8 @@ fn twice<T>(
         let error = match bring(again) {
             Ok((value, hashes)) if hashes.are(&remote.file.checksum) => return Ok((value, hashes)),
             Ok((_, hashes)) => damaged(remote, &hashes),
-            Err(Trouble::Mismatch(error)) => error.context(&remote.file.path),
-            Err(Trouble::Final(error) | Trouble::Passing(error, _)) => return Err(error),
+            Err(Trouble::Mismatch(error)) => named(error, remote),
+            Err(Trouble::Final(error) | Trouble::Passing(error, _)) => return Err(named(error, remote)),
         };
         if !again {
             watch.retrying(&error, Duration::ZERO);
@@ -264,6 +266,13 @@ fn twice<T>(
     Err(wrong
         .unwrap_or_else(|| Error::internal("nothing was fetched"))
         .hint("the hub, or something between, sends other content than it lists: try again later"))
+}
+
+/// The error with the name of the file that it befell.
+fn named(error: Error, remote: &Remote<'_>) -> Error {
+    let path = &remote.file.path;
+    let told = error.code() == Code::Interrupted || error.message().contains(path.as_str());
+    if told { error } else { error.context(path).detail("path", path.to_string()) }
 }
 
 fn damaged(remote: &Remote<'_>, hashes: &ContentHashes) -> Error {

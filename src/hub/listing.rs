@@ -8,6 +8,7 @@ use serde_json::Number;
 
 use super::address;
 use super::client::{Client, Trouble};
+use super::patience::Tries;
 use super::refusal::Asked;
 use super::{Check, Hub};
 use crate::error::{Code, Error, Result};
@@ -127,8 +128,8 @@ impl Client {
             url.query_pairs().find(|(name, _)| name == "cursor").map(|(_, cursor)| cursor.into_owned());
         match cursor {
             Some(cursor) => Ok(address::tree(self.hub(), model, commit, Some(&cursor))),
-            None if address::same_origin(&url, self.hub()) => Ok(url),
-            None => Err(self.nonsense("links to a next page on another server")),
+            None if address::same_origin(&url, self.hub()) && url.path().contains("/tree/") => Ok(url),
+            None => Err(self.nonsense("links to a next page that is none")),
         }
     }
 
@@ -139,18 +140,22 @@ impl Client {
         model: &ModelName,
         asked: Asked<'_>,
     ) -> Result<(T, Option<String>)> {
-        let mut tries = self.patience().tries();
+        let mut tries = Tries::default();
         loop {
             let trouble = match self.document(url, model, asked).await {
                 Ok((body, next)) => {
+                    // The parser's own words may quote what the server sent.
                     let value = serde_json::from_slice(&body).map_err(|error| {
-                        self.nonsense(&format!("answers with something that is no such list: {error}"))
+                        let (line, column) = (error.line(), error.column());
+                        self.nonsense(&format!(
+                            "answers with something that is no list of files (line {line}, column {column})"
+                        ))
                     })?;
                     return Ok((value, next));
                 }
                 Err(trouble) => trouble,
             };
-            match tries.pause_after(trouble) {
+            match tries.pause_after(trouble, self.patience()) {
                 Ok((pause, _)) => tokio::time::sleep(pause).await,
                 Err(Trouble::Passing(error, _) | Trouble::Mismatch(error) | Trouble::Final(error)) => {
                     return Err(error);

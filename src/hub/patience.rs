@@ -31,10 +31,6 @@ impl Patience {
         Self { retries: self.retries.min(2), ..self }
     }
 
-    pub(super) fn tries(self) -> Tries {
-        Tries { patience: self, failed: 0, received: 0 }
-    }
-
     /// The pause before try number `failed`: twice as long each time, and varied so that many who
     /// failed together do not come back together. `chance` is from 0 to 1.
     fn pause(self, failed: u32, chance: f64) -> Duration {
@@ -45,9 +41,8 @@ impl Patience {
 }
 
 /// What happened so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tries {
-    patience: Patience,
     /// In a row, without progress in between.
     failed: u32,
     received: u64,
@@ -63,10 +58,14 @@ impl Tries {
     }
 
     /// How long to wait before the next try, or the error to give up with.
-    pub(super) fn pause_after(&mut self, trouble: Trouble) -> Result<(Duration, Error), Trouble> {
+    pub(super) fn pause_after(
+        &mut self,
+        trouble: Trouble,
+        patience: Patience,
+    ) -> Result<(Duration, Error), Trouble> {
         let Trouble::Passing(error, asked) = trouble else { return Err(trouble) };
         self.failed += 1;
-        if self.failed > self.patience.retries {
+        if self.failed > patience.retries {
             let tried = self.failed;
             return Err(Trouble::Final(error.detail("tries", tried)));
         }
@@ -77,8 +76,8 @@ impl Tries {
                     error.detail("retry_after_seconds", seconds).hint(format!("try again in {seconds} s")),
                 ))
             }
-            Some(asked) => Ok((asked + self.patience.pause(1, fastrand::f64()), error)),
-            None => Ok((self.patience.pause(self.failed, fastrand::f64()), error)),
+            Some(asked) => Ok((asked + patience.pause(1, fastrand::f64()), error)),
+            None => Ok((patience.pause(self.failed, fastrand::f64()), error)),
         }
     }
 }
@@ -121,25 +120,25 @@ mod tests {
 
     #[test]
     fn patience_ends_and_progress_renews_it() {
-        let mut tries = Patience::new(2, Duration::from_secs(1)).tries();
-        tries.pause_after(failing()).expect("first");
-        tries.pause_after(failing()).expect("second");
+        let (mut tries, patience) = (Tries::default(), Patience::new(2, Duration::from_secs(1)));
+        tries.pause_after(failing(), patience).expect("first");
+        tries.pause_after(failing(), patience).expect("second");
         tries.progress(PROGRESS);
-        tries.pause_after(failing()).expect("first again");
+        tries.pause_after(failing(), patience).expect("first again");
         tries.progress(1);
-        tries.pause_after(failing()).expect("second again");
-        assert!(matches!(tries.pause_after(failing()), Err(Trouble::Final(_))));
+        tries.pause_after(failing(), patience).expect("second again");
+        assert!(matches!(tries.pause_after(failing(), patience), Err(Trouble::Final(_))));
     }
 
     #[test]
     fn a_server_that_says_when_is_waited_for_within_reason() {
-        let mut tries = Patience::new(5, Duration::from_secs(6)).tries();
+        let (mut tries, patience) = (Tries::default(), Patience::new(5, Duration::from_secs(6)));
         let limited = |seconds| {
             Trouble::Passing(Error::new(Code::QuotaExceeded, "slow"), Some(Duration::from_secs(seconds)))
         };
-        let (pause, _) = tries.pause_after(limited(7)).expect("a pause");
+        let (pause, _) = tries.pause_after(limited(7), patience).expect("a pause");
         assert!((7.0..7.2).contains(&pause.as_secs_f64()), "{pause:?}");
-        assert!(matches!(tries.pause_after(limited(3600)), Err(Trouble::Final(_))));
+        assert!(matches!(tries.pause_after(limited(3600), patience), Err(Trouble::Final(_))));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::answer::begins_at;
 use super::client::{Client, Trouble};
 use super::download::{Remote, Watch};
+use super::patience::Tries;
 use super::refusal::Asked;
 use crate::error::{Code, Error, Result};
 
@@ -16,11 +17,13 @@ use crate::error::{Code, Error, Result};
 pub(super) struct Segment {
     pub(super) at: Cell<u64>,
     pub(super) end: Cell<u64>,
+    /// Whether the server sent something before what was asked for, as those do that ignore ranges.
+    pub(super) ignored: Cell<bool>,
 }
 
 impl Segment {
     pub(super) fn new(range: Range<u64>) -> Self {
-        Self { at: Cell::new(range.start), end: Cell::new(range.end) }
+        Self { at: Cell::new(range.start), end: Cell::new(range.end), ignored: Cell::new(false) }
     }
 
     pub(super) fn left(&self) -> u64 {
@@ -41,13 +44,13 @@ impl Client {
         sink: Sink<'_>,
         watch: &dyn Watch,
     ) -> Result<(), Trouble> {
-        let mut tries = self.patience().tries();
+        let mut tries = Tries::default();
         while segment.left() > 0 {
             let before = segment.at.get();
             let result = self.attempt(remote, url, segment, &mut *sink, watch).await;
             tries.progress(segment.at.get() - before);
             if let Err(trouble) = result {
-                let (pause, error) = tries.pause_after(trouble)?;
+                let (pause, error) = tries.pause_after(trouble, self.patience())?;
                 watch.retrying(&error, pause);
                 tokio::time::sleep(pause).await;
             }
@@ -75,6 +78,7 @@ impl Client {
         if place > segment.at.get() {
             return Err(early_end(remote, "another part than was asked for"));
         }
+        segment.ignored.set(place < segment.at.get());
         while segment.left() > 0 {
             let Some(piece) = self.next(&mut response).await? else {
                 return Err(early_end(remote, "less than was asked for"));

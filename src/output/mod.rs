@@ -12,6 +12,7 @@ mod doctor;
 mod export;
 mod gc;
 mod import;
+mod link;
 mod list;
 mod man;
 pub mod page;
@@ -279,6 +280,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Link(report) => report,
         Report::Dedupe(report) => report,
         Report::Verify(report) => report,
         Report::Gc(report) => report,

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod export;
 pub mod gc;
 pub mod import;
+pub mod link;
 pub mod list;
 pub mod man;
 pub mod model;
@@ -85,6 +86,7 @@ reports! {
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Link "link" link::LinkReport;
     Dedupe "dedupe" dedupe::DedupeReport;
     Verify "verify" verify::VerifyReport;
     Export "export" export::ExportReport;

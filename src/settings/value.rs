@@ -1,5 +1,6 @@
 //! The types of settings' values and how they are read from text.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
@@ -62,6 +63,11 @@ impl Token {
         (!line.is_empty()).then(|| Self(line.to_owned()))
     }
 
+    /// A token as it was given, whatever it is: an error of the command line would quote it.
+    pub fn given(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.trim().to_owned()))
+    }
+
     /// The token itself, for requests to the hub and nothing else.
     pub fn expose(&self) -> &str {
         &self.0
@@ -69,7 +75,7 @@ impl Token {
 
     /// Whether the hub can have issued it: one printable word, so that it fits into a header.
     pub fn is_well_formed(&self) -> bool {
-        self.0.chars().all(|c| c.is_ascii_graphic())
+        !self.0.is_empty() && self.0.chars().all(|c| c.is_ascii_graphic())
     }
 }
 
@@ -141,13 +147,6 @@ pub fn parse_auto_pull(text: &str) -> Result<AutoPull> {
         _ => Err(Error::new(Code::InvalidRequest, format!("'{text}' does not say when to pull"))
             .hint("write ask, always or never")),
     }
-}
-
-/// The hub's token, as it is given on the command line.
-pub fn parse_token(text: &str) -> Result<Token> {
-    Token::read(text).filter(Token::is_well_formed).ok_or_else(|| {
-        Error::new(Code::InvalidRequest, "this is no token of the hub").hint("tokens look like hf_…")
-    })
 }
 
 /// A time to wait, in seconds, up to an hour.

@@ -118,7 +118,7 @@ impl Store {
             self.unused_blobs(registry, &writers, &mut plan)?;
             self.useless_folders(registry, &mut plan)?;
         }
-        self.unfinished(older_than, &mut plan)?;
+        self.unfinished(older_than, &writers, &mut plan)?;
         self.dangling_locks(&mut plan)?;
         Ok((plan, writers))
     }
@@ -151,10 +151,11 @@ impl Store {
         Ok(())
     }
 
-    fn unfinished(&self, older_than: Duration, plan: &mut GarbagePlan) -> Result<()> {
+    fn unfinished(&self, older_than: Duration, writers: &Writers, plan: &mut GarbagePlan) -> Result<()> {
         for (path, metadata) in files_below(&self.incomplete(), 1)? {
             let bytes = freed(&metadata);
-            if !is_abandoned(&path) {
+            let is_coming = matches!(writers, Writers::Some) && !is_temporary(&path);
+            if is_coming || !is_abandoned(&path) {
                 let reason = "a process that is running writes it".to_owned();
                 plan.kept.push(Kept { path, reason });
             } else if is_temporary(&path) {

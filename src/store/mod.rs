@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::fs::{FileLock, create_private_dir, is_abandoned};
+use crate::fs::{FileLock, create_private_dir, is_abandoned, is_temporary};
 use crate::ids::Bytes;
 use crate::registry::{Registry, Snapshot};
 
@@ -109,7 +109,8 @@ impl Store {
         for entry in fs::read_dir(&folder).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            if metadata.is_file() && is_abandoned(&path) {
+            // Downloads are no leftovers: the next pull resumes them.
+            if metadata.is_file() && is_temporary(&path) && is_abandoned(&path) {
                 found.push(Leftover { path, bytes: Bytes(metadata.len()) });
             }
         }

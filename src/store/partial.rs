@@ -132,7 +132,8 @@ impl Store {
     }
 
     /// Copies content that lies elsewhere on this machine into the store, by cloning where the
-    /// filesystem can, if it is what the checksum says; nothing if it is not.
+    /// filesystem can, if it is what the checksum says; nothing if it is not. The caller has the right to
+    /// bring it.
     pub fn take_copy(
         &self,
         source: &Path,
@@ -150,7 +151,10 @@ impl Store {
         if !is_right || copied.source.bytes != bytes {
             return Ok(None);
         }
-        self.publish(copied)?;
+        match checksum {
+            Checksum::Sha256(_) => self.publish_locked(copied)?,
+            Checksum::GitSha1(_) => self.publish(copied)?,
+        };
         Ok(Some((digest, stamp(&self.blob(&digest))?)))
     }
 }
@@ -210,6 +214,7 @@ mod tests {
         fs::write(&source, "abc").expect("write");
         let take = |checksum: &str| {
             let checksum = checksum.parse().expect("a checksum");
+            let _right = store.lock_content(&checksum, &mut || panic!("nobody has it")).expect("free");
             store.take_copy(&source, &checksum, 3, &|_| Ok(())).expect("copy")
         };
         assert!(take(&SHA256.replace('b', "c")).is_none());

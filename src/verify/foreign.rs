@@ -11,7 +11,7 @@ use super::problem::{HubFile, Kind, Needed, Problem, Remedy, Target};
 use super::stored::kind_of;
 use super::subject::{Item, Record, Subject, shown};
 use crate::error::Result;
-use crate::ids::{Host, ModelName, SnapshotPath};
+use crate::ids::{Digest, Host, ModelName, SnapshotPath};
 use crate::registry::{FileRecord, Registry, Snapshot};
 use crate::sources::{Checksum, Expected, Fault, ForeignFile, ForeignModel, Payload, Scan, Source};
 
@@ -35,6 +35,8 @@ struct Noted {
     claims: Vec<Checksum>,
     bytes: Option<u64>,
     record: Record,
+    /// The digest that the registry has for a file with this identity.
+    remembered: Option<Digest>,
 }
 
 impl<'a> Cache<'a> {
@@ -87,7 +89,8 @@ impl<'a> Cache<'a> {
         for payload in self.scan.payloads.iter().filter(|payload| !used.contains(&*payload.path)) {
             if let Some(claim) = payload.claimed {
                 let path = self.below(&payload.path);
-                let noted = Noted { path, claims: vec![claim], bytes: None, record: Record::None };
+                let noted =
+                    Noted { path, claims: vec![claim], bytes: None, record: Record::None, remembered: None };
                 subject.items.push(self.item(noted, payload, "", None, contents)?);
             }
         }
@@ -130,16 +133,17 @@ impl<'a> Cache<'a> {
         if claims.is_empty() && self.source.name() != "ollama" {
             claims.extend(local_dir::checksum(&model.root, &file.path));
         }
-        let (mut bytes, mut record) = (file.expected.bytes, Record::None);
+        let (mut bytes, mut record, mut remembered) = (file.expected.bytes, Record::None, None);
         let recorded = known.iter().find_map(|(snapshot, files)| Some((snapshot, files.get(&*file.place)?)));
         if let Some((snapshot, file)) = recorded {
             claims.push(Checksum::Sha256(file.digest));
             bytes = bytes.or(Some(file.bytes));
+            remembered = (file.stamp == Some(payload.stamp)).then_some(file.digest);
             record = Record::Adopted { snapshot: snapshot.id, path: file.path.clone() };
         }
         claims.sort_unstable();
         claims.dedup();
-        let noted = Noted { path: file.path.to_string(), claims, bytes, record };
+        let noted = Noted { path: file.path.to_string(), claims, bytes, record, remembered };
         let item = self.item(noted, payload, &subject.advice, hub(model, &file.path), contents)?;
         subject.items.push(item);
         Ok(())
@@ -153,10 +157,12 @@ impl<'a> Cache<'a> {
         hub: Option<HubFile>,
         contents: &mut Contents,
     ) -> Result<Item> {
-        let Noted { path, claims, bytes, record } = noted;
-        let remembered = match self.registry {
-            Some(registry) => registry.remembered_digest(&payload.stamp)?,
-            None => None,
+        let Noted { path, claims, bytes, record, remembered } = noted;
+        let remembered = match (remembered, self.registry) {
+            (None, Some(registry)) => {
+                registry.remembered(&[payload.stamp])?.first().and_then(|remembered| remembered.digest)
+            }
+            _ => remembered,
         };
         let place = payload.linked_to.as_ref().unwrap_or(&payload.path);
         let content = contents.add(place, payload.stamp, &claims, remembered);

@@ -105,9 +105,7 @@ pub struct HubFile {
 impl HubFile {
     /// The file, if the model is one of the hub's and its revision a commit.
     pub fn new(name: &ModelName, revision: &Revision, path: &SnapshotPath) -> Option<Self> {
-        let is_commit =
-            revision.as_str().len() == 40 && revision.as_str().bytes().all(|c| c.is_ascii_hexdigit());
-        (name.host() == Host::HuggingFace && is_commit).then(|| Self {
+        (name.host() == Host::HuggingFace && revision.is_commit()).then(|| Self {
             name: name.clone(),
             revision: revision.clone(),
             path: path.clone(),

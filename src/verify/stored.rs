@@ -193,7 +193,11 @@ fn other_links(store: &Store, root: &Path, known: &BTreeSet<PathBuf>, subject: &
 
 /// What the store holds beside its snapshots: its folder, content that nothing uses, names that are none.
 /// Nothing if there is nothing of that kind.
-pub fn rest(store: &Store, used: &BTreeSet<Digest>, contents: &mut Contents) -> Result<Option<Subject>> {
+pub fn rest(store: &Store, registry: Option<&Registry>, contents: &mut Contents) -> Result<Option<Subject>> {
+    let (used, linked) = match registry {
+        Some(registry) => (registry.snapshot_digests()?, registry.linked_digests()?.into_iter().collect()),
+        None => (BTreeSet::new(), BTreeSet::new()),
+    };
     let home = store.home();
     let mut subject = Subject::new(home.display().to_string(), "store", home.to_owned());
     if let Ok(metadata) = fs::metadata(home) {
@@ -206,9 +210,19 @@ pub fn rest(store: &Store, used: &BTreeSet<Digest>, contents: &mut Contents) -> 
             let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
             let is_fan = entry.depth() == 1 && entry.file_type().is_dir();
             if !is_hidden && !is_fan {
-                unused(store, &entry, used, &mut subject, contents);
+                unused(store, &entry, &used, &linked, &mut subject, contents);
             }
         }
+    }
+    for digest in linked.difference(&used).filter(|digest| !store.blob(digest).exists()) {
+        subject.problems.push(Problem {
+            path: store.blob(digest).strip_prefix(home).unwrap_or(home).display().to_string(),
+            place: store.blob(digest),
+            kind: Kind::Missing,
+            expected: Some(format!("sha256:{digest}")),
+            actual: None,
+            remedy: needed(*digest),
+        });
     }
     Ok((!subject.items.is_empty() || !subject.problems.is_empty()).then_some(subject))
 }
@@ -218,6 +232,7 @@ fn unused(
     store: &Store,
     entry: &walkdir::DirEntry,
     used: &BTreeSet<Digest>,
+    linked: &BTreeSet<Digest>,
     subject: &mut Subject,
     contents: &mut Contents,
 ) {
@@ -259,8 +274,14 @@ fn unused(
         bytes: None,
         claims,
         record: Record::Blob(digest),
-        remedy: advice,
+        // Other tools' files may be links to it.
+        remedy: if linked.contains(&digest) { needed(digest) } else { advice },
     });
+}
+
+fn needed(digest: Digest) -> Remedy {
+    let checksum = Checksum::Sha256(digest);
+    Remedy::Content(Needed { target: Target::Blob(digest), checksum, bytes: None, hub: None })
 }
 
 pub(super) fn kind_of(metadata: &fs::Metadata) -> &'static str {

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use self::fetch::Fetch;
+pub(super) use self::plan::SMALL;
 use self::plan::{Found, Item, Plan, check_space};
 use self::request::Wanted;
 use self::reuse::Elsewhere;
@@ -20,7 +21,7 @@ use self::tracker::Tracker;
 use super::facts;
 use crate::cli::pull::PullArgs;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::hub::{Hub, HubOptions, Secret};
 use crate::ids::SnapshotPath;
 use crate::registry::{Facts, FileRecord, Kind, NewSnapshot, Origin, Registry, Snapshot};
@@ -30,6 +31,9 @@ use crate::store::Store;
 
 /// Files at the same time, where nobody says how many.
 const JOBS: u8 = 8;
+
+/// How often to begin anew when another process removes content that was counted on.
+const TRIES: usize = 4;
 
 /// How to pull.
 #[derive(Debug, Clone)]
@@ -68,7 +72,7 @@ fn pull(wanted: &[Wanted], manner: &Manner, context: &Context) -> Result<Vec<Pul
         .map(|prepared| match prepared {
             Prepared::Here(report) => Ok(*report),
             Prepared::Planned(plan, started) if manner.dry_run => Ok(work.planned(&plan, started)),
-            Prepared::Planned(plan, started) => work.carry_out(&plan, started),
+            Prepared::Planned(plan, started) => work.carry_out(*plan, started),
         })
         .collect()
 }
@@ -105,7 +109,7 @@ impl Work<'_> {
             let hub = if let Some(hub) = &self.hub {
                 hub
             } else {
-                let hub = hub(self.manner.token.as_ref(), self.manner.jobs, self.context)
+                let hub = connect(self.manner.token.as_ref(), self.manner.jobs, self.context)
                     .map_err(|error| error.context(format!("{} is not here whole", wanted.name)))?;
                 self.hub.insert(hub)
             };
@@ -130,17 +134,38 @@ impl Work<'_> {
         report
     }
 
-    fn carry_out(&self, plan: &Plan, started: Instant) -> Result<PulledReport> {
+    /// Does it, and what another process undoes meanwhile a second and third time.
+    fn carry_out(&self, mut plan: Plan, started: Instant) -> Result<PulledReport> {
         let mut registry = self.store.create()?;
+        // Nobody takes away what is here until it is registered.
+        let _writing = self.store.writing()?;
         let Some(hub) = &self.hub else {
-            return Err(crate::error::Error::internal("a model was planned without the hub"));
+            return Err(Error::internal("a model was planned without the hub"));
         };
+        for _ in 1..TRIES {
+            match self.try_to(&plan, hub, &mut registry, started) {
+                Err(error) if error.code() == Code::Locked => {
+                    plan.look_again(&self.store, &registry, &mut Elsewhere::new(self.context))?;
+                }
+                result => return result,
+            }
+        }
+        self.try_to(&plan, hub, &mut registry, started)
+    }
+
+    fn try_to(
+        &self,
+        plan: &Plan,
+        hub: &Hub,
+        registry: &mut Registry,
+        started: Instant,
+    ) -> Result<PulledReport> {
         let tracker = Tracker::new(plan, self.manner.events, self.context);
         let jobs = usize::from(self.manner.jobs);
         let fetch =
             Fetch { plan, hub, store: &self.store, tracker: &tracker, jobs, force: self.manner.force };
         let files = fetch.run()?;
-        let snapshot = self.register(plan, files, &mut registry)?;
+        let snapshot = self.register(plan, files, registry)?;
         let mut report = self.report(plan, &snapshot.name, started);
         report.bytes_downloaded = tracker.downloaded.load(Ordering::Relaxed);
         report.bytes_reused = tracker.reused.load(Ordering::Relaxed);
@@ -242,9 +267,13 @@ fn actions(item: &Item) -> impl Iterator<Item = ActionReport> + '_ {
 }
 
 /// The hub, as the settings say.
-fn hub(token: Option<&Token>, jobs: u8, context: &Context) -> Result<Hub> {
+pub(super) fn connect(token: Option<&Token>, jobs: u8, context: &Context) -> Result<Hub> {
     let settings = &context.settings;
     let token = token.or(settings.hf_token.value.as_ref());
+    if token.is_some_and(|token| !token.is_well_formed()) {
+        return Err(Error::new(Code::InvalidRequest, "the hub's token holds characters that no token has")
+            .hint("write it anew with `hf auth login`, or correct HF_TOKEN or --token"));
+    }
     Hub::new(&HubOptions {
         endpoint: settings.hf_endpoint.value.clone(),
         token: token.map(|token| Secret::new(token.expose())).transpose()?,

@@ -110,6 +110,19 @@ impl Plan {
         })
     }
 
+    /// Looks for everything anew.
+    pub fn look_again(
+        &mut self,
+        store: &Store,
+        registry: &Registry,
+        elsewhere: &mut Elsewhere<'_>,
+    ) -> Result<()> {
+        for item in &mut self.items {
+            item.found = find(&item.file, store, Some(registry), elsewhere)?;
+        }
+        Ok(())
+    }
+
     /// Size of all content.
     pub fn bytes(&self) -> u64 {
         self.items.iter().map(|item| item.file.bytes).sum()

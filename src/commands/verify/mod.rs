@@ -1,5 +1,6 @@
 //! `verify`: select, look, read, compare, tell; with `--repair`, make good and look again.
 
+mod fetch;
 mod repair;
 mod report;
 mod select;

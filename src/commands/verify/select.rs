@@ -1,6 +1,5 @@
 //! What is to be checked.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cli::verify::{SourceChoice, VerifyArgs};
@@ -9,7 +8,7 @@ use crate::commands::status::present_sources;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::fs::plain_path;
-use crate::ids::{Digest, ModelName, ModelRef, RevisionSpec};
+use crate::ids::{ModelName, ModelRef, RevisionSpec};
 use crate::registry::{Origin, Registry, Snapshot};
 use crate::sources::{ForeignModel, Source, folder};
 use crate::store::Store;
@@ -196,11 +195,7 @@ impl Selection {
             }
         }
         if self.rest_of_store {
-            let used: BTreeSet<Digest> = match registry {
-                Some(registry) => registry.snapshot_digests()?,
-                None => BTreeSet::new(),
-            };
-            verification.subjects.extend(verify::rest_of_store(store, &used, &mut verification.contents)?);
+            verification.subjects.extend(verify::rest_of_store(store, registry, &mut verification.contents)?);
         }
         Ok(verification)
     }

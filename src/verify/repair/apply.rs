@@ -27,7 +27,7 @@ impl Step {
         progress: Progress<'_>,
     ) -> Result<Option<PathBuf>> {
         match &self.action {
-            Action::Copy { needed, from } => copy(needed, from, store, registry, progress).map(Some),
+            Action::Copy { needed, from } => needed.take(from, store, registry, progress).map(Some),
             Action::Link { target } => store.restore_link(&self.place, target).map(|()| None),
             Action::Mode(mode) => set_mode(&self.place, *mode).map(|()| None),
             Action::Fetch { .. } | Action::Nothing { .. } => {
@@ -37,30 +37,34 @@ impl Step {
     }
 }
 
-/// Copies from the first file that holds what is needed.
-fn copy(
-    needed: &Needed,
-    from: &[PathBuf],
-    store: &Store,
-    registry: &mut Registry,
-    progress: Progress<'_>,
-) -> Result<PathBuf> {
-    let mut last = Error::new(Code::FileNotFound, "there is no good copy on this machine");
-    for source in from {
-        let done = match &needed.target {
-            Target::Blob(digest) => store.restore(registry, digest, source, progress).map(|_| ()),
-            Target::Foreign { root, path, present } => {
-                into_cache(source, needed, root, path, present.as_ref(), store, progress)
+impl Needed {
+    /// Puts a copy of the first of these files that holds what is needed in its place; which one it was.
+    pub fn take(
+        &self,
+        from: &[PathBuf],
+        store: &Store,
+        registry: &mut Registry,
+        progress: Progress<'_>,
+    ) -> Result<PathBuf> {
+        let mut last = Error::new(Code::FileNotFound, "there is no good copy on this machine");
+        for source in from {
+            let done = match &self.target {
+                Target::Blob(digest) => store.restore(registry, digest, source, progress).map(|_| ()),
+                Target::Foreign { root, path, present } => {
+                    into_cache(source, self, root, path, present.as_ref(), store, progress)
+                }
+            };
+            match done {
+                Ok(()) => return Ok(source.clone()),
+                // Another copy may be better.
+                Err(error) if matches!(error.code(), Code::IntegrityFailed | Code::FileNotFound) => {
+                    last = error;
+                }
+                Err(error) => return Err(error),
             }
-        };
-        match done {
-            Ok(()) => return Ok(source.clone()),
-            // Another copy may be better.
-            Err(error) if matches!(error.code(), Code::IntegrityFailed | Code::FileNotFound) => last = error,
-            Err(error) => return Err(error),
         }
+        Err(last)
     }
-    Err(last)
 }
 
 /// Puts a copy in the place of a file of another tool, whole or not at all.

@@ -1,6 +1,7 @@
 //! Where good copies of content may lie on this machine.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::ids::SnapshotPath;
@@ -18,7 +19,7 @@ pub struct Copies {
     /// Files of models by their paths there: where not even a size is on record, these may be it.
     by_path: HashMap<SnapshotPath, Vec<PathBuf>>,
     /// What this run has read and found to be something else.
-    other: HashSet<PathBuf>,
+    other: HashSet<(u64, u64)>,
 }
 
 impl Copies {
@@ -27,11 +28,11 @@ impl Copies {
         for content in contents.iter() {
             let Found::Sums(sums) = &content.found else {
                 if matches!(content.found, Found::Unreadable(_)) {
-                    self.other.insert(content.path.clone());
+                    self.other.insert((content.stamp.device, content.stamp.inode));
                 }
                 continue;
             };
-            self.other.insert(content.path.clone());
+            self.other.insert((content.stamp.device, content.stamp.inode));
             let known = [sums.sha256.map(Checksum::Sha256), sums.git_sha1.map(Checksum::GitSha1)];
             for checksum in known.into_iter().flatten() {
                 self.by_checksum.entry(checksum).or_default().push(content.path.clone());
@@ -47,7 +48,7 @@ impl Copies {
     pub fn add_scan(&mut self, scan: &Scan) {
         for payload in &scan.payloads {
             let place = payload.linked_to.as_ref().unwrap_or(&payload.path).to_path_buf();
-            if self.other.contains(&place) {
+            if self.other.contains(&(payload.stamp.device, payload.stamp.inode)) {
                 continue;
             }
             if let Some(claimed) = payload.claimed {
@@ -62,7 +63,8 @@ impl Copies {
     /// What the registry says that the file of a model holds, which lies there.
     pub fn add_known(&mut self, file: &FileRecord, path: PathBuf) {
         let FileRecord { digest, bytes, .. } = *file;
-        if !self.other.contains(&path) {
+        let identity = std::fs::metadata(&path).map(|found| (found.dev(), found.ino()));
+        if identity.is_ok_and(|identity| !self.other.contains(&identity)) {
             self.by_path.entry(file.path.clone()).or_default().push(path.clone());
             self.by_checksum.entry(Checksum::Sha256(digest)).or_default().push(path.clone());
             self.by_size.entry(bytes).or_default().push(path);

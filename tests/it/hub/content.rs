@@ -1,54 +1,68 @@
 //! Content of files, and the two checksums by which the hub names it.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use sha2::Digest as _;
 
-/// A file's content.
+/// A file's content. Copies share it and its checksums.
 #[derive(Debug, Clone)]
-pub enum Content {
-    Bytes(Arc<[u8]>),
-    /// So many zeros under a checksum that is not theirs: a file too large to hold, which nobody is
-    /// expected to fetch.
-    Claimed(u64),
+pub struct Content(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Nothing for a file too large to hold, which nobody is expected to fetch.
+    bytes: Option<Vec<u8>>,
+    length: u64,
+    sha256: OnceLock<String>,
+    git_sha1: OnceLock<String>,
 }
 
 impl Content {
+    /// So many zeros under checksums that are not theirs.
+    pub fn claimed(length: u64) -> Self {
+        Self::new(None, length)
+    }
+
+    fn new(bytes: Option<Vec<u8>>, length: u64) -> Self {
+        Self(Arc::new(Inner { bytes, length, sha256: OnceLock::new(), git_sha1: OnceLock::new() }))
+    }
+
     pub fn len(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Claimed(bytes) => *bytes,
-        }
+        self.0.length
     }
 
     /// Fills the buffer with what begins at `offset`; the caller stays within the length.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) {
-        match self {
-            Self::Bytes(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]),
-            Self::Claimed(_) => buffer.fill(0),
+        match &self.0.bytes {
+            Some(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]),
+            None => buffer.fill(0),
         }
     }
 
     /// Name of an LFS file: the SHA-256 of its content.
     pub fn sha256(&self) -> String {
-        match self {
-            Self::Bytes(bytes) => sha256(bytes),
-            Self::Claimed(bytes) => sha256(&bytes.to_le_bytes()),
-        }
+        self.0.sha256.get_or_init(|| sha256(&self.named())).clone()
     }
 
     /// Name of a regular file: git's SHA-1 of its length and its content.
     pub fn git_sha1(&self) -> String {
-        match self {
-            Self::Bytes(bytes) => git_sha1(bytes),
-            Self::Claimed(bytes) => git_sha1(&bytes.to_le_bytes()),
+        self.0.git_sha1.get_or_init(|| git_sha1(&self.named())).clone()
+    }
+
+    fn named(&self) -> Cow<'_, [u8]> {
+        match &self.0.bytes {
+            Some(bytes) => bytes.into(),
+            None => self.0.length.to_le_bytes().to_vec().into(),
         }
     }
 }
 
 impl<T: AsRef<[u8]>> From<T> for Content {
     fn from(bytes: T) -> Self {
-        Self::Bytes(bytes.as_ref().into())
+        let bytes = bytes.as_ref().to_vec();
+        let length = bytes.len() as u64;
+        Self::new(Some(bytes), length)
     }
 }
 
@@ -71,7 +85,11 @@ pub(super) fn git_sha1(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[test]

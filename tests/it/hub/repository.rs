@@ -31,8 +31,6 @@ pub enum Access {
 pub(super) struct Commit {
     pub id: String,
     pub files: BTreeMap<String, File>,
-    /// What the tree's pages hold instead of the files.
-    listing: Option<Vec<Value>>,
 }
 
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ pub(super) struct File {
 impl Repository {
     /// An empty repository whose branch `main` has one commit.
     pub fn new(name: &str) -> Self {
-        let first = Commit { id: commit_id(name, 0), files: BTreeMap::new(), listing: None };
+        let first = Commit { id: commit_id(name, 0), files: BTreeMap::new() };
         Self { name: name.to_owned(), commits: vec![first], branches: BTreeMap::new(), access: Access::Open }
     }
 
@@ -59,7 +57,8 @@ impl Repository {
             if entry.file_type().is_file() {
                 let path = entry.path().strip_prefix(folder).expect("below it").to_str().expect("UTF-8");
                 let content = fs::read(entry.path()).expect("a file");
-                let is_large = path.ends_with(".safetensors") || path.ends_with(".gguf");
+                let is_large =
+                    entry.path().extension().is_some_and(|end| end == "safetensors" || end == "gguf");
                 repository = repository.put(path, content, is_large);
             }
         }
@@ -98,13 +97,6 @@ impl Repository {
         for file in self.newest().files.values_mut() {
             file.is_xet = file.is_large;
         }
-        self
-    }
-
-    /// Makes the tree's pages say this, whatever the files are.
-    #[must_use]
-    pub fn listing(mut self, entries: Vec<Value>) -> Self {
-        self.newest().listing = Some(entries);
         self
     }
 
@@ -187,7 +179,7 @@ impl Repository {
             "pipeline_tag": "text-generation",
             "library_name": "transformers",
             "siblings": siblings,
-            "usedStorage": commit.files.values().map(|file| file.content.len()).sum::<u64>(),
+            "usedStorage": commit.files.values().fold(0, |sum: u64, file| sum.saturating_add(file.content.len())),
         })
     }
 }
@@ -195,9 +187,6 @@ impl Repository {
 impl Commit {
     /// The entries of `/api/models/…/tree/…?recursive=true`: folders and files.
     pub(super) fn entries(&self) -> Vec<Value> {
-        if let Some(listing) = &self.listing {
-            return listing.clone();
-        }
         let mut folders = BTreeSet::new();
         let mut entries = Vec::new();
         for (path, file) in &self.files {

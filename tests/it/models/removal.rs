@@ -125,6 +125,7 @@ fn content_that_other_tools_files_lead_to_is_not_taken_from_them() {
 fn links_are_given_back_before_content_goes_when_asked_for() {
     let sandbox = Sandbox::new();
     let model = place(&sandbox, "llama_tied", "tiny");
+    add(&sandbox, &model, &["--name", "org/source"]);
     let stored = PathBuf::from(
         add(&sandbox, &model, &["--copy", "--name", "org/a"])["path"].as_str().expect("a path"),
     );
@@ -152,5 +153,6 @@ fn links_are_given_back_before_content_goes_when_asked_for() {
     assert!(removed["restored"].as_array().expect("a list").contains(&weights.to_str().into()), "{removed}");
     assert!(fs::symlink_metadata(&weights).expect("a file").is_file());
     assert!(fs::read(&weights).expect("a file") == whole);
-    assert!(listed(&sandbox).is_empty() && blobs(&sandbox).is_empty());
+    assert_eq!(names(&listed(&sandbox)), ["org/source"]);
+    assert!(blobs(&sandbox).is_empty());
 }

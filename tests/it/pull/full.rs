@@ -73,7 +73,7 @@ fn a_small_disk_is_too_small_at_once_or_becomes_full() {
     let Some(disk) = SmallDisk::new(&sandbox.store(), LARGE) else {
         // Without the right to mount only the announcement can be seen: more than any disk has.
         assert!(!rustix::process::geteuid().is_root() || fs::read("/proc/1/mountinfo").is_ok());
-        hub.put(repository.large("model-00003-of-00003.safetensors", crate::hub::Content::Claimed(1 << 60)));
+        hub.put(repository.large("model-00003-of-00003.safetensors", crate::hub::Content::claimed(1 << 60)));
         refused(&sandbox, &hub, &["org/tiny"], &["INSUFFICIENT_DISK"]);
         assert_eq!(hub.traffic(), 0);
         return;

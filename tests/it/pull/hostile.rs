@@ -8,7 +8,7 @@ use super::*;
 use crate::hub::{ALWAYS, Content, Fault, On};
 
 /// What a listing that cannot be meant well may end with.
-const DISHONEST: &[&str] = &["INTEGRITY_FAILED", "BOUNDARY_VIOLATION"];
+const DISHONEST: &[&str] = &["INTEGRITY_FAILED", "BOUNDARY_VIOLATION", "HUB_UNAVAILABLE"];
 
 /// An entry of a tree that is as it should be but for these fields.
 fn entry(path: &str, changes: &Value) -> Value {
@@ -30,7 +30,8 @@ fn refuses(entries: &[Value], flags: &[&str]) -> Value {
     let canary = sandbox.home().join("canary");
     fs::write(&canary, "as it was").expect("written");
     let listing = [&[plain("config.json")], entries].concat();
-    let hub = Hub::with(Repository::new("org/evil").file("config.json", "{}").listing(listing));
+    let hub = Hub::with(Repository::new("org/evil").file("config.json", "{}"));
+    hub.fault(On::Tree, ALWAYS, Fault::body(serde_json::to_vec(&listing).expect("JSON")));
     // Whatever is asked for can be had.
     hub.fault(On::Payloads, ALWAYS, Fault::body("{}"));
     for entry in entries {
@@ -129,7 +130,7 @@ fn sizes_beyond_any_disk_are_refused_before_anything_is_fetched() {
         let mut repository = Repository::tiny("org/huge");
         for (at, size) in sizes.iter().enumerate() {
             repository =
-                repository.large(&format!("model-0000{at}-of-00009.safetensors"), Content::Claimed(*size));
+                repository.large(&format!("model-0000{at}-of-00009.safetensors"), Content::claimed(*size));
         }
         let hub = Hub::with(repository);
         let error = refused(&sandbox, &hub, &["org/huge"], &["INSUFFICIENT_DISK", "INTEGRITY_FAILED"]);
@@ -138,7 +139,7 @@ fn sizes_beyond_any_disk_are_refused_before_anything_is_fetched() {
     }
     // A small one that says it is huge ends the same way, whatever it does then.
     let sandbox = Sandbox::new();
-    let hub = Hub::with(Repository::new("org/huge").large("model.safetensors", Content::Claimed(1 << 50)));
+    let hub = Hub::with(Repository::new("org/huge").large("model.safetensors", Content::claimed(1 << 50)));
     let error = refused(&sandbox, &hub, &["org/huge"], &["INSUFFICIENT_DISK"]);
     assert_eq!(number(&error["details"], "bytes_needed"), 1 << 50, "{error}");
     assert!(number(&error["details"], "bytes_free") < 1 << 50);
@@ -255,6 +256,12 @@ fn redirects_that_go_round_in_circles_or_to_files_come_to_an_end() {
     }
 }
 
+/// Makes a store that knows a model of the user's own.
+fn with_a_registry(sandbox: &Sandbox) -> (i32, Value) {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/gguf/llama_Q8_0.gguf");
+    sandbox.json(&["add", own.to_str().expect("UTF-8"), "--name", "me/own"])
+}
+
 #[test]
 fn links_in_the_store_lead_nowhere_else() {
     use std::os::unix::fs::symlink;
@@ -264,6 +271,8 @@ fn links_in_the_store_lead_nowhere_else() {
     // Each of these may have been placed by somebody who knows where a pull will write.
     for place in ["models/huggingface.co", "models/huggingface.co/org", "models/huggingface.co/org/tiny"] {
         let (sandbox, hub) = (Sandbox::new(), Hub::with(repository.clone()));
+        let (status, added) = with_a_registry(&sandbox);
+        assert_eq!(status, 0, "{added}");
         let link = sandbox.store().join(place);
         fs::create_dir_all(link.parent().expect("a folder")).expect("folders");
         symlink(outside.path(), &link).expect("linked");
@@ -274,6 +283,7 @@ fn links_in_the_store_lead_nowhere_else() {
     }
     // A part that is a link, and a lock that is one.
     let (sandbox, hub) = (Sandbox::new(), Hub::with(repository.clone()));
+    assert_eq!(with_a_registry(&sandbox).0, 0);
     let digest = sha256(&repository.content("model.safetensors"));
     let victim = outside.path().join("config.json");
     for folder in ["incomplete", "locks"] {

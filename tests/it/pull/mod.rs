@@ -31,7 +31,7 @@ use crate::hub::{Hub, Repository};
 use crate::sandbox::{Outcome, Sandbox, finish, json};
 
 /// Seconds without anything after which a connection is given up on.
-const PATIENCE: &str = "0.4";
+const PATIENCE: &str = "1";
 const TOKEN: &str = "hf_abcdefghijklmnopqrstuvwxyzabcdefgh";
 
 /// The program, told of the hub and allowed to use the network.

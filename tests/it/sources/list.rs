@@ -63,7 +63,7 @@ fn models_of_other_tools_are_listed_when_asked_for_and_marked() {
 #[test]
 fn what_was_added_is_listed_once() {
     let sandbox = filled();
-    data(&sandbox, &["add", "ollama:smollm2:135m", "org/tiny", "lmstudio:pub/my model"]);
+    data(&sandbox, &["add", "ollama:smollm2:135m", "org/tiny", "lmstudio:pub/My Model"]);
     assert_eq!(
         rows(&sandbox, "all"),
         [

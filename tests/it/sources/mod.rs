@@ -3,7 +3,9 @@
 
 mod add;
 mod hostile;
+mod link;
 mod list;
+mod python;
 mod run;
 
 use std::fs;
@@ -90,8 +92,15 @@ pub fn picture(root: &Path) -> Vec<String> {
                 return format!("{path} -> {}", fs::read_link(entry.path()).expect("a link").display());
             }
             if entry.file_type().is_file() {
-                let modified = entry.metadata().expect("metadata").modified().expect("a time");
-                return format!("{path} {modified:?} {}", sha256(&fs::read(entry.path()).expect("a file")));
+                let metadata = entry.metadata().expect("metadata");
+                let modified = metadata.modified().expect("a time");
+                // A real model is too much to be read each time.
+                let content = if metadata.len() < 1 << 20 {
+                    fs::read(entry.path()).expect("a file")
+                } else {
+                    Vec::new()
+                };
+                return format!("{path} {modified:?} {} {}", metadata.len(), sha256(&content));
             }
             path.to_string()
         })

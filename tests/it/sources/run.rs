@@ -28,7 +28,10 @@ fn ollamas_gguf_runs_where_it_lies_as_ollama_would_ask_it() {
     );
     let before = picture(&tree.root());
     let model = "ollama:smollm2:135m";
-    let given = answer(&sandbox, model, &["-n", "40"]);
+    let question = "What is the capital of France?";
+    let outcome = sandbox.run(&["run", model, question, "-n", "40", "--json"]);
+    assert!(outcome.stderr.contains("mirostat"), "what is not honoured is told: {}", outcome.stderr);
+    let given = crate::sandbox::envelope(&outcome.stdout)["data"].clone();
     assert_eq!(given["model"], model);
     // The answer ends before the stop text that Ollama's parameters have.
     assert_eq!(
@@ -41,15 +44,12 @@ fn ollamas_gguf_runs_where_it_lies_as_ollama_would_ask_it() {
                 <|im_start|>assistant\nHello<|im_end|>\n<|im_start|>user\nWhat is";
     assert!(prompt.starts_with(told), "{prompt}");
     assert!(!sandbox.store().exists(), "a run makes no store");
-    let outcome = sandbox.run(&["run", model, "Hi", "-n", "1"]);
-    assert!(outcome.stderr.contains("mirostat"), "what is not honoured is told: {}", outcome.stderr);
 
     // A flag comes before what Ollama says, and an adopted model is asked in the same way.
     data(&sandbox, &["add", "ollama"]);
     let flagged = answer(&sandbox, model, &["-n", "3", "--stop", "nothing", "--system", "Be brief."]);
     assert_eq!(flagged["finish_reason"], "length");
     assert!(flagged["rendered_prompt"].as_str().expect("a prompt").contains("system\nBe brief.<"));
-    assert_eq!(answer(&sandbox, model, &["-n", "40"])["text"], given["text"]);
     assert_eq!(data(&sandbox, &["show", model])["origin"], "ollama");
     assert_eq!(picture(&tree.root()), before);
 }

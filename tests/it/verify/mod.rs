@@ -1,6 +1,7 @@
 //! `verify`: damage of each kind, put into a store and into other tools' caches, is found, and nothing else is.
 
 mod foreign;
+mod hub;
 mod repair;
 mod store;
 
