@@ -14,8 +14,8 @@ use mlx_cache::sources;
 use mlx_cache::store::Store;
 use walkdir::WalkDir;
 
-/// A store and folders beside it, in memory where the system has such a place: what is tested here does
-/// not hang on a disk, and disks are slow to sync.
+/// A store and folders beside it, in memory where the system has such a place and `TMPDIR` names no other:
+/// what is tested here does not hang on a disk, and disks are slow to sync.
 pub struct Ground {
     folder: PathBuf,
     pub store: Store,
@@ -46,7 +46,9 @@ pub enum Shown {
 impl Ground {
     pub fn new() -> Self {
         let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        // A filesystem that was chosen on purpose is the one to test on: one with clones, say.
+        let chosen = std::env::var_os("TMPDIR").is_some() || !memory.is_dir();
+        let folder = if chosen { tempfile::tempdir() } else { tempfile::tempdir_in(memory) };
         let folder = folder.expect("a folder");
         let real = folder.path().canonicalize().expect("a path");
         Self { _temporary: Some(folder), ..Self::at(&real) }
