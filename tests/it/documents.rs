@@ -228,7 +228,9 @@ fn cases_by_architecture() -> BTreeMap<&'static str, Vec<String>> {
         }
     }
     cases.entry("llama").or_default().push("**gguf**".to_owned());
-    cases.values_mut().for_each(|cases| cases.sort_by_key(|name| name.replace('*', "")));
+    for cases in cases.values_mut() {
+        cases.sort_by_key(|name| name.replace('*', ""));
+    }
     cases
 }
 

@@ -6,7 +6,7 @@ fn hostile_manifests_lead_nowhere() {
     let sandbox = Sandbox::new();
     let tree = OllamaTree(&sandbox);
     let good = tree.layer("model", &tiny_gguf());
-    tree.manifest(SMOLLM2, &[good.clone()]);
+    tree.manifest(SMOLLM2, std::slice::from_ref(&good));
     fs::write(sandbox.home().join("secret"), "GGUF").expect("written");
     let with = |change: &dyn Fn(&mut Value)| {
         let mut layer = good.clone();
