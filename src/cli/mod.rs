@@ -125,8 +125,14 @@ impl Command {
 
     /// Whether the command may change the store: what was cut short there is settled first.
     pub fn changes_the_store(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Rm(_) | Self::Dedupe(_) | Self::Gc(_))
-            || matches!(self, Self::Doctor(args) if args.fix)
+        match self {
+            Self::Pull(_) | Self::Add(_) | Self::Rm(_) | Self::Dedupe(_) | Self::Gc(_) | Self::Import(_) => {
+                true
+            }
+            Self::Verify(args) => args.repair,
+            Self::Doctor(args) => args.fix,
+            _ => false,
+        }
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

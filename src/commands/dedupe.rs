@@ -332,20 +332,16 @@ pub(super) fn settle(context: &Context) {
         let registry: Option<Registry> = store.registry()?;
         registry.map(|mut registry| dedupe::settle(&store, &mut registry)).transpose()
     };
-    match settled() {
-        Ok(Some(settled)) => {
-            if settled.finished + settled.rolled_back > 0 {
-                context.output.note(format!(
-                    "an interrupted dedupe is settled: {} finished, {} rolled back",
-                    settled.finished, settled.rolled_back
-                ));
-            }
-            for error in settled.open {
-                context.output.warn(format!("an interrupted dedupe cannot be settled yet: {error}"));
-            }
-        }
-        // The command itself opens the store next and tells what is wrong with it.
-        Ok(None) | Err(_) => {}
+    // If the store cannot be opened, the command itself opens it next and tells why.
+    let Ok(Some(settled)) = settled() else { return };
+    if settled.finished + settled.rolled_back > 0 {
+        context.output.note(format!(
+            "an interrupted dedupe is settled: {} finished, {} rolled back",
+            settled.finished, settled.rolled_back
+        ));
+    }
+    for error in settled.open {
+        context.output.warn(format!("an interrupted dedupe cannot be settled yet: {error}"));
     }
 }
 

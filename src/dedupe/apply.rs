@@ -11,7 +11,7 @@ use super::swap::{Stop, identity, is_same_file, staged, swap};
 use super::{File, Group, Keep, Plan, Replacement, STORE, Skipped, Watch};
 use crate::error::{Error, Result};
 use crate::fs::{
-    Copy, FileStamp, Place, attributes, copy_hashed, create_private_dir, entry_at, entry_of_file,
+    Copy, FileLock, FileStamp, Place, attributes, copy_hashed, create_private_dir, entry_at, entry_of_file,
     set_attributes, set_modified,
 };
 use crate::ids::{Bytes, Digest};
@@ -79,6 +79,9 @@ struct Kept {
     blob: Option<(u64, u64)>,
 }
 
+/// The store's lock, and for symlinks that of the content.
+type Locks<'a> = (&'a StoreLock, Option<&'a FileLock>);
+
 impl Work<'_> {
     fn group(&mut self, group: &Group) -> Result<AppliedGroup> {
         let mut done = AppliedGroup::default();
@@ -88,7 +91,7 @@ impl Work<'_> {
                 Ok(verified) => kept.verified = Some(verified),
                 Err(Stop::Fatal(error)) => return Err(error),
                 Err(Stop::Skip(reason)) => {
-                    let reason = format!("the copy that was to stay, {}, {reason}", file.path.display());
+                    let reason = format!("the copy that was to stay, {}: {reason}", file.path.display());
                     for replacement in &group.replace {
                         self.skipped.push(Skipped::new(&replacement.file.path, reason.clone()));
                     }
@@ -124,6 +127,10 @@ impl Work<'_> {
         if *how != LinkStrategy::Reflink {
             check_attributes(&old, &attributes, kept)?;
         }
+        let blob_lock = match how {
+            LinkStrategy::Symlink => Some(self.store.lock_blob(&kept.digest)?),
+            _ => None,
+        };
         let lock = self.store.lock().map_err(Stop::Fatal)?;
         old.check()?;
         if let Some(verified) = &mut kept.verified {
@@ -150,7 +157,7 @@ impl Work<'_> {
         };
         let link = self.plan_link(&lock, new, &old.place)?;
         self.watch.step("planned", &file.path);
-        match self.perform(&lock, &link, &mut old, kept) {
+        match self.perform((&lock, blob_lock.as_ref()), &link, &mut old, kept) {
             Ok(()) => {
                 let gone = entry_of_file(&old.file).is_ok_and(|entry| entry.names == 0);
                 Ok(Bytes(if gone { kept.bytes.saturating_sub(copied) } else { 0 }))
@@ -159,6 +166,9 @@ impl Work<'_> {
                 // The journal has what is needed if this fails too: the next command tries again.
                 if let Ok(Some(link)) = self.registry.link_at(&link.new.path) {
                     let _ = settle_one(self.store, self.registry, &lock, &link);
+                }
+                if matches!((&stop, old.place.entry()), (Stop::Skip(_), Ok(None))) {
+                    return Err(Stop::skip("it was deleted meanwhile"));
                 }
                 Err(stop)
             }
@@ -214,7 +224,7 @@ impl Work<'_> {
             };
             let copied = copy_hashed(copy, &progress)?;
             if copied.digest != digest {
-                return Err(Stop::skip("changed while it was copied"));
+                return Err(Stop::skip("it changed while it was copied"));
             }
             let stamp = self.store.publish(copied)?;
             kept.blob = stamp.map(|stamp| (stamp.device, stamp.inode));
@@ -234,13 +244,13 @@ impl Work<'_> {
     /// The steps, in the order that makes each state on disk one that can be finished or rolled back.
     fn perform(
         &mut self,
-        lock: &StoreLock,
+        locks: Locks<'_>,
         link: &Link,
         old: &mut Verified,
         kept: &mut Kept,
     ) -> Result<(), Stop> {
         let path = &link.new.path;
-        let Some(stage_path) = &link.stage else { return Err(Stop::skip("has no stage")) };
+        let Some(stage_path) = &link.stage else { return Err(Stop::skip("it has no stage")) };
         let at_home = stage_path.parent() == Some(&self.store.staging());
         let stage =
             if at_home { staged(self.store, stage_path)? } else { Place::find(&link.new.root, stage_path)? };
@@ -248,7 +258,7 @@ impl Work<'_> {
         stage.dir.remove(&stage.name)?;
         let placed = match link.new.strategy {
             LinkStrategy::Symlink => {
-                self.stage_symlink(lock, link, old, kept, &stage)?;
+                self.stage_symlink(locks, link, old, kept, &stage)?;
                 None
             }
             LinkStrategy::Hardlink => Some(stage_hard_link(kept, &stage)?),
@@ -264,9 +274,9 @@ impl Work<'_> {
         let swapped =
             swap(&old.place, &stage, |out| is_same_file(out, &expected) && unwritten.is_unwritten())?;
         if !swapped {
-            return Err(Stop::skip("changed in the last moment"));
+            return Err(Stop::skip("it changed in the last moment"));
         }
-        self.watch.step("changed places", path);
+        self.watch.step("it changed places", path);
         let blob = self.store.blob(&kept.digest);
         let sealed = match link.new.strategy {
             LinkStrategy::Symlink => Some(seal(&blob)?),
@@ -299,14 +309,14 @@ impl Work<'_> {
 
     fn stage_symlink(
         &self,
-        lock: &StoreLock,
+        (lock, blob_lock): Locks<'_>,
         link: &Link,
         old: &mut Verified,
         kept: &mut Kept,
         stage: &Place,
     ) -> Result<(), Stop> {
         let Kept { digest, bytes, .. } = *kept;
-        let Some(name) = &link.name else { return Err(Stop::skip("has no name")) };
+        let Some(name) = &link.name else { return Err(Stop::skip("it has no name")) };
         if !self.store.has_blob(&digest, bytes) {
             // The file itself becomes the content: another name for it, and then only that one.
             let content = self.store.staging().join(format!("{}.content", link.id));
@@ -316,10 +326,11 @@ impl Work<'_> {
             let linked = content_place.entry()?;
             if linked.is_none_or(|linked| !is_same_file(&linked, &old.entry.stamp)) {
                 content_place.dir.remove(&content_place.name)?;
-                return Err(Stop::skip("changed in the last moment"));
+                return Err(Stop::skip("it changed in the last moment"));
             }
             old.file.sync_all().map_err(|error| Error::io("sync", &old.place.path(), error))?;
-            if self.store.adopt_staged(&content, &digest, bytes)? {
+            let Some(blob_lock) = blob_lock else { return Err(Stop::skip("its content is not locked")) };
+            if self.store.adopt_staged(blob_lock, &content, &digest, bytes)? {
                 kept.blob = Some(old.identity());
             }
             self.watch.step("content", &link.new.path);
@@ -342,7 +353,7 @@ impl Work<'_> {
 
 /// A second name for the copy that stays, in the stage.
 fn stage_hard_link(kept: &Kept, stage: &Place) -> Result<FileStamp, Stop> {
-    let Some(verified) = &kept.verified else { return Err(Stop::skip("has no equal that stays")) };
+    let Some(verified) = &kept.verified else { return Err(Stop::skip("it has no equal that stays")) };
     verified.file.sync_all().map_err(|error| Error::io("sync", &verified.place.path(), error))?;
     stage.dir.hard_link(&stage.name, &verified.place.dir, &verified.place.name)?;
     match stage.entry()? {
@@ -353,7 +364,7 @@ fn stage_hard_link(kept: &Kept, stage: &Place) -> Result<FileStamp, Stop> {
 
 /// A clone of the copy that stays, which looks as the file that it replaces.
 fn stage_clone(link: &Link, kept: &Kept, stage: &Place) -> Result<FileStamp, Stop> {
-    let Some(verified) = &kept.verified else { return Err(Stop::skip("has no equal that stays")) };
+    let Some(verified) = &kept.verified else { return Err(Stop::skip("it has no equal that stays")) };
     let path = stage.path();
     let fail = |action: &'static str| {
         let path = path.clone();
@@ -395,13 +406,13 @@ fn check_attributes(old: &Verified, own: &[(String, Vec<u8>)], kept: &Kept) -> R
     if own.iter().filter(|(name, _)| of_use(name)).all(|attribute| kept.contains(attribute)) {
         return Ok(());
     }
-    Err(Stop::skip("has extended attributes that would no longer be seen"))
+    Err(Stop::skip("it has extended attributes that would no longer be seen"))
 }
 
 fn in_the_copy_that_stays(stop: Stop, verified: &Verified) -> Stop {
     match stop {
         Stop::Skip(reason) => {
-            Stop::Skip(format!("the copy that was to stay, {}, {reason}", verified.place.path().display()))
+            Stop::Skip(format!("the copy that was to stay, {}: {reason}", verified.place.path().display()))
         }
         fatal @ Stop::Fatal(_) => fatal,
     }

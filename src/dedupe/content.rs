@@ -24,12 +24,12 @@ impl Verified {
     pub(super) fn open(file: &File, digest: &Digest, watch: &dyn Watch) -> Result<Self, Stop> {
         let place = Place::find(&file.root, &file.path)?;
         let planned = &file.entry.stamp;
-        let present = place.entry()?.ok_or_else(|| Stop::skip("was deleted meanwhile"))?;
+        let present = place.entry()?.ok_or_else(|| Stop::skip("it was deleted meanwhile"))?;
         if !is_same_file(&present, planned) {
-            return Err(Stop::skip("changed since the plan was made"));
+            return Err(Stop::skip("it changed since the plan was made"));
         }
         if present.owner != rustix::process::geteuid().as_raw() {
-            return Err(Stop::skip("belongs to another user"));
+            return Err(Stop::skip("it belongs to another user"));
         }
         let handle = place.dir.open_file(&place.name)?;
         Self::read(place, handle, &file.path, planned, digest, watch)
@@ -45,7 +45,7 @@ impl Verified {
     ) -> Result<Self, Stop> {
         let fail = |error| Stop::from(Error::io("read", path, error));
         let Some(unwritten) = Unwritten::watch(&file, path).map_err(fail)? else {
-            return Err(Stop::skip("is open in another program that may write to it"));
+            return Err(Stop::skip("it is open in another program that may write to it"));
         };
         let hashed = hash_open(&file, path, &|bytes| {
             watch.read(bytes);
@@ -53,22 +53,22 @@ impl Verified {
         })?;
         let entry = entry_of_file(&file).map_err(fail)?;
         if !is_same_file(&entry, planned) {
-            return Err(Stop::skip("changed while it was read"));
+            return Err(Stop::skip("it changed while it was read"));
         }
         if hashed.digest != *digest {
-            return Err(Stop::skip("does not hold what it should: its content has another SHA-256"));
+            return Err(Stop::skip("it does not hold what it should: its content has another SHA-256"));
         }
         Ok(Self { place, file, entry, unwritten })
     }
 
     /// Looks again whether the name still means this file and nothing about it has changed.
     pub(super) fn check(&self) -> Result<(), Stop> {
-        let now = self.place.entry()?.ok_or_else(|| Stop::skip("was deleted meanwhile"))?;
+        let now = self.place.entry()?.ok_or_else(|| Stop::skip("it was deleted meanwhile"))?;
         if now != self.entry {
-            return Err(Stop::skip("changed meanwhile"));
+            return Err(Stop::skip("it changed meanwhile"));
         }
         if !self.is_unwritten() {
-            return Err(Stop::skip("is being opened by another program that may write to it"));
+            return Err(Stop::skip("it is being opened by another program that may write to it"));
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ pub fn look(
         }
         let root: Arc<Path> = path.into();
         if !source.is_own() {
-            look.skipped.push(Skipped::new(&root, "belongs to another user"));
+            look.skipped.push(Skipped::new(&root, "it belongs to another user"));
             continue;
         }
         let mut scan = source.scan(cancel)?;
@@ -92,7 +92,7 @@ pub fn look(
                 .max_by_key(|(_, cache)| cache.as_os_str().len());
             if let Some((name, _)) = owner {
                 if !sources.iter().any(|other| other.name() == *name) {
-                    let reason = format!("is {name}'s, which was not asked for");
+                    let reason = format!("it is {name}'s, which was not asked for");
                     look.skipped.push(Skipped { path, reason: reason.into() });
                 }
                 continue;
@@ -136,16 +136,16 @@ fn file(
 ) -> Result<File, Skipped> {
     let entry = match entry_at(&path) {
         Ok(entry) => entry,
-        Err(error) => return Err(Skipped::new(&path, format!("cannot be read: {error}"))),
+        Err(error) => return Err(Skipped::new(&path, format!("it cannot be read: {error}"))),
     };
     let replaceable = if entry.kind != EntryKind::File {
-        return Err(Skipped::new(&path, "is not a regular file"));
+        return Err(Skipped::new(&path, "it is not a regular file"));
     } else if path.to_str().is_none() {
         Err("its name is not UTF-8".into())
     } else if entry.owner != rustix::process::geteuid().as_raw() {
-        Err("belongs to another user".into())
+        Err("it belongs to another user".into())
     } else if entry.stamp.device != device {
-        Err("lies on another filesystem, mounted inside of the folder".into())
+        Err("it lies on another filesystem, mounted inside of the folder".into())
     } else {
         replaceable.map_err(Into::into)
     };
@@ -157,7 +157,7 @@ fn file(
 }
 
 /// The content of the store.
-fn blobs(store: &Store) -> Vec<File> {
+pub(super) fn blobs(store: &Store) -> Vec<File> {
     let root: Arc<Path> = real(&store.blobs()).into();
     WalkDir::new(&root)
         .min_depth(2)
@@ -173,7 +173,7 @@ fn blobs(store: &Store) -> Vec<File> {
                 path: found.path().into(),
                 entry,
                 claimed: Some(digest),
-                replaceable: Err("is content of the store".into()),
+                replaceable: Err("it is content of the store".into()),
             })
         })
         .collect()

@@ -48,6 +48,9 @@ pub use usage::{estimate, record};
 /// Files up to this size are not worth a link: a symlink, its name and the name's folder take as much.
 pub const LINK_COST: u64 = 8 << 10;
 
+/// Files below this size are left alone unless somebody asks for them: there is little to gain.
+pub const MIN_BYTES: u64 = 64 << 10;
+
 /// The word for our own store among the sources.
 pub const STORE: &str = "store";
 
@@ -91,8 +94,7 @@ impl Skipped {
 fn reason(error: &Error) -> String {
     let path = error.details().get("path").and_then(serde_json::Value::as_str).unwrap_or_default();
     let message = error.message();
-    let cut = message.replacen(path, "it", usize::from(!path.is_empty()));
-    cut.strip_prefix("it ").map_or(cut.clone(), str::to_owned)
+    message.replacen(path, "it", usize::from(!path.is_empty()))
 }
 
 /// Who watches the work, and may end it.

@@ -127,10 +127,10 @@ impl Copy<'_> {
         match names.cmp(&(self.names.len() as u64)) {
             std::cmp::Ordering::Equal => None,
             std::cmp::Ordering::Greater => Some(format!(
-                "has {} more names outside of the folders that are looked through, so that nothing would be gained",
+                "it has {} more names outside of the folders that are looked through, so that nothing would be gained",
                 names - self.names.len() as u64
             )),
-            std::cmp::Ordering::Less => Some("is one file seen under several paths".to_owned()),
+            std::cmp::Ordering::Less => Some("it is one file seen under several paths".to_owned()),
         }
     }
 }

@@ -132,7 +132,11 @@ impl Work<'_> {
             && is_ours(self.link, place, &entry)?
         {
             self.clear_stage()?;
-            self.seal_content()?;
+            if self.link.new.strategy == LinkStrategy::Symlink
+                && self.store.has_blob(&self.link.new.digest, self.link.new.bytes)
+            {
+                self.seal_content()?;
+            }
             registry.set_link_state(self.link.id, LinkState::Done, None)?;
             return Ok(Way::RolledBack);
         }

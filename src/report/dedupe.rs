@@ -32,6 +32,7 @@ pub struct DedupeReport {
     pub undone: Vec<UndoneReport>,
     /// Disk space that undoing needs at most; 0 without `--undo`.
     pub bytes_needed: u64,
+    /// How long it took.
     pub seconds: f64,
 }
 
@@ -67,6 +68,7 @@ pub struct KeepReport {
 /// A file that is replaced.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ReplaceReport {
+    /// Where it lies.
     pub path: String,
     /// `hf`, `ollama`, `lmstudio` or `folder`.
     pub source: String,
@@ -79,16 +81,20 @@ pub struct ReplaceReport {
 /// A file that was passed over.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct SkippedReport {
+    /// Where it lies.
     pub path: String,
+    /// Why it was passed over.
     pub reason: String,
 }
 
 /// A link that `--undo` was about.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct UndoneReport {
+    /// Where it lies.
     pub path: String,
     /// SHA-256 of the content.
     pub digest: String,
+    /// Size of the file.
     pub bytes: u64,
     /// `symlink`, `hardlink` or `reflink`.
     pub strategy: String,

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::used::Writers;
 use super::{Store, StoreLock};
 use crate::error::{Error, Result};
 use crate::fs::{FileLock, create_private_dir, sync_dir};
@@ -55,11 +56,14 @@ impl Store {
         Ok(())
     }
 
+    /// The right to give a blob its name; taken before the store's lock.
+    pub fn lock_blob(&self, digest: &Digest) -> Result<FileLock> {
+        FileLock::acquire(&self.locks().join(format!("{digest}.lock")), super::PATIENCE)
+    }
+
     /// Makes a staged file the content of this digest; whether there was none before. It has been hashed
     /// and is on disk.
-    pub fn adopt_staged(&self, staged: &Path, digest: &Digest, bytes: u64) -> Result<bool> {
-        let lock = self.locks().join(format!("{digest}.lock"));
-        let _lock = FileLock::acquire(&lock, super::PATIENCE)?;
+    pub fn adopt_staged(&self, _lock: &FileLock, staged: &Path, digest: &Digest, bytes: u64) -> Result<bool> {
         let path = self.blob(digest);
         if self.has_blob(digest, bytes) {
             fs::remove_file(staged).map_err(|error| Error::io("remove", staged, error))?;
@@ -72,13 +76,15 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes content that no stored snapshot and no link uses; whether it did.
+    /// Removes content that no stored snapshot and no link uses; whether it did. As long as others bring
+    /// content in, which they may count on, it stays for the next collection.
     pub fn remove_unused_blob(
         &self,
         _lock: &StoreLock,
         registry: &mut Registry,
         digest: &Digest,
     ) -> Result<bool> {
+        let Writers::None(_guard) = self.hold_writers()? else { return Ok(false) };
         if registry.unused(&[*digest])?.is_empty() {
             return Ok(false);
         }

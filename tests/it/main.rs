@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod config;
 mod contract;
+mod dedupe;
 mod doctor;
 mod documents;
 mod gc;

@@ -153,11 +153,11 @@ impl Line<'_> {
     pub(super) fn send(&self, answer: &Answer, is_head: bool, fault: Option<&Fault>) -> io::Result<()> {
         let mut head = format!("HTTP/1.1 {} As-It-Is\r\n", answer.status);
         match answer.length() {
-            Some(length) => head += &format!("Content-Length: {length}\r\n"),
+            Some(length) => head.push_str(&["Content-Length: ", &length.to_string(), "\r\n"].concat()),
             None => head += "Transfer-Encoding: chunked\r\n",
         }
         for (name, value) in &answer.headers {
-            head += &format!("{name}: {value}\r\n");
+            head.push_str(&[name, ": ", value, "\r\n"].concat());
         }
         let mut stream = self.stream;
         stream.write_all((head + "\r\n").as_bytes())?;

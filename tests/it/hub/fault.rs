@@ -85,7 +85,7 @@ impl Fault {
     }
 
     /// 429 with when to come back.
-    pub fn too_many(retry_after: impl ToString) -> Self {
+    pub fn too_many(retry_after: impl std::fmt::Display) -> Self {
         let headers = vec![("Retry-After", retry_after.to_string())];
         Self::Answer { status: 429, headers, body: b"{\"error\":\"Too Many Requests\"}".to_vec() }
     }

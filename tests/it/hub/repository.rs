@@ -57,7 +57,8 @@ impl Repository {
             if entry.file_type().is_file() {
                 let path = entry.path().strip_prefix(folder).expect("below it").to_str().expect("UTF-8");
                 let content = fs::read(entry.path()).expect("a file");
-                let is_large = path.ends_with(".safetensors") || path.ends_with(".gguf");
+                let is_large =
+                    entry.path().extension().is_some_and(|end| end == "safetensors" || end == "gguf");
                 repository = repository.put(path, content, is_large);
             }
         }
