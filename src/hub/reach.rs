@@ -28,10 +28,8 @@ pub fn reach(endpoint: &str) -> Result<Reached> {
     let server = address::shown(&url);
     let request = http(PATIENCE)?.head(url).timeout(PATIENCE);
     let start = Instant::now();
-    let runtime = runtime(1)?;
     // Sending sets a timer, which only a runtime has.
-    let _inside = runtime.enter();
-    let answer = runtime.block_on(request.send()).map_err(|error| {
+    let answer = runtime(1)?.block_on(async { request.send().await }).map_err(|error| {
         Error::new(Code::NetworkError, format!("cannot reach {server}: {}", reason(error)))
             .hint("check the network, HTTPS_PROXY and HF_ENDPOINT, or work offline with MLX_CACHE_OFFLINE=1")
     })?;
