@@ -89,7 +89,7 @@ fn ask(url: &str, target: &str, headers: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     write!(stream, "GET {target} HTTP/1.1\r\nHost: hub\r\n{headers}\r\n").expect("sent");
-    let (mut came, mut piece) = (Vec::new(), [0; 1 << 16]);
+    let (mut came, mut piece) = (Vec::new(), vec![0; 1 << 14]);
     loop {
         let end = came.windows(4).position(|window| window == b"\r\n\r\n");
         if let Some(end) = end {
