@@ -21,17 +21,20 @@ import time
 
 
 def make_small(folder, count):
-    """Pairs of equal files; a third of all share a size with others but differ."""
+    """Pairs of equal files, mostly holes; a third of all share a size with others but differ."""
     folder.mkdir(parents=True)
     source = random.Random(1)
     for at in range(count // 2):
         kind = source.random()
         size = 40_000 if kind < 0.33 else source.randrange(17_000, 60_000)
-        content = source.randbytes(64) + bytes(size - 128) + source.randbytes(64)
+        head, tail = source.randbytes(64), source.randbytes(64)
         for copy in ("a", "b"):
             place = folder / copy / f"{at // 500:03}"
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"{at:06}.safetensors").write_bytes(content)
+            with open(place / f"{at:06}.safetensors", "wb") as file:
+                file.write(head)
+                file.seek(size - len(tail))
+                file.write(tail)
 
 
 def make_large(folder, total, sparse):

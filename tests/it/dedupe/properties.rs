@@ -179,9 +179,9 @@ proptest! {
         }
         prop_assert_eq!(&shown(&ground.path("outside")), &outside);
         let now = ground.used();
-        prop_assert!(now <= used, "{} bytes became {}", used, now);
         // No system tells how much clones share.
         if plan.groups.iter().flat_map(|group| &group.replace).all(|file| file.how != LinkStrategy::Reflink) {
+            prop_assert!(now <= used, "{} bytes became {}", used, now);
             prop_assert_eq!(used - now, applied.reclaimed().0, "{:?}", applied);
         }
         prop_assert_eq!(plan.reclaims(), applied.reclaimed(), "{:?}", applied.skipped);
