@@ -88,6 +88,16 @@ fn completions_are_current() {
 }
 
 #[test]
+fn examples_stand_on_lines_of_their_own() {
+    for mut subcommand in Cli::command().get_subcommands().cloned() {
+        let help = subcommand.render_long_help().to_string();
+        for line in help.lines().filter(|line| line.starts_with(' ')) {
+            assert!(line.matches("mlx-cache ").count() < 2, "{}: {line}", subcommand.get_name());
+        }
+    }
+}
+
+#[test]
 fn manual_pages_are_current() {
     let pages = pages().expect("pages");
     for page in &pages {

@@ -99,12 +99,11 @@ fn ask(url: &str, target: &str, headers: &str) -> (String, Vec<u8>) {
                 return (head, came[end + 4..].to_vec());
             }
         }
-        match stream.read(&mut piece) {
-            Ok(length @ 1..) => came.extend_from_slice(&piece[..length]),
-            _ => {
-                let end = end.map_or(came.len(), |end| end + 4);
-                return (String::from_utf8_lossy(&came[..end]).into_owned(), came[end..].to_vec());
-            }
+        if let Ok(length @ 1..) = stream.read(&mut piece) {
+            came.extend_from_slice(&piece[..length]);
+        } else {
+            let end = end.map_or(came.len(), |end| end + 4);
+            return (String::from_utf8_lossy(&came[..end]).into_owned(), came[end..].to_vec());
         }
     }
 }
