@@ -11,10 +11,11 @@ use crate::settings::value::Token;
 /// machine already, in the store or in another tool's cache, is copied from there. Whatever arrives is
 /// checked against the hub's checksums; what was interrupted goes on where it ended:
 ///
-///   mlx-cache pull HuggingFaceTB/SmolLM2-135M-Instruct
-///   mlx-cache pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M
-///   mlx-cache pull org/name@v2 --include '*.json' --dry-run
+///     mlx-cache pull HuggingFaceTB/SmolLM2-135M-Instruct
+///     mlx-cache pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M
+///     mlx-cache pull org/name@v2 --include '*.json' --dry-run
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PullArgs {
     /// Repositories: org/name, with @REVISION or :QUANTIZATION if need be, a short name, or a URL

@@ -28,7 +28,8 @@ pub fn reach(endpoint: &str) -> Result<Reached> {
     let server = address::shown(&url);
     let request = http(PATIENCE)?.head(url).timeout(PATIENCE);
     let start = Instant::now();
-    let answer = runtime(1)?.block_on(request.send()).map_err(|error| {
+    // Sending sets a timer, which only a runtime has.
+    let answer = runtime(1)?.block_on(async { request.send().await }).map_err(|error| {
         Error::new(Code::NetworkError, format!("cannot reach {server}: {}", reason(error)))
             .hint("check the network, HTTPS_PROXY and HF_ENDPOINT, or work offline with MLX_CACHE_OFFLINE=1")
     })?;

@@ -87,7 +87,12 @@ impl Store {
         if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes) {
             return Ok(None);
         }
-        let hashes = hash_contents(&path, checksum, &|_| Ok(()))?;
+        let hashes = match hash_contents(&path, checksum, &|_| Ok(())) {
+            Ok(hashes) => hashes,
+            // Another process has just made it a blob.
+            Err(error) if error.code() == Code::FileNotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
         Ok(hashes.are(checksum).then_some(KeptPart { checksum: *checksum, digest: hashes.digest, bytes }))
     }
 

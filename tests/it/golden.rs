@@ -146,14 +146,19 @@ fn every_architecture_matches_transformers() {
         .map(|entry| entry.expect("entry").path())
         .collect();
     cases.sort();
-    let mut checked = BTreeSet::new();
+    let (mut checked, mut ggufs) = (BTreeSet::new(), 0);
     for case in cases {
         let checkpoint = Checkpoint::open(&case).expect("checkpoint");
         checked.insert(checkpoint.config.architecture.name);
-        for backend in backends() {
-            check(&case, &case.join("golden.safetensors"), backend);
+        let gguf = case.join("model.gguf");
+        ggufs += usize::from(gguf.exists());
+        for model in [&case, &gguf].into_iter().filter(|model| model.exists()) {
+            for backend in backends() {
+                check(model, &case.join("golden.safetensors"), backend);
+            }
         }
     }
+    assert!(ggufs >= 17, "only {ggufs} GGUF files");
     // Llama and Mistral have models of their own above.
     checked.extend(["llama", "mistral"]);
     let known: BTreeSet<_> = models::ARCHITECTURES.iter().map(|architecture| architecture.name).collect();

@@ -210,10 +210,15 @@ pub fn in_store(file: &RemoteFile, store: &Store, registry: Option<&Registry>) -
         (Checksum::Sha256(digest), _) => Ok(store.has_blob(digest, file.bytes).then_some(*digest)),
         (Checksum::GitSha1(_), Some(registry)) if file.bytes <= LARGEST_IN_GIT => {
             for digest in registry.blobs_of_size(file.bytes)? {
-                if store.has_blob(&digest, file.bytes)
-                    && hash_contents(&store.blob(&digest), &file.checksum, &|_| Ok(()))?.are(&file.checksum)
-                {
-                    return Ok(Some(digest));
+                if !store.has_blob(&digest, file.bytes) {
+                    continue;
+                }
+                match hash_contents(&store.blob(&digest), &file.checksum, &|_| Ok(())) {
+                    Ok(hashes) if hashes.are(&file.checksum) => return Ok(Some(digest)),
+                    Ok(_) => {}
+                    // Another process has just removed it.
+                    Err(error) if error.code() == Code::FileNotFound => {}
+                    Err(error) => return Err(error),
                 }
             }
             Ok(None)

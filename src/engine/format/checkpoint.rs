@@ -261,16 +261,13 @@ impl Checkpoint {
     fn check(&self, needed: &Needed) -> Result<()> {
         let (name, expected) = match needed {
             Needed::Matrix { module, rows, columns } => (&format!("{module}.weight"), vec![*rows, *columns]),
-            Needed::Vector { name, size } => (name, vec![*size]),
+            Needed::Vector { name, size, rows: 1 } => (name, vec![*size]),
+            Needed::Vector { name, size, rows } => (name, vec![*rows, size / rows]),
         };
         let tensor = self.tensors.require(name)?;
         let path = self.tensors.path_of(tensor);
         let shape = match (needed, tensor.encoding) {
-            (Needed::Vector { .. }, encoding) if encoding.float().is_some() => match tensor.shape[..] {
-                // Weights of single heads lie in rows.
-                [rows, columns] => vec![rows.saturating_mul(columns)],
-                _ => tensor.shape.clone(),
-            },
+            (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
             (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
             (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
             (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32)) => {

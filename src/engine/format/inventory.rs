@@ -12,8 +12,8 @@ pub enum Needed {
     /// The matrix `[rows, columns]` of a module, packed or dense. Those of several experts lie in one
     /// tensor of three dimensions, and count as one matrix with all their rows.
     Matrix { module: String, rows: usize, columns: usize },
-    /// A vector by its full name.
-    Vector { name: String, size: usize },
+    /// A vector by its full name. Weights of single heads lie in as many rows.
+    Vector { name: String, size: usize, rows: usize },
 }
 
 /// Everything that the configured model reads, layer by layer. `has` tells whether the checkpoint has a
@@ -45,23 +45,23 @@ impl<'a> List<'a> {
     fn matrix(&mut self, name: &str, rows: usize, columns: usize, bias: bool) {
         let module = format!("{}{name}", self.prefix);
         if bias {
-            self.vector(&format!("{name}.bias"), rows);
+            self.vector(&format!("{name}.bias"), rows, 1);
         }
         self.needed.push(Needed::Matrix { module, rows, columns });
     }
 
-    fn vector(&mut self, name: &str, size: usize) {
-        self.needed.push(Needed::Vector { name: format!("{}{name}", self.prefix), size });
+    fn vector(&mut self, name: &str, size: usize, rows: usize) {
+        self.needed.push(Needed::Vector { name: format!("{}{name}", self.prefix), size, rows });
     }
 
     fn norm(&mut self, name: &str) {
-        self.norm_of(name, self.config.hidden_size);
+        self.norm_of(name, self.config.hidden_size, 1);
     }
 
-    fn norm_of(&mut self, name: &str, size: usize) {
-        self.vector(&format!("{name}.weight"), size);
+    fn norm_of(&mut self, name: &str, size: usize, rows: usize) {
+        self.vector(&format!("{name}.weight"), size, rows);
         if self.config.style.norm == (NormKind::Layer { bias: true }) {
-            self.vector(&format!("{name}.bias"), size);
+            self.vector(&format!("{name}.bias"), size, rows);
         }
     }
 }
@@ -85,12 +85,16 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     match style.qk_norm {
         None => {}
         Some(QkNorm::Heads) => {
-            list.norm_of(names.q_norm, config.head_dim);
-            list.norm_of(names.k_norm, config.head_dim);
+            list.norm_of(names.q_norm, config.head_dim, 1);
+            list.norm_of(names.k_norm, config.head_dim, 1);
         }
-        Some(QkNorm::EachHead | QkNorm::Whole) => {
-            list.norm_of(names.q_norm, q);
-            list.norm_of(names.k_norm, kv);
+        Some(QkNorm::Whole) => {
+            list.norm_of(names.q_norm, q, 1);
+            list.norm_of(names.k_norm, kv, 1);
+        }
+        Some(QkNorm::EachHead) => {
+            list.norm_of(names.q_norm, q, config.heads);
+            list.norm_of(names.k_norm, kv, config.kv_heads);
         }
     }
     let rows: &[usize] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };

@@ -14,6 +14,6 @@ mod server;
 mod tests;
 
 pub use content::{Content, noise};
-pub use fault::{ALWAYS, Fault, Host, On, unix_date};
+pub use fault::{ALWAYS, Fault, Host, On, Seen, unix_date};
 pub use repository::Repository;
 pub use server::Hub;

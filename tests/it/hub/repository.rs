@@ -192,7 +192,7 @@ impl Commit {
         for (path, file) in &self.files {
             for (at, _) in path.match_indices('/') {
                 if folders.insert(&path[..at]) {
-                    let oid = git_sha1(path[..at].as_bytes());
+                    let oid = git_sha1(&path.as_bytes()[..at]);
                     entries.push(json!({"type": "directory", "oid": oid, "size": 0, "path": &path[..at]}));
                 }
             }

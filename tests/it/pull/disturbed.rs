@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::hub::{ALWAYS, Fault, On, noise, unix_date};
+use crate::hub::{ALWAYS, Fault, On, Seen, noise, unix_date};
 
 /// A model with files of both kinds, among them an empty one and two that are the same.
 fn model() -> Repository {
@@ -131,12 +131,8 @@ fn a_corrupt_file_is_fetched_twice_and_no_more() {
     hub.fault(payload("model.safetensors"), ALWAYS, Fault::Corrupt(5));
     let error = refused(&sandbox, &hub, &["org/tiny"], &["INTEGRITY_FAILED"]);
     assert!(error["message"].as_str().expect("a text").contains("model.safetensors"), "{error}");
-    let sent: u64 = hub
-        .seen()
-        .iter()
-        .filter(|seen| seen.on == payload("model.safetensors"))
-        .map(|seen| seen.sent())
-        .sum();
+    let sent: u64 =
+        hub.seen().iter().filter(|seen| seen.on == payload("model.safetensors")).map(Seen::sent).sum();
     let size = model().content("model.safetensors").len() as u64;
     assert!(sent <= 2 * size, "{sent} bytes of {size} were fetched");
     // What was right is kept for the next time.

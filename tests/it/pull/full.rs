@@ -86,12 +86,13 @@ fn a_small_disk_is_too_small_at_once_or_becomes_full() {
     drop(disk);
 
     let disk = SmallDisk::new(&sandbox.store(), 3 * LARGE).expect("it could before");
-    hub.rate(4_000_000);
+    // Slowly, so that the disk is full long before the file is whole, however busy the machine is.
+    hub.rate(1_000_000);
     let filler = disk.0.join("filler");
     thread::scope(|scope| {
         let pulling =
             scope.spawn(|| refused(&sandbox, &hub, &["org/tiny"], &["INSUFFICIENT_DISK", "IO_ERROR"]));
-        while hub.traffic() < LARGE as u64 / 3 {
+        while hub.traffic() < LARGE as u64 / 10 {
             thread::sleep(std::time::Duration::from_millis(2));
         }
         // Somebody else takes all the rest.

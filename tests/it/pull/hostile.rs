@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::*;
-use crate::hub::{ALWAYS, Content, Fault, On};
+use crate::hub::{ALWAYS, Content, Fault, On, Seen};
 
 /// What a listing that cannot be meant well may end with.
 const DISHONEST: &[&str] = &["INTEGRITY_FAILED", "BOUNDARY_VIOLATION", "HUB_UNAVAILABLE"];
@@ -206,7 +206,7 @@ fn endless_answers_are_not_kept_in_memory() {
         &mut shell,
         &["HUB_UNAVAILABLE", "INTEGRITY_FAILED", "BOUNDARY_VIOLATION", "SERVER_CRASHED"],
     );
-    let sent: u64 = hub.seen().iter().filter(|seen| seen.on == On::Tree).map(|seen| seen.sent()).sum();
+    let sent: u64 = hub.seen().iter().filter(|seen| seen.on == On::Tree).map(Seen::sent).sum();
     assert!(sent < 1 << 30, "{sent} bytes of one list were read");
 }
 

@@ -157,7 +157,7 @@ fn weights_come_in_one_format() {
         .large("consolidated.safetensors", noise(4, 8000));
     let paths = pulled(&repository, &["org/sharded"]);
     assert!(paths.iter().any(|path| path == "model-00002-of-00002.safetensors"), "{paths:?}");
-    assert!(!paths.iter().any(|path| path.ends_with(".bin")), "{paths:?}");
+    assert!(!paths.iter().any(|path| ends(path, "bin")), "{paths:?}");
 }
 
 /// A repository of GGUF files, as there are many.
@@ -186,7 +186,7 @@ fn a_tag_means_one_gguf_file() {
         ("https://huggingface.co/org/tiny-GGUF/resolve/main/tiny-Q4_0.gguf", "tiny-Q4_0.gguf"),
     ] {
         let paths = pulled(&quantized(), &[reference]);
-        let weights: Vec<_> = paths.iter().filter(|path| path.ends_with(".gguf")).collect();
+        let weights: Vec<_> = paths.iter().filter(|path| ends(path, "gguf")).collect();
         assert_eq!(weights, [file], "{reference}");
         assert!(!paths.iter().any(|path| path == "README.md"));
     }
@@ -215,7 +215,7 @@ fn several_gguf_files_and_no_tag_are_a_question() {
         // One was chosen, not all of them.
         let folder = folder(&envelope["data"]["models"][0]);
         let folder = if folder.is_file() { folder.parent().expect("a folder").to_owned() } else { folder };
-        let weights = files_of(&folder).into_keys().filter(|path| path.ends_with(".gguf")).count();
+        let weights = files_of(&folder).into_keys().filter(|path| ends(path, "gguf")).count();
         assert_eq!(weights, 1);
     } else {
         let error = &envelope["error"];
@@ -223,4 +223,8 @@ fn several_gguf_files_and_no_tag_are_a_question() {
         assert!(error.to_string().contains("Q4_K_M") && error.to_string().contains("Q8_0"), "{error}");
     }
     in_order(&sandbox);
+}
+
+fn ends(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|own| own == extension)
 }

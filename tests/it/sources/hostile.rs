@@ -6,7 +6,7 @@ fn hostile_manifests_lead_nowhere() {
     let sandbox = Sandbox::new();
     let tree = OllamaTree(&sandbox);
     let good = tree.layer("model", &tiny_gguf());
-    tree.manifest(SMOLLM2, &[good.clone()]);
+    tree.manifest(SMOLLM2, std::slice::from_ref(&good));
     fs::write(sandbox.home().join("secret"), "GGUF").expect("written");
     let with = |change: &dyn Fn(&mut Value)| {
         let mut layer = good.clone();
@@ -67,7 +67,7 @@ fn links_out_of_a_cache_are_not_followed() {
     let weights = snapshot.join("model.safetensors");
     fs::remove_file(&weights).expect("gone");
     link("/etc/passwd", &weights);
-    refused(&sandbox, &["run", "org/tiny", "x"], "MODEL_NOT_FOUND", "org/tiny");
+    refused(&sandbox, &["path", "org/tiny"], "MODEL_NOT_FOUND", "org/tiny");
     assert_eq!(data(&sandbox, &["list", "--source", "hf"])["models"][0]["status"], "missing");
 }
 
@@ -88,7 +88,7 @@ fn folders_that_are_links_and_circles_end() {
         assert!(matches!(status, 0 | 1), "{envelope}");
     }
     assert!(data(&sandbox, &["list", "--source", "all"])["models"].as_array().expect("a list").is_empty());
-    refused(&sandbox, &["run", "org/tiny", "x"], "MODEL_NOT_FOUND", "org/tiny");
+    refused(&sandbox, &["path", "org/tiny"], "MODEL_NOT_FOUND", "org/tiny");
 }
 
 #[test]

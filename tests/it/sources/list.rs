@@ -39,7 +39,7 @@ fn models_of_other_tools_are_listed_when_asked_for_and_marked() {
     let lm_studio = row("lmstudio:pub/My Model", "lmstudio", "foreign");
     assert_eq!(rows(&sandbox, "ollama"), ollama);
     assert_eq!(rows(&sandbox, "hf"), hf);
-    assert_eq!(rows(&sandbox, "lmstudio"), [lm_studio.clone()]);
+    assert_eq!(rows(&sandbox, "lmstudio"), std::slice::from_ref(&lm_studio));
     assert_eq!(rows(&sandbox, "all"), [&[lm_studio][..], &ollama, &hf].concat());
     assert!(rows(&sandbox, "store").is_empty() && rows(&sandbox, "folder").is_empty());
     assert!(!sandbox.store().exists(), "a look makes nothing");

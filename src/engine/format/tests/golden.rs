@@ -121,7 +121,7 @@ fn every_tiny_model_is_read_whole_or_refused_by_name() {
                         packed += 1;
                     }
                 },
-                Needed::Vector { name: vector, size } => {
+                Needed::Vector { name: vector, size, .. } => {
                     assert_eq!(checkpoint.vector(&vector).unwrap().len(), size, "{name} {vector}");
                 }
             }
