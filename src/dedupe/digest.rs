@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 
@@ -34,15 +35,15 @@ pub struct Equals {
     pub skipped: Vec<Skipped>,
     /// Content that was read.
     pub bytes_read: u64,
-    /// The content of files that is known: claimed, remembered or read.
-    pub known: HashMap<usize, Digest>,
+    /// Of each file the content, if it is known: claimed, remembered or read.
+    pub known: Vec<Option<Digest>>,
 }
 
 /// One file with its names.
 struct Inode {
     stamp: FileStamp,
-    /// Positions in the list of files.
-    names: Vec<usize>,
+    /// Where its names stand in the list of names; at least one.
+    names: Range<u32>,
     ends: Option<u64>,
     digest: Option<Digest>,
     failed: bool,
@@ -51,13 +52,13 @@ struct Inode {
 /// Finds the equal ones among files of at least so many bytes. What was read is remembered in the registry,
 /// if there is one.
 pub fn find_equal(
-    files: &[File],
+    files: &[Arc<File>],
     min_bytes: u64,
     registry: Option<&mut Registry>,
     watch: &dyn Watch,
 ) -> Result<Equals> {
     let mut found = Equals::default();
-    let mut inodes = inodes(files, min_bytes.max(1));
+    let (mut inodes, names) = inodes(files, min_bytes.max(1));
     if let Some(registry) = registry.as_deref() {
         let unknown: Vec<usize> = (0..inodes.len()).filter(|at| inodes[*at].digest.is_none()).collect();
         let stamps: Vec<FileStamp> = unknown.iter().map(|at| inodes[*at].stamp).collect();
@@ -66,26 +67,31 @@ pub fn find_equal(
             inodes[at].digest = known.digest;
         }
     }
-    let mut reader = Reader { files, watch, found: &mut found, learned: Mutex::default() };
+    let mut reader = Reader { files, names: &names, watch, found: &mut found, learned: Mutex::default() };
     let read = reader.read_all(&mut inodes);
     let learned = reader.learned.into_inner().unwrap_or_else(PoisonError::into_inner);
     // What was read before the user asked to stop need not be read again.
     if let Some(registry) = registry {
         registry.remember(&learned)?;
     }
+    drop(learned);
     read?;
 
+    found.known = vec![None; files.len()];
     let mut groups: BTreeMap<Digest, Equal> = BTreeMap::new();
     for inode in inodes {
         let Some(digest) = inode.digest else { continue };
-        for name in &inode.names {
-            found.known.insert(*name, digest);
+        let names = names_of(&inode, &names);
+        for name in names.clone() {
+            if let Some(known) = found.known.get_mut(name) {
+                *known = Some(digest);
+            }
         }
         // A claim of a wrong size is found out before it misleads.
         let group =
             groups.entry(digest).or_insert(Equal { digest, bytes: inode.stamp.bytes, inodes: Vec::new() });
         if group.bytes == inode.stamp.bytes {
-            group.inodes.push(inode.names);
+            group.inodes.push(names.collect());
         }
     }
     found.groups = groups.into_values().filter(|group| group.inodes.len() > 1).collect();
@@ -95,34 +101,47 @@ pub fn find_equal(
     Ok(found)
 }
 
-/// Files by size; only where there are several of one size.
-fn inodes(files: &[File], min_bytes: u64) -> Vec<Inode> {
-    let mut order: Vec<usize> =
-        (0..files.len()).filter(|at| files[*at].entry.stamp.bytes >= min_bytes).collect();
-    let key = |at: usize| {
-        let stamp = files[at].entry.stamp;
+/// The positions of an inode's names in the list of files.
+fn names_of<'a>(inode: &Inode, names: &'a [u32]) -> impl Iterator<Item = usize> + Clone + use<'a> {
+    let names = names.get(inode.names.start as usize..inode.names.end as usize).unwrap_or_default();
+    names.iter().map(|name| *name as usize)
+}
+
+/// Files by size, only where there are several of one size, and the list of their names.
+fn inodes(files: &[Arc<File>], min_bytes: u64) -> (Vec<Inode>, Vec<u32>) {
+    let mut order: Vec<u32> =
+        (0..files.len() as u32).filter(|at| files[*at as usize].entry.stamp.bytes >= min_bytes).collect();
+    let key = |at: u32| {
+        let stamp = files[at as usize].entry.stamp;
         (stamp.bytes, stamp.device, stamp.inode)
     };
     order.sort_unstable_by_key(|at| (key(*at), *at));
     let mut inodes = Vec::new();
+    let mut at = 0;
     for class in order.chunk_by(|a, b| key(*a).0 == key(*b).0) {
-        let names = class.chunk_by(|a, b| key(*a) == key(*b));
-        if names.clone().take(2).count() < 2 {
-            continue;
+        let of_one = class.chunk_by(|a, b| key(*a) == key(*b));
+        let alone = of_one.clone().take(2).count() < 2;
+        for names in of_one {
+            let start = at;
+            at += names.len() as u32;
+            if alone {
+                continue;
+            }
+            inodes.push(Inode {
+                stamp: files[names[0] as usize].entry.stamp,
+                names: start..at,
+                ends: None,
+                digest: names.iter().find_map(|name| files[*name as usize].claimed),
+                failed: false,
+            });
         }
-        inodes.extend(names.map(|names| Inode {
-            stamp: files[names[0]].entry.stamp,
-            names: names.to_vec(),
-            ends: None,
-            digest: names.iter().find_map(|name| files[*name].claimed),
-            failed: false,
-        }));
     }
-    inodes
+    (inodes, order)
 }
 
 struct Reader<'a> {
-    files: &'a [File],
+    files: &'a [Arc<File>],
+    names: &'a [u32],
     watch: &'a dyn Watch,
     found: &'a mut Equals,
     learned: Mutex<Vec<(FileStamp, Remembered)>>,
@@ -170,10 +189,12 @@ impl Reader<'_> {
         these: &[usize],
         whole: impl Fn(&Inode) -> bool + Sync,
     ) -> Result<()> {
-        let (files, watch, learned, shared) = (self.files, self.watch, &self.learned, &*inodes);
+        let (files, names, watch) = (self.files, self.names, self.watch);
+        let (learned, shared) = (&self.learned, &*inodes);
         let read = try_map(these, |at| {
             let inode = &shared[*at];
-            match read_one(&files[inode.names[0]].path, inode, whole(inode), watch) {
+            let path = &files[names[inode.names.start as usize] as usize].path;
+            match read_one(path, inode, whole(inode), watch) {
                 Err(error) if error.code() == Code::Interrupted => Err(error),
                 Err(error) => Ok(Err(error)),
                 Ok(known) => {
@@ -193,8 +214,8 @@ impl Reader<'_> {
                 }
                 Err(error) => {
                     inode.failed = true;
-                    for name in &inode.names {
-                        self.found.skipped.push(Skipped::new(&files[*name].path, reason(&error)));
+                    for name in names_of(inode, names) {
+                        self.found.skipped.push(Skipped::new(&files[name].path, reason(&error)));
                     }
                 }
             }
@@ -204,7 +225,7 @@ impl Reader<'_> {
 }
 
 /// The ranges of one size.
-fn classes(inodes: &[Inode]) -> Vec<std::ops::Range<usize>> {
+fn classes(inodes: &[Inode]) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut start = 0;
     for class in inodes.chunk_by(|a, b| a.stamp.bytes == b.stamp.bytes) {

@@ -15,12 +15,16 @@ use crate::ids::Digest;
 use crate::sources::{Checksum, Scan, Source, Survey};
 use crate::store::Store;
 
+/// The word for folders that the user names.
+const FOLDER: &str = "folder";
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Look {
+    /// The caches of tools among what was looked through.
     pub roots: Vec<Root>,
     /// Regular files with content, each path once.
-    pub files: Vec<File>,
+    pub files: Vec<Arc<File>>,
     pub skipped: Vec<Skipped>,
     /// Files that are links into the store already, and what these say they hold.
     pub linked: Vec<(Arc<Path>, Option<Digest>)>,
@@ -54,7 +58,7 @@ pub fn look(
     let home = real(store.home());
     let theirs: Vec<(&'static str, PathBuf)> =
         foreign.iter().map(|source| (source.name(), real(source.root()))).collect();
-    let mut seen = HashSet::new();
+    let (mut seen, mut looked) = (HashSet::new(), HashSet::new());
     for source in sources {
         watch.check()?;
         let path = real(source.root());
@@ -66,10 +70,10 @@ pub fn look(
             .detail("path", source.root().display().to_string())
             .hint("name folders outside of the store; the store's own content is --source store"));
         }
-        if look.roots.iter().any(|root| *root.path == *path && root.source == source.name()) {
+        let root: Arc<Path> = path.into();
+        if !looked.insert((source.name(), Arc::clone(&root))) {
             continue;
         }
-        let root: Arc<Path> = path.into();
         if !source.is_own() {
             look.skipped.push(Skipped::new(&root, "it belongs to another user"));
             continue;
@@ -106,9 +110,13 @@ pub fn look(
                 continue;
             }
             match file(source.name(), &root, device, path, payload.claimed, payload.replaceable) {
-                Ok(file) => look.files.push(file),
+                Ok(file) => look.files.push(Arc::new(file)),
                 Err(skipped) => look.skipped.push(skipped),
             }
+        }
+        if source.name() == FOLDER {
+            // A folder is no tool that uses anything.
+            continue;
         }
         look.roots.push(Root {
             source: source.name(),
@@ -118,9 +126,10 @@ pub fn look(
             scan,
         });
     }
+    drop(seen);
     if stored {
         watch.check()?;
-        look.files.extend(blobs(store));
+        look.files.extend(blobs(store).into_iter().map(Arc::new));
     }
     Ok(look)
 }

@@ -1,6 +1,7 @@
 //! What would be done, as data: nothing here looks at the disk.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use super::{Equal, File, LINK_COST, Skipped};
 use crate::ids::{Bytes, Digest};
@@ -64,13 +65,13 @@ pub struct Group {
 #[derive(Debug, Clone)]
 pub enum Keep {
     /// Content that is in the store already.
-    Stored(File),
+    Stored(Arc<File>),
     /// It moves into the store, without being copied.
-    Moves(File),
+    Moves(Arc<File>),
     /// It is copied into the store, which lies on another filesystem.
-    Copies(File),
+    Copies(Arc<File>),
     /// It stays where it is.
-    Stays(File),
+    Stays(Arc<File>),
 }
 
 impl Keep {
@@ -84,7 +85,7 @@ impl Keep {
 /// A file that is replaced.
 #[derive(Debug, Clone)]
 pub struct Replacement {
-    pub file: File,
+    pub file: Arc<File>,
     pub how: LinkStrategy,
 }
 
@@ -102,11 +103,11 @@ impl Plan {
 
 /// One file of a group with its names.
 struct Copy<'a> {
-    names: Vec<&'a File>,
+    names: Vec<&'a Arc<File>>,
 }
 
 impl Copy<'_> {
-    fn first(&self) -> &File {
+    fn first(&self) -> &Arc<File> {
         self.names[0]
     }
 
@@ -136,7 +137,7 @@ impl Copy<'_> {
 }
 
 /// The plan for equal files.
-pub fn plan(files: &[File], groups: &[Equal], wanted: Wanted, filesystems: &Filesystems) -> Plan {
+pub fn plan(files: &[Arc<File>], groups: &[Equal], wanted: Wanted, filesystems: &Filesystems) -> Plan {
     let mut plan = Plan { wanted, groups: Vec::new(), skipped: Vec::new(), linked: 0 };
     for equal in groups {
         let mut copies: Vec<Copy<'_>> = equal
@@ -276,7 +277,7 @@ impl Maker<'_> {
                 }
             }
         }
-        let file = keep.first().clone();
+        let file = Arc::clone(keep.first());
         let keep = if file.is_stored() { Keep::Stored(file) } else { Keep::Stays(file) };
         let replace = names(&free, LinkStrategy::Reflink);
         self.group(keep, replace, free.len() as u64);
@@ -301,5 +302,5 @@ impl Maker<'_> {
 
 fn names<'a, C: std::borrow::Borrow<Copy<'a>>>(copies: &[C], how: LinkStrategy) -> Vec<Replacement> {
     let names = copies.iter().flat_map(|copy| &copy.borrow().names);
-    names.map(|name| Replacement { file: (*name).clone(), how }).collect()
+    names.map(|name| Replacement { file: Arc::clone(name), how }).collect()
 }

@@ -16,7 +16,7 @@ use crate::store::Store;
 pub fn record(registry: &mut Registry, look: &Look, equals: &Equals) -> Result<()> {
     let mut known: HashMap<&Path, Digest> = HashMap::new();
     for (at, file) in look.files.iter().enumerate() {
-        if let Some(digest) = equals.known.get(&at).copied().or(file.claimed) {
+        if let Some(digest) = equals.known.get(at).copied().flatten().or(file.claimed) {
             known.insert(&file.path, digest);
         }
     }
