@@ -94,7 +94,11 @@ fn examples_stand_on_lines_of_their_own() {
     for subcommand in program.get_subcommands_mut() {
         let help = subcommand.render_long_help().to_string();
         for line in help.lines().filter(|line| line.starts_with(' ')) {
-            assert!(line.contains('|') || line.matches("mlx-cache ").count() < 2, "{}: {line}", subcommand.get_name());
+            assert!(
+                line.contains('|') || line.matches("mlx-cache ").count() < 2,
+                "{}: {line}",
+                subcommand.get_name()
+            );
         }
     }
 }
