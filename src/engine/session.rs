@@ -227,6 +227,7 @@ fn load(
         context: policy.context,
         cache: KvCache::new(model.cache_shape()),
         held: Vec::new(),
+        ahead: None,
         model,
         tokenizer: Rc::new(tokenizer),
         template,
