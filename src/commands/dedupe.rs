@@ -43,11 +43,11 @@ fn find(args: &DedupeArgs, context: &Context) -> Result<DedupeReport> {
     let watch = Watcher::new(context, "comparing");
     let foreign = present_sources(&context.settings);
     let (sources, stored) = chosen(args, context)?;
-    let look = dedupe::look(&sources, &foreign, &store, stored, &context.cancel, &watch)?;
+    let mut look = dedupe::look(&sources, &foreign, &store, stored, &context.cancel, &watch)?;
     // What is read is remembered in the store, so that the next look is quick.
     let mut registry =
         if look.files.is_empty() && !args.apply { store.registry()? } else { Some(store.create()?) };
-    let equals = dedupe::find_equal(&look.files, args.min_size, registry.as_mut(), &watch)?;
+    let mut equals = dedupe::find_equal(&look.files, args.min_size, registry.as_mut(), &watch)?;
     drop(watch);
     let wanted = match args.strategy {
         Strategy::Symlink => Wanted::Symlink,
@@ -63,6 +63,9 @@ fn find(args: &DedupeArgs, context: &Context) -> Result<DedupeReport> {
     if let Some(registry) = &mut registry {
         dedupe::record(registry, &look, &equals)?;
     }
+    // The plan has what is needed of these, and there may be very many.
+    look.roots.clear();
+    (equals.groups, equals.known) = (Vec::new(), Vec::new());
     let planned = report(&plan, &look, &equals, None);
     let Some(registry) = registry.as_mut().filter(|_| args.apply && !plan.is_empty()) else {
         return Ok(planned);
@@ -270,16 +273,16 @@ fn group_report(group: &Group, replaced: &HashSet<&Path>, reclaimed: u64) -> Gro
         bytes: group.bytes,
         keep: KeepReport {
             path: keep.path.display().to_string(),
-            source: keep.source.to_owned(),
-            how: how.to_owned(),
+            source: keep.source.into(),
+            how: how.into(),
         },
         replace: group
             .replace
             .iter()
             .map(|replacement| ReplaceReport {
                 path: replacement.file.path.display().to_string(),
-                source: replacement.file.source.to_owned(),
-                strategy: replacement.how.as_str().to_owned(),
+                source: replacement.file.source.into(),
+                strategy: replacement.how.as_str().into(),
                 done: replaced.contains(&*replacement.file.path),
             })
             .collect(),

@@ -79,7 +79,7 @@ pub fn look(
             continue;
         }
         let mut scan = source.scan(cancel)?;
-        let inside = |path: &Path| below(path, source.root(), &root);
+        let inside = |path: &Arc<Path>| below(path, source.root(), &root);
         for passed in std::mem::take(&mut scan.passed_over) {
             look.skipped.push(Skipped { path: passed.path.as_path().into(), reason: passed.reason });
         }
@@ -190,10 +190,11 @@ pub(super) fn blobs(store: &Store) -> Vec<File> {
 
 /// The path below `from` as one below `to`, which is `from` without links; nothing for a path that is
 /// not plain.
-pub(super) fn below(path: &Path, from: &Path, to: &Path) -> Option<Arc<Path>> {
+pub(super) fn below(path: &Arc<Path>, from: &Path, to: &Path) -> Option<Arc<Path>> {
     let rest = path.strip_prefix(from).ok()?;
     let plain = rest.iter().all(|part| part != OsStr::new("..") && part != OsStr::new("."));
-    plain.then(|| to.join(rest).into())
+    // Most are what they were, and then there is one text for both.
+    plain.then(|| if from == to { Arc::clone(path) } else { to.join(rest).into() })
 }
 
 /// The path without links, as far as it exists.

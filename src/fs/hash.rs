@@ -16,7 +16,7 @@ use crate::ids::{Checksum, Digest};
 pub type Progress<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
 
 /// Large enough that system calls do not count, small enough to stay in the processor's cache.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 128 << 10;
 
 /// How much of a file's beginning and of its end [`hash_ends`] looks at, in bytes.
 pub const ENDS: u64 = 8 << 10;
@@ -141,7 +141,9 @@ pub(super) fn pump(
 
 /// Reads a file to its end.
 fn read_pieces(mut source: &File, path: &Path, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let mut buffer = vec![0; BUFFER];
+    // Of a small file no more than it needs: there may be very many.
+    let length = source.metadata().map_or(BUFFER as u64, |metadata| metadata.len());
+    let mut buffer = vec![0; BUFFER.min(length as usize + 1)];
     loop {
         match source.read(&mut buffer) {
             Ok(0) => return Ok(()),

@@ -50,7 +50,7 @@ fn show_group(group: &GroupReport, applied: bool, page: &mut Page) {
     let bytes = if applied { group.bytes_reclaimed } else { group.bytes_reclaimable };
     let digest = group.digest.get(..12).unwrap_or(&group.digest);
     page.line(format!("{} in {}", units::bytes(bytes), page.styled(FAINT, digest)));
-    let where_to = match group.keep.how.as_str() {
+    let where_to = match &*group.keep.how {
         "moves" => " (moves into the store)",
         "copies" => " (is copied into the store)",
         "stored" => " (in the store)",

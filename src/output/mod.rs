@@ -27,7 +27,7 @@ pub mod units;
 mod verify;
 
 use std::fmt::Display;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -110,14 +110,17 @@ impl Output {
 
     /// Prints a command's report: its text, or the envelope around it. Returns the exit status.
     pub fn report(&self, report: &Report) -> u8 {
-        let text = if self.style.json {
-            json_line(&Envelope::ok(report))
-        } else {
-            let mut page = Page::for_stdout(self.stdout_color);
-            human(report).human(&mut page);
-            page.into_text()
-        };
-        self.finish(&text, report.exit_status())
+        if self.style.json {
+            // Never as a whole in memory: a report can be long.
+            let written = self.write(|stdout| {
+                serde_json::to_writer(&mut *stdout, &Envelope::ok(report))?;
+                stdout.write_all(b"\n")
+            });
+            return self.done(written, report.exit_status());
+        }
+        let mut page = Page::for_stdout(self.stdout_color);
+        human(report).human(&mut page);
+        self.finish(&page.into_text(), report.exit_status())
     }
 
     /// Prints a failure: two lines on stderr, or the envelope. Returns the exit status.
@@ -237,7 +240,11 @@ impl Output {
     }
 
     fn finish(&self, text: &str, status: u8) -> u8 {
-        match self.to_stdout(text) {
+        self.done(self.to_stdout(text), status)
+    }
+
+    fn done(&self, written: Result<()>, status: u8) -> u8 {
+        match written {
             Ok(()) => status,
             Err(_) if self.reader_gone.load(Ordering::Relaxed) => READER_GONE,
             Err(error) => {
@@ -250,8 +257,12 @@ impl Output {
     }
 
     fn to_stdout(&self, text: &str) -> Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        self.write(|stdout| stdout.write_all(text.as_bytes()))
+    }
+
+    fn write(&self, work: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        work(&mut stdout).and_then(|()| stdout.flush()).map_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 self.reader_gone.store(true, Ordering::Relaxed);
                 return Error::new(Code::Interrupted, "the reader of the output is gone");

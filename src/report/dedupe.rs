@@ -1,5 +1,7 @@
 //! The report of `dedupe`.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -59,10 +61,10 @@ pub struct KeepReport {
     /// Where it lies now, or lay before.
     pub path: String,
     /// `hf`, `ollama`, `lmstudio`, `folder` or `store`.
-    pub source: String,
+    pub source: Cow<'static, str>,
     /// `stored`: it is in the store already; `moves`: it moves into the store without being copied;
     /// `copies`: it is copied into the store; `stays`: it stays where it is.
-    pub how: String,
+    pub how: Cow<'static, str>,
 }
 
 /// A file that is replaced.
@@ -71,9 +73,9 @@ pub struct ReplaceReport {
     /// Where it lies.
     pub path: String,
     /// `hf`, `ollama`, `lmstudio` or `folder`.
-    pub source: String,
+    pub source: Cow<'static, str>,
     /// `symlink`, `hardlink` or `reflink`.
-    pub strategy: String,
+    pub strategy: Cow<'static, str>,
     /// Whether it was replaced; false for a plan.
     pub done: bool,
 }
