@@ -17,14 +17,15 @@ mod lanes;
 mod norm;
 mod pack;
 mod packed;
+mod panel;
 pub mod pool;
 mod project;
 mod scratch;
 mod select;
 
-pub use attention::{Attention, AttentionOutput, attention};
+pub use attention::{Attention, AttentionOutput, AttentionVectors, attention};
 pub use embed::embed;
-pub use experts::{Routing, experts};
+pub use experts::{Experts, experts};
 pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};

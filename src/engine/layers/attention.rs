@@ -11,6 +11,7 @@ use super::norm::{HeadNorms, Norm, capped, scaled};
 use super::projection::Projection;
 use super::rope::Rope;
 use crate::engine::cache::KvCache;
+use crate::engine::config::style::Growth;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct AttentionShape {
     pub soft_cap: Option<f32>,
     /// A token sees itself and the `window - 1` before it; `None`: all before it.
     pub window: Option<usize>,
+    /// How queries grow with their position.
+    pub growth: Option<Growth>,
 }
 
 /// One attention block: norm and projections, rotation, attention over the cache, output, residual.
@@ -38,6 +41,10 @@ pub struct Attention {
     /// Norm, then queries, keys and values side by side.
     pub input: Projection,
     pub head_norms: Option<HeadNorms>,
+    /// Multiplies the rotated queries, `[head_dim]`.
+    pub query_weights: Option<Array>,
+    /// A score of each head that no value belongs to, `[heads]`.
+    pub sinks: Option<Array>,
     pub output: Projection,
     pub post_norm: Option<Norm>,
     /// Of what is added to the residual.
@@ -68,6 +75,7 @@ impl Attention {
         let mut arrays = self.input.arrays();
         arrays.extend(self.rope.iter().flat_map(|rope| rope.arrays()));
         arrays.extend(self.head_norms.iter().flat_map(HeadNorms::arrays));
+        arrays.extend(self.query_weights.iter().chain(&self.sinks));
         arrays.extend(self.post_norm.iter().flat_map(Norm::arrays));
         arrays.extend(self.output.arrays());
         arrays
@@ -75,7 +83,7 @@ impl Attention {
 
     #[cfg(target_os = "linux")]
     fn attend_fused(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let AttentionShape { heads, kv_heads, head_dim, scale, soft_cap, window } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, scale, soft_cap, window, growth } = self.shape;
         let (keys, values) = cache.layer(layer)?;
         let rope = self.rope.as_ref();
         let asked = kernels::Attention {
@@ -87,11 +95,16 @@ impl Attention {
             rope_scale: rope.map_or(1.0, |rope| rope.magnitude),
             scale,
             soft_cap,
+            growth,
             offset: cache.offset(),
             window,
         };
-        let frequencies = rope.map(|rope| &rope.frequencies);
-        let attended = kernels::attention(qkv, keys, values, frequencies, &asked)?;
+        let vectors = kernels::AttentionVectors {
+            frequencies: rope.map(|rope| &rope.frequencies),
+            query_weights: self.query_weights.as_ref(),
+            sinks: self.sinks.as_ref(),
+        };
+        let attended = kernels::attention(qkv, keys, values, &vectors, &asked)?;
         cache.set_layer(layer, attended.keys, attended.values);
         Ok(attended.output)
     }
@@ -102,7 +115,7 @@ impl Attention {
     }
 
     fn attend_stock(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let AttentionShape { heads, kv_heads, head_dim, scale, soft_cap, window } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, scale, soft_cap, window, growth } = self.shape;
         let (length, offset) = (qkv.dim(0), cache.offset());
         let end = offset as i32 + length;
         let (q_end, k_end) = ((heads * head_dim) as i32, ((heads + kv_heads) * head_dim) as i32);
@@ -116,7 +129,15 @@ impl Attention {
             Some(rope) => rope.forward(&by_head(part, heads)?, offset),
             None => by_head(part, heads),
         };
-        let queries = rotated(qkv.index((.., ..q_end)), heads)?;
+        let mut queries = rotated(qkv.index((.., ..q_end)), heads)?;
+        if let Some(weights) = &self.query_weights {
+            queries = ops::multiply(&queries, weights)?;
+        }
+        if let Some(growth) = growth {
+            let factors: Vec<f32> = (offset..end as usize).map(|position| growth.at(position)).collect();
+            let factors = Array::from_slice(&factors, &[length, 1]).as_dtype(queries.dtype())?;
+            queries = ops::multiply(&queries, &factors)?;
+        }
         let keys = rotated(qkv.index((.., q_end..k_end)), kv_heads)?;
         let values = by_head(qkv.index((.., k_end..)), kv_heads)?;
 
@@ -132,26 +153,22 @@ impl Attention {
         };
         let (seen_keys, seen_values) =
             (all_keys.index((.., .., begin..end, ..)), all_values.index((.., .., begin..end, ..)));
+        let seen = [&seen_keys, &seen_values];
+        let sinks = self.sinks.as_ref();
+        let attend = |mask: Option<Mask>| {
+            scaled_dot_product_attention(&queries, &seen_keys, &seen_values, scale, mask, sinks)
+        };
         let attended = match (window, soft_cap) {
             (_, Some(cap)) => {
                 let mask = seen_mask(length as usize, offset, window, begin as usize)?;
-                attend_capped(&queries, [&seen_keys, &seen_values], scale, cap, &mask)?
+                attend_capped(&queries, seen, scale, cap, &mask)?
             }
             (Some(window), _) if length > 1 && end as usize > window => {
                 let mask = seen_mask(length as usize, offset, Some(window), 0)?;
-                scaled_dot_product_attention(
-                    &queries,
-                    &seen_keys,
-                    &seen_values,
-                    scale,
-                    Mask::Array(&mask),
-                    None,
-                )?
+                attend(Some(Mask::Array(&mask)))?
             }
-            _ if length > 1 => {
-                scaled_dot_product_attention(&queries, &seen_keys, &seen_values, scale, Mask::Causal, None)?
-            }
-            _ => scaled_dot_product_attention(&queries, &seen_keys, &seen_values, scale, None::<Mask>, None)?,
+            _ if length > 1 => attend(Some(Mask::Causal))?,
+            _ => attend(None)?,
         };
         cache.set_layer(layer, all_keys, all_values);
         Ok(attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[length, q_end])?)

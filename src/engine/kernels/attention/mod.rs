@@ -11,6 +11,7 @@ use mlx_rs::{Array, Dtype};
 
 use super::check;
 use super::isa::Isa;
+use crate::engine::config::style::Growth;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
 use job::Job;
 
@@ -33,10 +34,23 @@ pub struct Attention {
     pub scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
+    /// How queries grow with their position.
+    pub growth: Option<Growth>,
     /// Tokens already in the cache; the new ones follow.
     pub offset: usize,
     /// A token sees itself and `window - 1` tokens before; `None`: all before.
     pub window: Option<usize>,
+}
+
+/// Vectors that a layer's attention computes with, where it has them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttentionVectors<'a> {
+    /// `[rotary_dims / 2]`: radians a position; none where nothing is rotated.
+    pub frequencies: Option<&'a Array>,
+    /// `[D]`: multiplies the rotated queries.
+    pub query_weights: Option<&'a Array>,
+    /// `[H]`: for each query head a score that no value belongs to, in the softmax of its scores.
+    pub sinks: Option<&'a Array>,
 }
 
 /// What attention gives back.
@@ -53,8 +67,7 @@ pub struct AttentionOutput {
 ///
 /// - `qkv` `[L, (H + 2 Hkv) * D]`: queries, keys and values of a token side by side, not yet rotated;
 /// - `keys`, `values` `[Hkv, capacity, D]`: the caches, updated in place at `offset..offset + L`. Earlier
-///   positions are never written, so older handles of the same memory stay valid up to their length;
-/// - `frequencies` `[rotary_dims / 2]`: radians a position; none where nothing is rotated.
+///   positions are never written, so older handles of the same memory stay valid up to their length.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other, or a cache that is too small.
@@ -62,7 +75,7 @@ pub fn attention(
     qkv: &Array,
     keys: &Array,
     values: &Array,
-    frequencies: Option<&Array>,
+    vectors: &AttentionVectors<'_>,
     layer: &Attention,
 ) -> Result<AttentionOutput, Exception> {
     let Attention { heads, kv_heads, head_dim, rotary_dims, offset, window, .. } = *layer;
@@ -91,10 +104,16 @@ pub fn attention(
     };
     check::shape(keys, "the key cache", &[kv_heads, capacity, head_dim])?;
     check::shape(values, "the value cache", &[kv_heads, capacity, head_dim])?;
-    match frequencies {
+    match vectors.frequencies {
         Some(frequencies) => check::shape(frequencies, "the rotary frequencies", &[rotary_dims / 2])?,
         None if rotary_dims > 0 => return Err(Exception::custom("a rotation without frequencies")),
         None => {}
+    }
+    if let Some(weights) = vectors.query_weights {
+        check::shape(weights, "the weights of queries", &[head_dim])?;
+    }
+    if let Some(sinks) = vectors.sinks {
+        check::shape(sinks, "the attention sinks", &[heads])?;
     }
     if offset.checked_add(tokens).is_none_or(|end| end > capacity) {
         return Err(Exception::custom(format!(
@@ -102,14 +121,15 @@ pub fn attention(
         )));
     }
     let shape = [check::dimension(tokens)?, check::dimension(heads * head_dim)?];
-    let rotates = frequencies.is_some();
-    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity, rotates };
+    let optional = [vectors.frequencies, vectors.query_weights, vectors.sinks];
+    let has = optional.map(|vector| vector.is_some());
+    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity, has };
     let outputs = [
         OutputSpec::New { shape: &shape, dtype: Dtype::Float32 },
         OutputSpec::InPlace(1),
         OutputSpec::InPlace(2),
     ];
-    let inputs: Vec<&Array> = [qkv, keys, values].into_iter().chain(frequencies).collect();
+    let inputs: Vec<&Array> = [qkv, keys, values].into_iter().chain(optional.into_iter().flatten()).collect();
     let made = cpu_op(kernel, &inputs, &outputs)?;
     let [output, keys, values] =
         <[Array; 3]>::try_from(made).map_err(|_| Exception::custom("mlx made other outputs"))?;
@@ -122,14 +142,21 @@ struct Attend {
     layer: Attention,
     tokens: usize,
     capacity: usize,
-    rotates: bool,
+    /// Whether there are frequencies, weights of queries and sinks.
+    has: [bool; 3],
 }
 
 impl Kernel for Attend {
     const NAME: &'static CStr = c"Attention";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let frequencies = if self.rotates { buffers.input(3) } else { &[] };
+        let mut next = 3;
+        let [frequencies, query_weights, sinks] = self.has.map(|has| {
+            let index = next;
+            next += usize::from(has);
+            has.then(|| buffers.input::<f32>(index))
+        });
+        let frequencies = frequencies.unwrap_or(&[]);
         rotary::with_table(&self.layer, self.tokens, frequencies, |table| {
             let job = Job {
                 isa: self.isa,
@@ -138,6 +165,8 @@ impl Kernel for Attend {
                 capacity: self.capacity,
                 qkv: buffers.input(0),
                 table,
+                query_weights,
+                sinks,
                 out: buffers.output(0),
                 keys: buffers.output(1),
                 values: buffers.output(2),

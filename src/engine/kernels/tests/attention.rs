@@ -2,17 +2,20 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, fast, ops};
 
 use super::{Random, assert_close};
+use crate::engine::config::style::Growth;
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::{Attention, attention};
+use crate::engine::kernels::{Attention, AttentionVectors, attention};
 
 /// The same by MLX's operations: `rope`, and softmax over masked scores.
 fn reference(
     qkv: &Array,
     keys: &Array,
     values: &Array,
-    frequencies: &Array,
+    vectors: &AttentionVectors,
     layer: &Attention,
 ) -> [Array; 3] {
+    let AttentionVectors { frequencies, query_weights, sinks } = *vectors;
+    let frequencies = frequencies.unwrap();
     let (h, kv, d) = (layer.heads as i32, layer.kv_heads as i32, layer.head_dim as i32);
     let (tokens, offset) = (qkv.dim(0), layer.offset as i32);
     let heads = |from: i32, count: i32| {
@@ -32,7 +35,14 @@ fn reference(
             ops::multiply(rotated.index((0, .., .., ..dims)), Array::from_f32(layer.rope_scale)).unwrap();
         ops::concatenate(&[scaled, rotated.index((0, .., .., dims..))], 2).unwrap()
     };
-    let (q, k, v) = (rotate(heads(0, h)), rotate(heads(h, kv)), heads(h + kv, kv));
+    let (mut q, k, v) = (rotate(heads(0, h)), rotate(heads(h, kv)), heads(h + kv, kv));
+    if let Some(weights) = query_weights {
+        q = ops::multiply(&q, weights).unwrap();
+    }
+    if let Some(growth) = layer.growth {
+        let factors: Vec<f32> = (0..tokens).map(|token| growth.at((offset + token) as usize)).collect();
+        q = ops::multiply(&q, Array::from_slice(&factors, &[tokens, 1])).unwrap();
+    }
     let all = |cache: &Array, new: &Array| {
         ops::concatenate(&[cache.index((.., ..offset, ..)), new.clone()], 1).unwrap()
     };
@@ -57,7 +67,14 @@ fn reference(
         }
     }
     let scores = ops::add(&scores, Array::from_slice(&mask, &[tokens, total])).unwrap();
-    let weights = ops::softmax_axis(&scores, -1, true).unwrap();
+    let weights = match sinks {
+        Some(sinks) => {
+            let sinks = ops::broadcast_to(sinks.reshape(&[h, 1, 1]).unwrap(), &[h, tokens, 1]).unwrap();
+            let scores = ops::concatenate(&[scores, sinks], -1).unwrap();
+            ops::softmax_axis(&scores, -1, true).unwrap().index((.., .., ..total))
+        }
+        None => ops::softmax_axis(&scores, -1, true).unwrap(),
+    };
     let out = ops::matmul(&weights, repeat(&values)).unwrap();
     let out = out.swap_axes(0, 1).unwrap().reshape(&[tokens, h * d]).unwrap();
     [out, keys, values]
@@ -84,6 +101,7 @@ fn attention_equals_mlx_over_random_shapes() {
             rope_scale: random.pick(&[1.0, 1.25]),
             scale: 1.0 / (head_dim as f32).sqrt(),
             soft_cap: random.pick(&[None, None, None, Some(2.0), Some(30.0)]),
+            growth: random.pick(&[None, None, Some(Growth { beta: 0.5, period: 10.0 })]),
             offset,
             window,
         };
@@ -97,12 +115,18 @@ fn attention_equals_mlx_over_random_shapes() {
         .unwrap();
         let keys = random.array(&[kv_heads, capacity, head_dim]);
         let values = random.array(&[kv_heads, capacity, head_dim]);
-        let [out, all_keys, all_values] = reference(&qkv, &keys, &values, &frequencies, &layer);
+        let (weights, sinks) = (random.array(&[head_dim]), random.array(&[heads]));
+        let vectors = AttentionVectors {
+            frequencies: Some(&frequencies),
+            query_weights: (round % 3 == 0).then_some(&weights),
+            sinks: (round % 4 == 0).then_some(&sinks),
+        };
+        let [out, all_keys, all_values] = reference(&qkv, &keys, &values, &vectors, &layer);
         mlx_rs::transforms::eval([&out, &all_keys, &all_values]).unwrap();
         forced::each(|isa| {
             // Each level starts with caches of its own, filled up to the offset.
             let (keys, values) = (keys.deep_clone(), values.deep_clone());
-            let ours = attention(&qkv, &keys, &values, Some(&frequencies), &layer).unwrap();
+            let ours = attention(&qkv, &keys, &values, &vectors, &layer).unwrap();
             let what = format!("{isa:?}, {round}: {tokens} tokens, {layer:?}");
             // Angles of some hundred radians carry an error of 1e-5, which scores multiply.
             assert_close(&ours.output, &out, 2e-4, &what);
@@ -125,6 +149,7 @@ fn impossible_attention_is_an_error() {
         rope_scale: 1.0,
         scale: 1.0,
         soft_cap: None,
+        growth: None,
         offset: 3,
         window: None,
     };
@@ -132,7 +157,8 @@ fn impossible_attention_is_an_error() {
     let qkv = random.array(&[2, 64]);
     let cache = random.array(&[2, 5, 8]);
     let frequencies = random.array(&[4]);
-    assert!(attention(&qkv, &cache, &cache, Some(&frequencies), &layer).is_ok());
+    let vectors = AttentionVectors { frequencies: Some(&frequencies), ..AttentionVectors::default() };
+    assert!(attention(&qkv, &cache, &cache, &vectors, &layer).is_ok());
     let broken = [
         Attention { offset: 4, ..layer },
         Attention { offset: usize::MAX, ..layer },
@@ -146,9 +172,16 @@ fn impossible_attention_is_an_error() {
         Attention { heads: usize::MAX / 2 * 2, ..layer },
     ];
     for layer in broken {
-        assert!(attention(&qkv, &cache, &cache, Some(&frequencies), &layer).is_err(), "{layer:?}");
+        assert!(attention(&qkv, &cache, &cache, &vectors, &layer).is_err(), "{layer:?}");
     }
-    assert!(attention(&qkv, &cache, &cache, None, &layer).is_err(), "a rotation without frequencies");
-    assert!(attention(&qkv, &cache, &cache, None, &Attention { rotary_dims: 0, ..layer }).is_ok());
-    assert!(attention(&qkv, &cache, &random.array(&[2, 6, 8]), Some(&frequencies), &layer).is_err());
+    let none = AttentionVectors::default();
+    assert!(attention(&qkv, &cache, &cache, &none, &layer).is_err(), "a rotation without frequencies");
+    assert!(attention(&qkv, &cache, &cache, &none, &Attention { rotary_dims: 0, ..layer }).is_ok());
+    assert!(attention(&qkv, &cache, &random.array(&[2, 6, 8]), &vectors, &layer).is_err());
+    for wrong in [
+        AttentionVectors { sinks: Some(&random.array(&[3])), ..vectors },
+        AttentionVectors { query_weights: Some(&random.array(&[4])), ..vectors },
+    ] {
+        assert!(attention(&qkv, &cache, &cache, &wrong, &layer).is_err(), "{wrong:?}");
+    }
 }
