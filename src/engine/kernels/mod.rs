@@ -23,7 +23,7 @@ mod project;
 mod scratch;
 mod select;
 
-pub use attention::{Attention, AttentionOutput, AttentionVectors, attention};
+pub use attention::{Attention, AttentionOutput, attention};
 pub use embed::embed;
 pub use experts::{Experts, experts};
 pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};

@@ -11,7 +11,7 @@ use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::config::style::{Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
 use crate::engine::layers::Loader;
-use crate::engine::layers::attention::{Attention, AttentionShape};
+use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors};
 use crate::engine::layers::embedding::Embedding;
 use crate::engine::layers::experts::Experts;
 use crate::engine::layers::mlp::Mlp;
@@ -59,13 +59,8 @@ impl Decoder {
             let names = ["lm_head".to_owned()];
             Projection::load(loader, &names, &[config.vocab_size], hidden, Some(norm), config.head_bias)?
         };
-        let cache_shape = CacheShape {
-            layers: config.layers,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            dtype: loader.dtype,
-            backend: loader.backend,
-        };
+        let cache_shape =
+            CacheShape { layers: config.cache_layers(), dtype: loader.dtype, backend: loader.backend };
         Ok(Self {
             embed_tokens,
             embedding_scale: config.embedding_scale,
@@ -110,6 +105,7 @@ impl Block {
         let parallel = style.placement == Placement::Parallel;
 
         let rope = ropes.local.as_ref().filter(|_| plan.slides).unwrap_or(&ropes.everywhere);
+        let rope = plan.rotates.then_some(rope);
         let first = if parallel {
             Some(norm(names.attention_norm)?)
         } else {
@@ -127,12 +123,12 @@ impl Block {
                 heads: config.heads,
                 kv_heads: config.kv_heads,
                 head_dim,
+                value_dim: head_dim,
                 scale: config.attention_scale,
                 soft_cap: config.attention_cap,
-                window: config.sliding_window.filter(|_| plan.slides),
                 growth: config.query_growth,
             },
-            rope: plan.rotates.then(|| Rc::clone(rope)),
+            rope: rope.map(Rc::clone),
             input: Projection::load(
                 loader,
                 &all(names.qkv),
@@ -142,8 +138,12 @@ impl Block {
                 config.attention_bias.qkv,
             )?,
             head_norms: head_norms.transpose()?,
-            query_weights: query_weights.transpose()?,
-            sinks: sinks.transpose()?,
+            vectors: AttentionVectors::new(
+                loader.backend,
+                rope.map(|rope| &**rope),
+                query_weights.transpose()?,
+                sinks.transpose()?,
+            )?,
             output: Projection::load(
                 loader,
                 &[at(names.output)],
@@ -240,8 +240,8 @@ impl LanguageModel for Decoder {
         }
     }
 
-    fn cache_shape(&self) -> CacheShape {
-        self.cache_shape
+    fn cache_shape(&self) -> &CacheShape {
+        &self.cache_shape
     }
 
     fn arrays(&self) -> Vec<&Array> {
