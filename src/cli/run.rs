@@ -178,6 +178,23 @@ pub struct EngineArgs {
     #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true)]
     pub context: Option<usize>,
 
+    /// Most tokens that attention looks back at, beside the first 4: memory stays the same however long
+    /// the text becomes [default: all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub max_kv_size: Option<usize>,
+
+    /// Pack the keys and values of past tokens into 4 or 8 bits, which takes less memory
+    #[arg(long, value_name = "BITS", allow_negative_numbers = true)]
+    pub kv_bits: Option<usize>,
+
+    /// Elements that are packed with one scale: 32, 64 or 128
+    #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 64, allow_negative_numbers = true)]
+    pub kv_group_size: usize,
+
+    /// Pack once there are so many tokens, and keep them as they are before
+    #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 0, allow_negative_numbers = true)]
+    pub kv_start: usize,
+
     /// Where to compute: auto, gpu or cpu
     #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
     pub device: Option<DeviceChoice>,

@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod bench;
+mod caches;
 mod config;
 mod contract;
 mod dedupe;

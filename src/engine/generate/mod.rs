@@ -14,7 +14,7 @@ use mlx_rs::{Array, transforms};
 use self::answer::{Answer, Decoded, Means};
 use self::decode::ids;
 pub(super) use self::decode::{Pending, item};
-use crate::engine::cache::KvCache;
+use crate::engine::cache::{KvCache, LONGEST_STEP, Mark};
 use crate::engine::constrain::{Constraint, Grammars};
 use crate::engine::memory;
 use crate::engine::models::{LanguageModel, Logits};
@@ -26,7 +26,7 @@ use crate::error::Result;
 
 /// Prompt tokens computed at once: large enough for efficient products, small enough for progress
 /// and a quick stop.
-const PREFILL_CHUNK: usize = 512;
+const PREFILL_CHUNK: usize = LONGEST_STEP;
 
 /// A loaded model with its tokenizer and the cache of the last conversation.
 pub struct Generator {
@@ -63,6 +63,8 @@ pub struct LastPrompt {
     tokens: Vec<u32>,
     /// Of its last token: `[1, vocabulary]`.
     logits: Array,
+    /// Where the cache was.
+    mark: Mark,
 }
 
 /// Where the events of one generation go, and how it is told to stop.
@@ -88,9 +90,26 @@ impl Generator {
     }
 
     pub fn clear(&mut self) {
-        self.cache.truncate(0);
-        self.held.clear();
+        self.rewind(0);
         self.last_prompt = None;
+    }
+
+    /// Goes back to the first `tokens` tokens held, or to the beginning where the cache cannot; where it is.
+    fn rewind(&mut self, tokens: usize) -> usize {
+        let reached = if self.cache.truncate(tokens).is_ok() { tokens } else { 0 };
+        if reached == 0 {
+            self.cache.clear();
+        }
+        self.held.truncate(reached);
+        reached
+    }
+
+    /// Goes back to the end of the last prompt if `tokens` are that prompt; the logits that followed it.
+    fn again(&mut self, tokens: &[u32]) -> Option<Array> {
+        let last = self.last_prompt.take_if(|last| last.tokens == tokens && self.held.starts_with(tokens))?;
+        self.cache.rewind(&last.mark).ok()?;
+        self.held.truncate(tokens.len());
+        Some(last.logits)
     }
 
     fn answer(&mut self, request: &GenerateRequest, channel: &mut Channel) -> Result<Generation> {
@@ -109,15 +128,14 @@ impl Generator {
         };
         let answer = Answer::new(means, request, &prompt_tokens)?;
 
-        let common = self.held.iter().zip(&prompt_tokens).take_while(|(held, new)| held == new).count();
         // The same prompt again needs nothing; else at least one token is computed for its logits.
-        let again = self
-            .last_prompt
-            .take_if(|last| common == prompt_tokens.len() && last.tokens == prompt_tokens)
-            .map(|last| last.logits);
-        let cached = if again.is_some() { common } else { common.min(prompt_tokens.len() - 1) };
-        self.cache.truncate(cached);
-        self.held.truncate(cached);
+        let again = self.again(&prompt_tokens);
+        let cached = if again.is_some() {
+            prompt_tokens.len()
+        } else {
+            let common = self.held.iter().zip(&prompt_tokens).take_while(|(held, new)| held == new).count();
+            self.rewind(common.min(prompt_tokens.len() - 1))
+        };
         (channel.emit)(Event::Prompt {
             text: prompt.clone(),
             tokens: prompt_tokens.len(),
@@ -132,8 +150,11 @@ impl Generator {
         };
         let decoded = match first {
             Some(first) => {
-                self.last_prompt =
-                    Some(LastPrompt { tokens: prompt_tokens.clone(), logits: first.logits().clone() });
+                self.last_prompt = Some(LastPrompt {
+                    tokens: prompt_tokens.clone(),
+                    logits: first.logits().clone(),
+                    mark: self.cache.mark(),
+                });
                 self.decode(first, answer, channel)?
             }
             None => Decoded::interrupted(),
@@ -188,7 +209,7 @@ impl Generator {
         on_device: bool,
         channel: &mut Channel,
     ) -> Result<Option<Pending>> {
-        self.cache.reserve(tokens.len() + 1)?;
+        self.cache.expect(tokens.len() + 1)?;
         let mut done = 0;
         let mut pending = None;
         for chunk in tokens.chunks(PREFILL_CHUNK) {

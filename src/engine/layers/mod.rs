@@ -4,6 +4,7 @@
 //!
 //! Activations are `[L, K]`: L tokens of one sequence, row-major.
 
+mod attend;
 pub mod attention;
 pub mod embedding;
 pub mod experts;
@@ -12,6 +13,9 @@ pub mod mlp;
 pub mod norm;
 pub mod projection;
 pub mod rope;
+
+#[cfg(test)]
+pub(crate) use attend::append;
 
 use std::cell::RefCell;
 

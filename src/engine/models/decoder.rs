@@ -59,13 +59,8 @@ impl Decoder {
             let names = ["lm_head".to_owned()];
             Projection::load(loader, &names, &[config.vocab_size], hidden, Some(norm), config.head_bias)?
         };
-        let cache_shape = CacheShape {
-            layers: config.layers,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            dtype: loader.dtype,
-            backend: loader.backend,
-        };
+        let cache_shape =
+            CacheShape { layers: config.cache_layers(), dtype: loader.dtype, backend: loader.backend };
         Ok(Self {
             embed_tokens,
             embedding_scale: config.embedding_scale,
@@ -124,9 +119,9 @@ impl Block {
                 heads: config.heads,
                 kv_heads: config.kv_heads,
                 head_dim,
+                value_dim: head_dim,
                 scale: config.attention_scale,
                 soft_cap: config.attention_cap,
-                window: config.sliding_window.filter(|_| plan.slides),
             },
             rope: plan.rotates.then(|| Rc::clone(rope)),
             input: Projection::load(
@@ -234,8 +229,8 @@ impl LanguageModel for Decoder {
         }
     }
 
-    fn cache_shape(&self) -> CacheShape {
-        self.cache_shape
+    fn cache_shape(&self) -> &CacheShape {
+        &self.cache_shape
     }
 
     fn arrays(&self) -> Vec<&Array> {

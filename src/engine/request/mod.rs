@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use self::format::Format;
 pub use self::sampling::{Bias, BiasedToken, SamplingOptions};
 pub use self::template::TemplateArguments;
+use crate::engine::cache::CacheOptions;
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,6 +36,7 @@ pub struct LoadOptions {
     pub force: bool,
     /// Threads for the CPU kernels; `None`: the physical cores.
     pub threads: Option<usize>,
+    pub cache: CacheOptions,
 }
 
 /// One turn of a conversation, as chat templates know it.
