@@ -29,7 +29,7 @@ pub use experts::{Experts, experts};
 pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
-pub use select::{argmax, sample};
+pub use select::argmax;
 
 #[cfg(test)]
 mod tests;
