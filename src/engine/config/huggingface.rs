@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::config::fields::Fields;
 use crate::engine::config::rope::{Rope, RopeContext};
-use crate::engine::config::style::{Activation, LayerPlan};
+use crate::engine::config::style::{Activation, LayerPlan, Mixer};
 use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits, quantization};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::weight::FloatType;
@@ -111,13 +111,14 @@ pub fn from_config_json(
         heads,
         kv_heads,
         head_dim,
-        intermediate_size: fields.required("intermediate_size")?,
+        intermediate_size: or_default(&fields, "intermediate_size", defaults.intermediate)?,
         vocab_size,
         norm_eps: norm_eps.unwrap_or(defaults.norm_eps) as f32,
         rope,
         local_rope,
-        plan: vec![LayerPlan { slides: false, rotates: true, sparse: false }; layers.min(MAX_LAYERS)],
+        plan: vec![LayerPlan::PLAIN; layers.min(MAX_LAYERS)],
         experts: None,
+        recurrent: None,
         attention_scale: (head_dim as f32).sqrt().recip(),
         attention_cap: None,
         logits_cap: None,
@@ -255,7 +256,7 @@ fn sliding_window(fields: &Fields, default: Option<usize>) -> Result<Option<usiz
     }
 }
 
-/// `layer_types` tells which layers slide, whatever the architecture.
+/// `layer_types` tells which layers slide and which are recurrent, whatever the architecture.
 fn layer_types(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     let path = fields.path();
     if let Some(types) = fields.texts("layer_types")? {
@@ -266,9 +267,10 @@ fn layer_types(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
             ));
         }
         for (layer, kind) in config.plan.iter_mut().zip(types) {
-            layer.slides = match kind {
-                "full_attention" => false,
-                "sliding_attention" => true,
+            (layer.mixer, layer.slides) = match kind {
+                "full_attention" => (Mixer::Attention, false),
+                "sliding_attention" => (Mixer::Attention, true),
+                "linear_attention" if config.recurrent.is_some() => (Mixer::Recurrent, false),
                 other => return Err(unsupported(path, &format!("needs layers of type {other:?}"))),
             };
         }

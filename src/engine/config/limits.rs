@@ -9,8 +9,8 @@ use crate::error::Result;
 pub const MAX_LAYERS: usize = 4096;
 const MAX_HIDDEN: usize = 1 << 18;
 const MAX_INTERMEDIATE: usize = 1 << 20;
-const MAX_HEADS: usize = 4096;
-const MAX_HEAD_DIM: usize = 2048;
+pub(super) const MAX_HEADS: usize = 4096;
+pub(super) const MAX_HEAD_DIM: usize = 2048;
 const MAX_VOCABULARY: usize = 1 << 24;
 const MAX_EXPERTS: usize = 4096;
 const MAX_CONTEXT: usize = u32::MAX as usize;
@@ -82,6 +82,9 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
                 return Err(damaged(path, &format!("has the impossible {what} {value}")));
             }
         }
+    }
+    if let Some(recurrent) = &config.recurrent {
+        recurrent.check(path)?;
     }
     Ok(())
 }

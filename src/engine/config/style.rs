@@ -68,6 +68,8 @@ pub struct Style {
     pub interleaved: bool,
     /// Layers that do not slide rotate nothing.
     pub rotates_only_sliding: bool,
+    /// What attention found is weighted by a gate of its own, whose rows stand below each head's queries.
+    pub gated_attention: bool,
 }
 
 /// Llama's.
@@ -79,17 +81,32 @@ pub const PLAIN: Style = Style {
     activation: Activation::Silu,
     interleaved: false,
     rotates_only_sliding: false,
+    gated_attention: false,
 };
+
+/// How a layer's tokens learn of those before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    Attention,
+    /// As the model's `recurrent` says.
+    Recurrent,
+}
 
 /// What one layer does that others may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerPlan {
+    pub mixer: Mixer,
     /// Attention looks back only as far as the sliding window.
     pub slides: bool,
     /// Queries and keys are rotated.
     pub rotates: bool,
     /// The feed-forward block is a mixture of experts.
     pub sparse: bool,
+}
+
+impl LayerPlan {
+    /// Llama's.
+    pub const PLAIN: Self = Self { mixer: Mixer::Attention, slides: false, rotates: true, sparse: false };
 }
 
 /// A mixture of experts (Shazeer et al., 2017).

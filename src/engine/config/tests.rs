@@ -46,7 +46,7 @@ fn defaults_are_those_of_transformers() {
     assert_eq!((config.rope.dims, config.rope.traditional), (32, false));
     assert_eq!(config.rope.scaling, RopeScaling::Default);
     assert_eq!((config.sliding_window, config.quantization.clone()), (None, None));
-    assert_eq!(config.plan, [LayerPlan { slides: false, rotates: true, sparse: false }]);
+    assert_eq!(config.plan, [LayerPlan::PLAIN]);
     assert_eq!((config.eos_token_ids.clone(), config.bos_token_id), (vec![], None));
     assert_eq!(config.dtype, FloatType::F32);
     assert!(!config.attention_bias.qkv && !config.mlp_bias);
@@ -278,6 +278,20 @@ fn impossible_configurations_are_damage_that_is_named() {
         (json!({"model_type": "mixtral", "num_local_experts": 1e9 as u64}), "number of experts 1000000000"),
         (json!({"model_type": "mixtral", "num_experts_per_tok": 9}), "experts a token 9"),
         (json!({"model_type": "smollm3", "no_rope_layers": [1, 1]}), "2 no_rope_layers for 1 layers"),
+        (json!({"model_type": "qwen3_5", "linear_num_key_heads": 0}), "number of linear key heads 0"),
+        (json!({"model_type": "qwen3_5", "linear_num_value_heads": 1e9 as u64}), "value heads 1000000000"),
+        (json!({"model_type": "qwen3_5", "linear_num_value_heads": 24}), "24 linear value heads for 16"),
+        (json!({"model_type": "qwen3_5", "linear_key_head_dim": 0}), "dimension of linear keys 0"),
+        (
+            json!({"model_type": "qwen3_5", "linear_value_head_dim": 1_u64 << 40}),
+            "dimension of linear values",
+        ),
+        (json!({"model_type": "qwen3_5", "linear_conv_kernel_dim": 0}), "width of a convolution 0"),
+        (json!({"model_type": "qwen3_5", "linear_conv_kernel_dim": 1e9 as u64}), "a convolution 1000000000"),
+        (
+            json!({"model_type": "qwen3_5", "layer_types": ["linear_attention", "full_attention"]}),
+            "2 layer_types for 1 layers",
+        ),
         (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "factor 0"),
         (json!({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4}}), "high_freq_factor"),
         (json!({"rope_scaling": {"type": 3}}), "a rope_scaling.type that makes no sense"),

@@ -4,7 +4,9 @@
 //! found before any weight is loaded.
 
 use crate::engine::config::ModelConfig;
-use crate::engine::config::style::{NormKind, Placement, QkNorm};
+use crate::engine::config::recurrent::{Delta, Recurrent};
+use crate::engine::config::style::{Mixer, NormKind, Placement, QkNorm};
+use crate::engine::models::names;
 
 /// A tensor that the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,9 @@ pub enum Needed {
     Matrix { module: String, rows: usize, columns: usize },
     /// A vector by its full name. Weights of single heads lie in as many rows.
     Vector { name: String, size: usize, rows: usize },
+    /// The taps of a convolution by channel, by the full name: `[channels, width]`, with a one between them
+    /// as PyTorch has it, or behind them as MLX has.
+    Conv { name: String, channels: usize, width: usize },
 }
 
 /// Everything that the configured model reads, layer by layer. `has` tells whether the checkpoint has a
@@ -54,6 +59,11 @@ impl<'a> List<'a> {
         self.needed.push(Needed::Vector { name: format!("{}{name}", self.prefix), size, rows });
     }
 
+    fn conv(&mut self, module: &str, channels: usize, width: usize) {
+        let name = format!("{}{module}.weight", self.prefix);
+        self.needed.push(Needed::Conv { name, channels, width });
+    }
+
     fn norm(&mut self, name: &str) {
         self.norm_of(name, self.config.hidden_size, 1);
     }
@@ -68,7 +78,6 @@ impl<'a> List<'a> {
 
 fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec<Needed> {
     let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
-    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let mut list = List::new(format!("model.layers.{index}."), config);
 
     let norms: &[&str] = match style.placement {
@@ -82,6 +91,28 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     for norm in norms {
         list.norm(norm);
     }
+    match (config.plan.get(index).map(|layer| layer.mixer), &config.recurrent) {
+        (Some(Mixer::Recurrent), Some(Recurrent::Delta(delta))) => delta_net(delta, &mut list, has),
+        _ => attention(&mut list),
+    }
+
+    if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
+        experts(config, &mut list, has);
+        return list.needed;
+    }
+    let inner = config.intermediate_size;
+    let rows = if style.gated && names.gate_up.len() == 1 { 2 * inner } else { inner };
+    for name in names.gate_up {
+        list.matrix(name, rows, hidden, config.mlp_bias);
+    }
+    list.matrix(names.down, hidden, inner, config.mlp_bias);
+    list.needed
+}
+
+fn attention(list: &mut List) {
+    let config = list.config;
+    let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
+    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     match style.qk_norm {
         None => {}
         Some(QkNorm::Heads) => {
@@ -97,23 +128,30 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
             list.norm_of(names.k_norm, kv, config.kv_heads);
         }
     }
-    let rows: &[usize] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
+    let q_rows = if style.gated_attention { 2 * q } else { q };
+    let rows: &[usize] = if names.qkv.len() == 1 { &[q_rows + 2 * kv] } else { &[q_rows, kv, kv] };
     for (name, &rows) in names.qkv.iter().zip(rows) {
         list.matrix(name, rows, hidden, config.attention_bias.qkv);
     }
     list.matrix(names.output, hidden, q, config.attention_bias.o);
+}
 
-    if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
-        experts(config, &mut list, has);
-        return list.needed;
+fn delta_net(delta: &Delta, list: &mut List, has: &impl Fn(&str) -> bool) {
+    let (names, hidden, heads) = (&names::DELTA, list.config.hidden_size, delta.value_heads);
+    if has(&format!("{}{}", list.prefix, names.fused[0])) {
+        list.matrix(names.fused[0], delta.channels() + delta.values(), hidden, false);
+        list.matrix(names.fused[1], 2 * heads, hidden, false);
+    } else {
+        let rows = [delta.channels(), delta.values(), heads, heads];
+        for (name, rows) in names.split.iter().zip(rows) {
+            list.matrix(name, rows, hidden, false);
+        }
     }
-    let inner = config.intermediate_size;
-    let rows = if style.gated && names.gate_up.len() == 1 { 2 * inner } else { inner };
-    for name in names.gate_up {
-        list.matrix(name, rows, hidden, config.mlp_bias);
-    }
-    list.matrix(names.down, hidden, inner, config.mlp_bias);
-    list.needed
+    list.conv(names.conv, delta.channels(), delta.width);
+    list.vector(names.decay, heads, 1);
+    list.vector(names.decay_bias, heads, 1);
+    list.vector(&format!("{}.weight", names.norm), delta.value_dim, 1);
+    list.matrix(names.output, hidden, delta.values(), false);
 }
 
 fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {

@@ -40,6 +40,37 @@ pub struct ExpertNames {
     pub shared_gate: &'static str,
 }
 
+/// Modules of a layer with the gated delta rule, below the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaNames {
+    /// Queries, keys, values and gates, the rows of each key head together; rates and decays likewise.
+    pub fused: [&'static str; 2],
+    /// The same one below the other: queries, keys and values; gates; rates; decays.
+    pub split: [&'static str; 4],
+    pub conv: &'static str,
+    /// Vectors by their full names: of the decay, and what is added to what a token says of it.
+    pub decay: &'static str,
+    pub decay_bias: &'static str,
+    pub norm: &'static str,
+    pub output: &'static str,
+}
+
+/// Qwen's.
+pub const DELTA: DeltaNames = DeltaNames {
+    fused: ["linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"],
+    split: [
+        "linear_attn.in_proj_qkv",
+        "linear_attn.in_proj_z",
+        "linear_attn.in_proj_b",
+        "linear_attn.in_proj_a",
+    ],
+    conv: "linear_attn.conv1d",
+    decay: "linear_attn.A_log",
+    decay_bias: "linear_attn.dt_bias",
+    norm: "linear_attn.norm",
+    output: "linear_attn.out_proj",
+};
+
 /// Llama's.
 pub const PLAIN: Names = Names {
     attention_norm: "input_layernorm",
