@@ -52,7 +52,38 @@ impl ConfigFiles {
 }
 
 fn parse_object(path: &Path, content: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(content).map_err(|e| damaged(path, &format!("is not a JSON object: {e}")))
+    match serde_json::from_slice(content) {
+        Ok(object) => Ok(object),
+        // Python writes infinity as a word that is not JSON.
+        Err(error) => serde_json::from_slice(&without_infinity(content))
+            .map_err(|_| damaged(path, &format!("is not a JSON object: {error}"))),
+    }
+}
+
+/// The same JSON with null for `Infinity`, `-Infinity` and `NaN` outside of texts.
+fn without_infinity(content: &[u8]) -> Vec<u8> {
+    const WORDS: [&[u8]; 3] = [b"Infinity", b"-Infinity", b"NaN"];
+    let mut plain = Vec::with_capacity(content.len());
+    let (mut rest, mut in_text) = (content, false);
+    while let [byte, behind @ ..] = rest {
+        let word = WORDS.iter().find(|word| !in_text && rest.starts_with(word));
+        if let Some(word) = word {
+            plain.extend_from_slice(b"null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        plain.push(*byte);
+        rest = behind;
+        match (byte, rest) {
+            (b'"', _) => in_text = !in_text,
+            (b'\\', [escaped, behind @ ..]) if in_text => {
+                plain.push(*escaped);
+                rest = behind;
+            }
+            _ => {}
+        }
+    }
+    plain
 }
 
 /// Understands a configuration.
@@ -100,7 +131,7 @@ pub fn from_config_json(
     let vocab_size = or_default(&fields, "vocab_size", defaults.vocabulary)?;
     let max_position_embeddings = fields.number("max_position_embeddings")?.unwrap_or(defaults.context);
     let bias = fields.flag("attention_bias")?.unwrap_or(false);
-    let norm_eps = ["rms_norm_eps", "layer_norm_eps", "norm_epsilon"];
+    let norm_eps = ["rms_norm_eps", "layer_norm_eps", "norm_epsilon", "norm_eps", "layer_norm_epsilon"];
     let norm_eps = norm_eps.iter().find_map(|name| fields.float(name).transpose()).transpose()?;
     let (rope, local_rope) = ropes(&fields, defaults, head_dim, style.interleaved, max_position_embeddings)?;
     let mut config = ModelConfig {
@@ -270,7 +301,7 @@ fn layer_types(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
             (layer.mixer, layer.slides) = match kind {
                 "full_attention" => (Mixer::Attention, false),
                 "sliding_attention" => (Mixer::Attention, true),
-                "linear_attention" if config.recurrent.is_some() => (Mixer::Recurrent, false),
+                "linear_attention" | "conv" if config.recurrent.is_some() => (Mixer::Recurrent, false),
                 other => return Err(unsupported(path, &format!("needs layers of type {other:?}"))),
             };
         }

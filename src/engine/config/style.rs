@@ -100,13 +100,16 @@ pub struct LayerPlan {
     pub slides: bool,
     /// Queries and keys are rotated.
     pub rotates: bool,
+    /// There is a feed-forward block.
+    pub feeds: bool,
     /// The feed-forward block is a mixture of experts.
     pub sparse: bool,
 }
 
 impl LayerPlan {
     /// Llama's.
-    pub const PLAIN: Self = Self { mixer: Mixer::Attention, slides: false, rotates: true, sparse: false };
+    pub const PLAIN: Self =
+        Self { mixer: Mixer::Attention, slides: false, rotates: true, feeds: true, sparse: false };
 }
 
 /// A mixture of experts (Shazeer et al., 2017).

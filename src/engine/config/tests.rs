@@ -3,6 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::recurrent::Recurrent;
 use super::style::LayerPlan;
 use super::{Affine, ConfigFiles, ModelConfig, Outline, RopeScaling, from_config_json};
 use crate::engine::format::samples::llama_config;
@@ -292,6 +293,16 @@ fn impossible_configurations_are_damage_that_is_named() {
             json!({"model_type": "qwen3_5", "layer_types": ["linear_attention", "full_attention"]}),
             "2 layer_types for 1 layers",
         ),
+        (json!({"model_type": "lfm2", "conv_L_cache": 0}), "width of a convolution 0"),
+        (json!({"model_type": "lfm2", "conv_L_cache": 1e9 as u64}), "a convolution 1000000000"),
+        (json!({"model_type": "lfm2", "block_multiple_of": 0}), "block_multiple_of 0"),
+        (json!({"model_type": "lfm2", "block_ff_dim": u64::MAX}), "intermediate size"),
+        (json!({"model_type": "lfm2", "layer_types": []}), "0 layer_types for 1 layers"),
+        (json!({"model_type": "mamba2", "num_heads": 0}), "state space heads 0"),
+        (json!({"model_type": "mamba2", "num_heads": 9}), "9 state space heads for 8 groups"),
+        (json!({"model_type": "mamba2", "state_size": 1e9 as u64}), "state size 1000000000"),
+        (json!({"model_type": "mamba2", "conv_kernel": 1}), "width of a convolution 1"),
+        (json!({"model_type": "mamba2", "time_step_limit": [1.0, 0.5]}), "time steps from 1 to 0.5"),
         (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "factor 0"),
         (json!({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4}}), "high_freq_factor"),
         (json!({"rope_scaling": {"type": 3}}), "a rope_scaling.type that makes no sense"),
@@ -305,6 +316,20 @@ fn impossible_configurations_are_damage_that_is_named() {
         let error = read(&with(fields.clone()), None).expect_err(&fields.to_string());
         assert_eq!(error.code(), Code::IntegrityFailed, "{error}");
         assert!(error.message().contains(reason) && error.message().contains("config.json"), "{error}");
+    }
+}
+
+#[test]
+fn infinity_as_python_writes_it_is_read() {
+    let text = with(json!({"model_type": "mamba2", "time_step_limit": [0.0, "∞"], "note": "\\\"Infinity"}));
+    let text = text.to_string().replace("\"∞\"", "Infinity");
+    let files = ConfigFiles::parse(Path::new("config.json"), text.as_bytes(), None).unwrap();
+    assert_eq!(files.config["note"], "\\\"Infinity");
+    let config = from_config_json(&files, false, None).unwrap();
+    let Some(Recurrent::Mamba(mamba)) = config.recurrent else { panic!("no state space") };
+    assert_eq!(mamba.time_limit, [0.0, f32::INFINITY]);
+    for broken in ["{\"a\": Infinite}", "{\"a\": \"\\", "{\"a\": Infinity"] {
+        assert!(ConfigFiles::parse(Path::new("config.json"), broken.as_bytes(), None).is_err());
     }
 }
 

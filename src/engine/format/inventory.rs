@@ -4,7 +4,7 @@
 //! found before any weight is loaded.
 
 use crate::engine::config::ModelConfig;
-use crate::engine::config::recurrent::{Delta, Recurrent};
+use crate::engine::config::recurrent::{Delta, Mamba, Recurrent, ShortConv};
 use crate::engine::config::style::{Mixer, NormKind, Placement, QkNorm};
 use crate::engine::models::names;
 
@@ -80,7 +80,9 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
     let mut list = List::new(format!("model.layers.{index}."), config);
 
+    let feeds = config.plan.get(index).is_none_or(|layer| layer.feeds);
     let norms: &[&str] = match style.placement {
+        Placement::Before if !feeds => &[names.attention_norm],
         Placement::Parallel => &[names.attention_norm],
         Placement::Before => &[names.attention_norm, names.mlp_norm],
         Placement::After => &[names.attention_post_norm, names.mlp_post_norm],
@@ -93,7 +95,12 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     }
     match (config.plan.get(index).map(|layer| layer.mixer), &config.recurrent) {
         (Some(Mixer::Recurrent), Some(Recurrent::Delta(delta))) => delta_net(delta, &mut list, has),
+        (Some(Mixer::Recurrent), Some(Recurrent::ShortConv(conv))) => short_conv(conv, &mut list),
+        (Some(Mixer::Recurrent), Some(Recurrent::Mamba(sizes))) => mamba(sizes, &mut list),
         _ => attention(&mut list),
+    }
+    if !feeds {
+        return list.needed;
     }
 
     if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
@@ -152,6 +159,33 @@ fn delta_net(delta: &Delta, list: &mut List, has: &impl Fn(&str) -> bool) {
     list.vector(names.decay_bias, heads, 1);
     list.vector(&format!("{}.weight", names.norm), delta.value_dim, 1);
     list.matrix(names.output, hidden, delta.values(), false);
+}
+
+fn short_conv(conv: &ShortConv, list: &mut List) {
+    let (names, hidden) = (&names::SHORT_CONV, list.config.hidden_size);
+    list.matrix(names.input, 3 * hidden, hidden, conv.bias);
+    list.conv(names.conv, conv.channels, conv.width);
+    if conv.bias {
+        list.vector(&format!("{}.bias", names.conv), conv.channels, 1);
+    }
+    list.matrix(names.output, hidden, hidden, conv.bias);
+}
+
+fn mamba(sizes: &Mamba, list: &mut List) {
+    let (hidden, inner, heads) = (list.config.hidden_size, sizes.values(), sizes.heads);
+    let at = |name: &str| format!("{}.{name}", list.config.architecture.names.mamba);
+    let [input, conv, output] = ["in_proj", "conv1d", "out_proj"].map(at);
+    let vectors = [("A_log", heads), ("D", heads), ("dt_bias", heads), ("norm.weight", inner)];
+    let vectors = vectors.map(|(name, size)| (at(name), size));
+    list.matrix(&input, inner + sizes.channels() + heads, hidden, sizes.bias);
+    list.conv(&conv, sizes.channels(), sizes.width);
+    if sizes.conv_bias {
+        list.vector(&format!("{conv}.bias"), sizes.channels(), 1);
+    }
+    for (name, size) in vectors {
+        list.vector(&name, size, 1);
+    }
+    list.matrix(&output, hidden, inner, sizes.bias);
 }
 
 fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {

@@ -204,7 +204,8 @@ impl Tensors {
     }
 }
 
-/// The tensors of a multimodal checkpoint's text model under the names they would have alone.
+/// The tensors of a multimodal checkpoint's text model under the names they would have alone, and those of
+/// Mamba's models under most models' names.
 fn text_entries(entries: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     if entries.contains_key("model.embed_tokens.weight") {
         return entries;
@@ -231,12 +232,19 @@ pub fn open(layout: &Layout) -> Result<(Tensors, Option<Metadata>)> {
     }
 }
 
-/// The name of a text model's tensor or module without what a multimodal checkpoint puts before it;
-/// `None` where nothing is before it.
+/// The name of a text model's tensor or module without what a multimodal checkpoint puts before it, and
+/// with what most models say where Mamba's say "backbone"; `None` where nothing is to be changed.
 pub fn text_name(name: &str) -> Option<String> {
     // As transformers 4 and mlx-lm write them, and as transformers 5 does.
     if let Some(rest) = name.strip_prefix("language_model.") {
         return (rest.starts_with("model.") || rest.starts_with("lm_head")).then(|| rest.to_owned());
+    }
+    // Mamba's models.
+    if let Some(rest) = name.strip_prefix("backbone.") {
+        return Some(match rest.strip_prefix("embeddings") {
+            Some(parameter) => format!("model.embed_tokens{parameter}"),
+            None => format!("model.{rest}"),
+        });
     }
     name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}"))
 }

@@ -5,7 +5,7 @@ use mlx_rs::{Array, Dtype, fast, ops};
 use super::Loader;
 use super::conv::CausalConv;
 use super::delta_rule::{Tokens, delta_rule};
-use super::matrix::{select_rows, split_rows};
+use super::matrix::{parts, select_rows, split_rows};
 use super::norm::Norm;
 use super::projection::{Projection, activate};
 use crate::engine::cache::KvCache;
@@ -114,12 +114,6 @@ impl DeltaNet {
         arrays.extend(self.output.arrays());
         arrays
     }
-}
-
-/// Cuts the columns of `x` before these.
-fn parts<const N: usize>(x: &Array, cuts: &[i32]) -> Result<[Array; N]> {
-    let parts = ops::split_at_indices(x, cuts, -1)?;
-    parts.try_into().map_err(|_| Error::internal("columns that were not cut as they should be"))
 }
 
 /// Queries, keys and values, and gates; rates, and decays.

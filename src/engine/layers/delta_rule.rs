@@ -7,10 +7,8 @@
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
+use super::chunks::{Chunks, Fading};
 use crate::error::Result;
-
-/// Tokens that are computed by products of matrices at once; a power of two.
-const CHUNK: usize = 64;
 
 /// What the tokens of a step bring, for each of H heads.
 pub struct Tokens {
@@ -47,67 +45,48 @@ fn step(tokens: &Tokens, state: &Array) -> Result<(Array, Array)> {
 /// The same for many tokens, chunk by chunk: within one, the corrections of all tokens are the solution
 /// of a triangular system (section 3.3 of the paper), and only the state goes from chunk to chunk.
 fn chunked(tokens: &Tokens, state: &Array) -> Result<(Array, Array)> {
-    let (length, heads) = (tokens.queries.dim(0), tokens.queries.dim(1));
-    let chunk = CHUNK.min((length as usize).next_power_of_two()) as i32;
-    let chunks = (length + chunk - 1) / chunk;
-    // [L, H, D] → [chunks, H, chunk, D], with tokens behind that change nothing: zeros.
-    let by_chunk = |x: &Array| -> Result<Array> {
-        let x = x.reshape(&[length, heads, -1])?;
-        let padded = ops::pad(&x, &[(0, chunks * chunk - length), (0, 0), (0, 0)], None, None)?;
-        Ok(padded.reshape(&[chunks, chunk, heads, -1])?.swap_axes(1, 2)?)
-    };
-    let (queries, keys) = (by_chunk(&tokens.queries)?, by_chunk(&tokens.keys)?);
-    let rates = by_chunk(&tokens.rates)?;
-    let flipped = |x: &Array| x.swap_axes(-1, -2);
-
-    // What is left at a token of what was there at the chunk's start, and of another token's part.
-    let total = by_chunk(&tokens.decays)?.cumsum(2, None, None)?;
-    let left = total.exp()?;
-    let between = ops::subtract(&total, flipped(&total)?)?;
-    let between =
-        ops::select(mask(chunk, |row, column| column <= row)?, &between, Array::from_f32(f32::NEG_INFINITY))?;
-    let between = between.exp()?;
+    let chunks = Chunks::of(&tokens.queries);
+    let (queries, keys) = (chunks.cut(&tokens.queries)?, chunks.cut(&tokens.keys)?);
+    let rates = chunks.cut(&tokens.rates)?;
+    let fading = Fading::of(&chunks, &tokens.decays)?;
 
     let rated_keys = ops::multiply(&keys, &rates)?;
-    let flipped_keys = flipped(&keys)?;
-    let system = ops::multiply(ops::matmul(&rated_keys, &flipped_keys)?, &between)?;
-    let solve = inverse(&system, chunk)?;
-    let fresh = ops::matmul(&solve, ops::multiply(by_chunk(&tokens.values)?, &rates)?)?;
-    let recalled = ops::matmul(&solve, ops::multiply(&rated_keys, &left)?)?;
-    let weights = ops::multiply(ops::matmul(&queries, &flipped_keys)?, &between)?;
-    let queries = ops::multiply(&queries, &left)?;
-    let last = total.index((.., .., chunk - 1.., ..));
-    let kept = last.exp()?;
-    let keys = flipped(&ops::multiply(&keys, ops::subtract(&last, &total)?.exp()?)?)?;
+    let flipped_keys = keys.swap_axes(-1, -2)?;
+    let system = ops::multiply(ops::matmul(&rated_keys, &flipped_keys)?, &fading.between)?;
+    let solve = inverse(&system, &chunks)?;
+    let fresh = ops::matmul(&solve, ops::multiply(chunks.cut(&tokens.values)?, &rates)?)?;
+    let recalled = ops::matmul(&solve, ops::multiply(&rated_keys, &fading.left)?)?;
+    let weights = ops::multiply(ops::matmul(&queries, &flipped_keys)?, &fading.between)?;
+    let queries = ops::multiply(&queries, &fading.left)?;
+    let keys = ops::multiply(&keys, &fading.to_end)?.swap_axes(-1, -2)?;
 
     let mut state = state.clone();
-    let mut found = Vec::with_capacity(chunks as usize);
-    for at in 0..chunks {
+    let mut found = Vec::with_capacity(chunks.count as usize);
+    for at in 0..chunks.count {
         let recalled = ops::matmul(recalled.index(at), &state)?;
         let corrections = ops::subtract(fresh.index(at), &recalled)?;
         let within = ops::matmul(weights.index(at), &corrections)?;
         found.push(ops::add(ops::matmul(queries.index(at), &state)?, &within)?);
         let added = ops::matmul(keys.index(at), &corrections)?;
-        state = ops::add(ops::multiply(&state, kept.index(at))?, &added)?;
+        state = ops::add(ops::multiply(&state, fading.kept.index(at))?, &added)?;
     }
-    // [chunks, H, chunk, V] → [L, H, V]
-    let found = ops::stack(&found, 0)?.swap_axes(1, 2)?.reshape(&[chunks * chunk, heads, -1])?;
-    Ok((found.index((..length, .., ..)), state))
+    Ok((chunks.join(&found)?, state))
 }
 
-/// `(1 + A)⁻¹` for the part `A` of `system [.., size, size]` below the diagonal; `size` is a power of two.
+/// `(1 + A)⁻¹` for the part `A` of `system [.., chunk, chunk]` below the diagonal.
 ///
 /// Blocks on the diagonal are joined two by two: the inverse of `[[P, 0], [R, Q]]` is
 /// `[[P⁻¹, 0], [-Q⁻¹ R P⁻¹, Q⁻¹]]`. A series of powers of `A` would need fewer products, but where keys are
 /// alike its terms are so large that nothing is left of their sum.
-fn inverse(system: &Array, size: i32) -> Result<Array> {
+fn inverse(system: &Array, chunks: &Chunks) -> Result<Array> {
+    let size = chunks.size;
     let mut inverse = Array::eye::<f32>(size, None, None)?;
     let mut block = 1;
     while block < size {
         let (half, whole) = (block, 2 * block);
-        let joins = mask(size, |row, column| {
+        let joins = chunks.mask(|row, column| {
             row / whole == column / whole && row % whole >= half && column % whole < half
-        })?;
+        });
         let join = ops::select(joins, system, Array::from_f32(0.0))?;
         let joined = ops::matmul(ops::matmul(&inverse, &join)?, &inverse)?;
         inverse = ops::subtract(&inverse, &joined)?;
@@ -116,28 +95,10 @@ fn inverse(system: &Array, size: i32) -> Result<Array> {
     Ok(inverse)
 }
 
-/// `[size, size]`, true where `is` says so of row and column.
-fn mask(size: i32, is: impl Fn(i32, i32) -> bool) -> Result<Array> {
-    let is = &is;
-    let values: Vec<bool> = (0..size).flat_map(|row| (0..size).map(move |column| is(row, column))).collect();
-    Ok(Array::from_slice(&values, &[size, size]))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::chunks::samples::{assert_near, numbers};
     use super::*;
-
-    /// Numbers from -1 to 1 that depend on the seed only.
-    fn numbers(seed: u32, shape: &[i32]) -> Array {
-        let mut x = seed;
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| {
-                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (x >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect();
-        Array::from_slice(&values, shape)
-    }
 
     /// Tokens whose keys are alike where `alike` is near one: what makes the system hard to solve.
     fn tokens(length: i32, alike: f32) -> Tokens {
@@ -180,12 +141,9 @@ mod tests {
                 rows.push(row);
             }
             let rows = ops::concatenate(&rows, 0).unwrap();
-            for (one, other) in [(&found, &rows), (&state, &by_step)] {
-                assert_eq!(one.shape(), other.shape());
-                let difference = ops::subtract(one, other).unwrap().abs().unwrap().max(None).unwrap();
-                let difference = difference.item_exact::<f32>();
-                assert!(difference < 2e-4, "{length} tokens, {alike} alike: {difference}");
-            }
+            let what = format!("{length} tokens, {alike} alike");
+            assert_near(&found, &rows, &what);
+            assert_near(&state, &by_step, &what);
         }
     }
 }

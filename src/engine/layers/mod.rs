@@ -6,16 +6,20 @@
 
 mod attend;
 pub mod attention;
+mod chunks;
 pub mod conv;
 pub mod delta_net;
 mod delta_rule;
 pub mod embedding;
 pub mod experts;
+pub mod mamba;
 pub mod matrix;
 pub mod mlp;
 pub mod norm;
 pub mod projection;
 pub mod rope;
+mod scan;
+pub mod short_conv;
 
 #[cfg(test)]
 pub(crate) use attend::append;

@@ -16,10 +16,12 @@ use crate::engine::layers::attention::{Attention, AttentionShape};
 use crate::engine::layers::delta_net::DeltaNet;
 use crate::engine::layers::embedding::Embedding;
 use crate::engine::layers::experts::Experts;
+use crate::engine::layers::mamba::Mamba;
 use crate::engine::layers::mlp::Mlp;
 use crate::engine::layers::norm::{HeadNorms, Norm, capped};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
+use crate::engine::layers::short_conv::ShortConv;
 use crate::error::Result;
 
 pub struct Decoder {
@@ -43,11 +45,14 @@ struct Block {
 enum Mixing {
     Attention(Box<Attention>),
     Delta(Box<DeltaNet>),
+    ShortConv(Box<ShortConv>),
+    Mamba(Box<Mamba>),
 }
 
 enum FeedForward {
     Dense(Mlp),
     Sparse(Box<Experts>),
+    Nothing,
 }
 
 impl Decoder {
@@ -123,6 +128,14 @@ impl Block {
                 let delta = DeltaNet::load(loader, config, sizes, &layer, first.clone())?;
                 Mixing::Delta(Box::new(delta))
             }
+            (Mixer::Recurrent, Some(Recurrent::ShortConv(sizes))) => {
+                let conv = ShortConv::load(loader, config, sizes, &layer, first.clone())?;
+                Mixing::ShortConv(Box::new(conv))
+            }
+            (Mixer::Recurrent, Some(Recurrent::Mamba(sizes))) => {
+                let mamba = Mamba::load(loader, config, sizes, &at(names.mamba), first.clone())?;
+                Mixing::Mamba(Box::new(mamba))
+            }
             _ => {
                 let rope = plan.rotates.then(|| Rc::clone(rope));
                 let attention = attention(loader, config, &layer, rope, first.clone(), post_norm)?;
@@ -130,6 +143,9 @@ impl Block {
             }
         };
 
+        if !plan.feeds {
+            return Ok(Self { mixer, feed_forward: FeedForward::Nothing, parallel });
+        }
         let second = if parallel { first } else { has_norm(before, names.mlp_norm)? };
         let post_norm = has_norm(after, names.mlp_post_norm)?;
         let feed_forward = match config.experts.filter(|_| plan.sparse) {
@@ -152,11 +168,14 @@ impl Block {
         let mixed = match &self.mixer {
             Mixing::Attention(attention) => attention.forward(x, cache, index)?,
             Mixing::Delta(delta) => delta.forward(x, cache, index)?,
+            Mixing::ShortConv(conv) => conv.forward(x, cache, index)?,
+            Mixing::Mamba(mamba) => mamba.forward(x, cache, index)?,
         };
         let input = if self.parallel { x } else { &mixed };
         match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward_onto(input, &mixed),
             FeedForward::Sparse(experts) => experts.forward_onto(input, &mixed),
+            FeedForward::Nothing => Ok(mixed),
         }
     }
 
@@ -164,10 +183,13 @@ impl Block {
         let mut arrays = match &self.mixer {
             Mixing::Attention(attention) => attention.arrays(),
             Mixing::Delta(delta) => delta.arrays(),
+            Mixing::ShortConv(conv) => conv.arrays(),
+            Mixing::Mamba(mamba) => mamba.arrays(),
         };
         arrays.extend(match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.arrays(),
             FeedForward::Sparse(experts) => experts.arrays(),
+            FeedForward::Nothing => Vec::new(),
         });
         arrays
     }

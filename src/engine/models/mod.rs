@@ -17,7 +17,9 @@ mod gemma3;
 mod glm4;
 mod granite;
 mod granitemoe;
+mod lfm2;
 mod llama;
+mod mamba2;
 mod mistral;
 mod mixtral;
 pub mod names;
@@ -76,6 +78,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
     exaone4::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
+    lfm2::ARCHITECTURE,
+    mamba2::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.

@@ -20,6 +20,8 @@ pub struct Names {
     pub down: &'static str,
     /// The last norm of the model, by its full name.
     pub final_norm: &'static str,
+    /// What the names of a state space's modules begin with.
+    pub mamba: &'static str,
     pub experts: ExpertNames,
 }
 
@@ -71,6 +73,18 @@ pub const DELTA: DeltaNames = DeltaNames {
     output: "linear_attn.out_proj",
 };
 
+/// Modules of a layer with a gated short convolution, below the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortConvNames {
+    pub input: &'static str,
+    pub conv: &'static str,
+    pub output: &'static str,
+}
+
+/// LFM2's.
+pub const SHORT_CONV: ShortConvNames =
+    ShortConvNames { input: "conv.in_proj", conv: "conv.conv", output: "conv.out_proj" };
+
 /// Llama's.
 pub const PLAIN: Names = Names {
     attention_norm: "input_layernorm",
@@ -84,6 +98,7 @@ pub const PLAIN: Names = Names {
     gate_up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
     final_norm: "model.norm",
+    mamba: "mamba",
     experts: EXPERTS,
 };
 
