@@ -299,9 +299,11 @@ fn layer_types(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
         }
         for (layer, kind) in config.plan.iter_mut().zip(types) {
             (layer.mixer, layer.slides) = match kind {
-                "full_attention" => (Mixer::Attention, false),
+                "full_attention" | "attention" => (Mixer::Attention, false),
                 "sliding_attention" => (Mixer::Attention, true),
-                "linear_attention" | "conv" if config.recurrent.is_some() => (Mixer::Recurrent, false),
+                "linear_attention" | "conv" | "mamba" if config.recurrent.is_some() => {
+                    (Mixer::Recurrent, false)
+                }
                 other => return Err(unsupported(path, &format!("needs layers of type {other:?}"))),
             };
         }

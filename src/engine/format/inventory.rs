@@ -108,6 +108,14 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
         return list.needed;
     }
     let inner = config.intermediate_size;
+    if let Some([gate, up, down]) = names.split_mlp
+        && has(&format!("{}{gate}", list.prefix))
+    {
+        list.matrix(gate, inner, hidden, config.mlp_bias);
+        list.matrix(up, inner, hidden, config.mlp_bias);
+        list.matrix(down, hidden, inner, config.mlp_bias);
+        return list.needed;
+    }
     let rows = if style.gated && names.gate_up.len() == 1 { 2 * inner } else { inner };
     for name in names.gate_up {
         list.matrix(name, rows, hidden, config.mlp_bias);
@@ -211,10 +219,16 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
         }
     }
     if let Some(shared) = experts.shared {
-        let name = |part: usize| format!("{}.{}", names.shared, ["gate_proj", "up_proj", "down_proj"][part]);
-        list.matrix(&name(0), shared, hidden, false);
-        list.matrix(&name(1), shared, hidden, false);
-        list.matrix(&name(2), hidden, shared, false);
-        list.matrix(names.shared_gate, 1, hidden, false);
+        let [gate, up, down] = names.shared;
+        if up.is_empty() {
+            list.matrix(gate, 2 * shared, hidden, false);
+        } else {
+            list.matrix(gate, shared, hidden, false);
+            list.matrix(up, shared, hidden, false);
+        }
+        list.matrix(down, hidden, shared, false);
+        if let Some(gate) = names.shared_gate {
+            list.matrix(gate, 1, hidden, false);
+        }
     }
 }

@@ -269,7 +269,6 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         return None;
     }
     let (module, parameter) = rest.split_once('.')?;
-    let shared = |part: &str| format!("{}.{part}", names.experts.shared);
     let module = match (module, names.qkv, names.gate_up) {
         ("attn_norm", _, _) => names.attention_norm,
         ("post_attention_norm", _, _) => names.attention_post_norm,
@@ -289,10 +288,10 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         ("ffn_gate_exps", _, _) => names.experts.stacked[0],
         ("ffn_up_exps", _, _) => names.experts.stacked[1],
         ("ffn_down_exps", _, _) => names.experts.stacked[2],
-        ("ffn_gate_inp_shexp", _, _) => names.experts.shared_gate,
-        ("ffn_gate_shexp", _, _) => &shared("gate_proj"),
-        ("ffn_up_shexp", _, _) => &shared("up_proj"),
-        ("ffn_down_shexp", _, _) => &shared("down_proj"),
+        ("ffn_gate_inp_shexp", _, _) => names.experts.shared_gate?,
+        ("ffn_gate_shexp", _, _) => names.experts.shared[0],
+        ("ffn_up_shexp", _, _) => names.experts.shared[1],
+        ("ffn_down_shexp", _, _) => names.experts.shared[2],
         _ => return None,
     };
     Some(format!("model.layers.{layer}.{module}.{parameter}"))

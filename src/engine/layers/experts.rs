@@ -37,11 +37,11 @@ enum Weights {
     Packed([PackedMatrix; 3]),
 }
 
-/// An expert that every token goes to, weighted by the sigmoid of a gate.
+/// An expert that every token goes to, weighted by the sigmoid of a gate where there is one.
 #[derive(Debug)]
 struct Shared {
     mlp: Mlp,
-    gate: Projection,
+    gate: Option<Projection>,
 }
 
 impl Experts {
@@ -61,17 +61,19 @@ impl Experts {
             Projection::load(loader, &[name], &[rows], columns, None, false)
         };
         let shared = sizes.shared.map(|inner| -> Result<Shared> {
-            let part = |part: &str| at(&format!("{}.{part}", names.shared));
-            let gate_up = [part("gate_proj"), part("up_proj")];
+            let [gate, up, down] = names.shared;
+            let gate_up: Vec<String> =
+                [gate, up].iter().filter(|it| !it.is_empty()).map(|it| at(it)).collect();
             let mlp = Mlp {
                 gate_up: Projection::load_gated(loader, &gate_up, inner, hidden, None, false)?,
                 gated: true,
                 activation: config.style.activation,
-                down: plain(part("down_proj"), hidden, inner)?,
+                down: plain(at(down), hidden, inner)?,
                 post_norm: None,
                 factor: 1.0,
             };
-            Ok(Shared { mlp, gate: plain(at(names.shared_gate), 1, hidden)? })
+            let gate = names.shared_gate.map(|gate| plain(at(gate), 1, hidden)).transpose()?;
+            Ok(Shared { mlp, gate })
         });
         Ok(Self {
             norm,
@@ -106,8 +108,11 @@ impl Experts {
             }
         };
         if let Some(shared) = &self.shared {
-            let gate = ops::sigmoid(shared.gate.forward(normed)?)?;
-            mixed = ops::add(&mixed, ops::multiply(&gate, shared.mlp.apply(normed)?)?)?;
+            let mut found = shared.mlp.apply(normed)?;
+            if let Some(gate) = &shared.gate {
+                found = ops::multiply(ops::sigmoid(gate.forward(normed)?)?, &found)?;
+            }
+            mixed = ops::add(&mixed, &found)?;
         }
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&mixed, residual, self.factor),
@@ -151,7 +156,7 @@ impl Experts {
         }
         if let Some(shared) = &self.shared {
             arrays.extend(shared.mlp.arrays());
-            arrays.extend(shared.gate.arrays());
+            arrays.extend(shared.gate.iter().flat_map(Projection::arrays));
         }
         arrays
     }

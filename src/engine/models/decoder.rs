@@ -152,14 +152,14 @@ impl Block {
             Some(experts) => FeedForward::Sparse(Box::new(Experts::load(
                 loader, config, &experts, &layer, second, post_norm,
             )?)),
-            None => FeedForward::Dense(dense(
-                loader,
-                config,
-                &all(names.gate_up),
-                &at(names.down),
-                second,
-                post_norm,
-            )?),
+            None => {
+                let split = names.split_mlp.filter(|[gate, ..]| loader.has(&at(gate)));
+                let (gate_up, down) = match split {
+                    Some([gate, up, down]) => (all(&[gate, up]), at(down)),
+                    None => (all(names.gate_up), at(names.down)),
+                };
+                FeedForward::Dense(dense(loader, config, &gate_up, &down, second, post_norm)?)
+            }
         };
         Ok(Self { mixer, feed_forward, parallel })
     }

@@ -46,7 +46,7 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
 }
 
 /// `time_step_limit`, whose end is infinite in most models: a word that JSON does not have.
-fn time_limit(fields: &Fields) -> [f32; 2] {
+pub fn time_limit(fields: &Fields) -> [f32; 2] {
     let limit = |index: usize| {
         let value = fields.get("time_step_limit").and_then(|limits| limits.get(index)?.as_f64());
         value.map(|value| value as f32)

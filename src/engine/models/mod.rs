@@ -17,6 +17,7 @@ mod gemma3;
 mod glm4;
 mod granite;
 mod granitemoe;
+mod granitemoehybrid;
 mod lfm2;
 mod llama;
 mod mamba2;
@@ -80,6 +81,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     seed_oss::ARCHITECTURE,
     lfm2::ARCHITECTURE,
     mamba2::ARCHITECTURE,
+    granitemoehybrid::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.

@@ -18,6 +18,8 @@ pub struct Names {
     /// Gate and up: two modules, or one that holds the rows of both; only up where there is no gate.
     pub gate_up: &'static [&'static str],
     pub down: &'static str,
+    /// Gate, up and down in checkpoints of mlx-lm, where those are apart that others have in one.
+    pub split_mlp: Option<[&'static str; 3]>,
     /// The last norm of the model, by its full name.
     pub final_norm: &'static str,
     /// What the names of a state space's modules begin with.
@@ -37,9 +39,9 @@ pub struct ExpertNames {
     pub stacked: [&'static str; 3],
     /// Gate and up of all experts in one tensor, and down.
     pub fused: [&'static str; 2],
-    /// The shared expert and its gate.
-    pub shared: &'static str,
-    pub shared_gate: &'static str,
+    /// Gate, up and down of the shared expert; where up has no name, the first holds the rows of both.
+    pub shared: [&'static str; 3],
+    pub shared_gate: Option<&'static str>,
 }
 
 /// Modules of a layer with the gated delta rule, below the layer.
@@ -97,6 +99,7 @@ pub const PLAIN: Names = Names {
     k_norm: "self_attn.k_norm",
     gate_up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
+    split_mlp: None,
     final_norm: "model.norm",
     mamba: "mamba",
     experts: EXPERTS,
@@ -109,6 +112,6 @@ pub const EXPERTS: ExpertNames = ExpertNames {
     parts: ["gate_proj", "up_proj", "down_proj"],
     stacked: ["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"],
     fused: ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
-    shared: "mlp.shared_expert",
-    shared_gate: "mlp.shared_expert_gate",
+    shared: ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"],
+    shared_gate: Some("mlp.shared_expert_gate"),
 };
