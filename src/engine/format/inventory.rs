@@ -130,7 +130,7 @@ fn attention(list: &mut List) {
     let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     match style.qk_norm {
         None => {}
-        Some(QkNorm::Heads) => {
+        Some(QkNorm::Heads | QkNorm::Rotated) => {
             list.norm_of(names.q_norm, config.head_dim, 1);
             list.norm_of(names.k_norm, config.head_dim, 1);
         }
@@ -149,6 +149,9 @@ fn attention(list: &mut List) {
         list.matrix(name, rows, hidden, config.attention_bias.qkv);
     }
     list.matrix(names.output, hidden, q, config.attention_bias.o);
+    if config.attention_sinks {
+        list.vector(names.sinks, config.heads, 1);
+    }
 }
 
 fn delta_net(delta: &Delta, list: &mut List, has: &impl Fn(&str) -> bool) {
@@ -199,17 +202,37 @@ fn mamba(sizes: &Mamba, list: &mut List) {
 fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     let Some(experts) = config.experts else { return };
     let (names, hidden) = (&config.architecture.names.experts, config.hidden_size);
-    let (count, inner) = (experts.count, experts.intermediate_size);
+    let (count, inner) = (experts.routing.count, experts.intermediate_size);
     let there = |name: &str| has(&format!("{}{name}", list.prefix));
     let (is_stacked, is_fused) = (there(names.stacked[0]), there(names.fused[0]));
-    list.matrix(names.router, count, hidden, false);
+    let transposed = names.transposed.filter(|names| there(names[0]));
+    list.matrix(names.router, count, hidden, experts.bias);
+    if experts.routing.corrected {
+        list.vector(names.correction, count, 1);
+    }
     if is_stacked {
-        list.matrix(names.stacked[0], count * inner, hidden, false);
-        list.matrix(names.stacked[1], count * inner, hidden, false);
-        list.matrix(names.stacked[2], count * hidden, inner, false);
-    } else if is_fused {
-        list.matrix(names.fused[0], count * 2 * inner, hidden, false);
-        list.matrix(names.fused[1], count * hidden, inner, false);
+        let rows = [inner, inner, hidden];
+        for (index, columns) in [hidden, hidden, inner].into_iter().enumerate() {
+            list.matrix(names.stacked[index], count * rows[index], columns, false);
+            if experts.bias {
+                list.vector(&format!("{}.bias", names.stacked[index]), count * rows[index], count);
+            }
+        }
+    } else if is_fused || transposed.is_some() {
+        match transposed.filter(|_| !is_fused) {
+            Some([gate_up, down]) => {
+                list.matrix(gate_up, count * hidden, 2 * inner, false);
+                list.matrix(down, count * inner, hidden, false);
+            }
+            None => {
+                list.matrix(names.fused[0], count * 2 * inner, hidden, false);
+                list.matrix(names.fused[1], count * hidden, inner, false);
+            }
+        }
+        if experts.bias {
+            list.vector(names.fused_bias[0], count * 2 * inner, count);
+            list.vector(names.fused_bias[1], count * hidden, count);
+        }
     } else {
         for expert in 0..count {
             let name = |part: usize| format!("{}.{expert}.{}", names.each, names.parts[part]);
@@ -220,15 +243,16 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     }
     if let Some(shared) = experts.shared {
         let [gate, up, down] = names.shared;
+        let inner = shared.intermediate_size;
         if up.is_empty() {
-            list.matrix(gate, 2 * shared, hidden, false);
+            list.matrix(gate, 2 * inner, hidden, false);
         } else {
-            list.matrix(gate, shared, hidden, false);
-            list.matrix(up, shared, hidden, false);
+            list.matrix(gate, inner, hidden, false);
+            list.matrix(up, inner, hidden, false);
         }
-        list.matrix(down, hidden, shared, false);
-        if let Some(gate) = names.shared_gate {
-            list.matrix(gate, 1, hidden, false);
+        list.matrix(down, hidden, inner, false);
+        if shared.gated {
+            list.matrix(names.shared_gate, 1, hidden, false);
         }
     }
 }

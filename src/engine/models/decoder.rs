@@ -9,16 +9,16 @@ use mlx_rs::ops::indexing::IndexOp;
 use super::{LanguageModel, Logits};
 use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::config::recurrent::Recurrent;
-use crate::engine::config::style::{Mixer, Placement};
+use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
 use crate::engine::layers::Loader;
-use crate::engine::layers::attention::{Attention, AttentionShape};
+use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors};
 use crate::engine::layers::delta_net::DeltaNet;
 use crate::engine::layers::embedding::Embedding;
 use crate::engine::layers::experts::Experts;
 use crate::engine::layers::mamba::Mamba;
 use crate::engine::layers::mlp::Mlp;
-use crate::engine::layers::norm::{HeadNorms, Norm, capped};
+use crate::engine::layers::norm::{HeadNorms, Norm, capped, rotated_weights};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
 use crate::engine::layers::short_conv::ShortConv;
@@ -116,6 +116,7 @@ impl Block {
         let parallel = style.placement == Placement::Parallel;
 
         let rope = ropes.local.as_ref().filter(|_| plan.slides).unwrap_or(&ropes.everywhere);
+        let rope = plan.rotates.then_some(rope);
         let first = if parallel {
             Some(norm(names.attention_norm)?)
         } else {
@@ -137,7 +138,6 @@ impl Block {
                 Mixing::Mamba(Box::new(mamba))
             }
             _ => {
-                let rope = plan.rotates.then(|| Rc::clone(rope));
                 let attention = attention(loader, config, &layer, rope, first.clone(), post_norm)?;
                 Mixing::Attention(Box::new(attention))
             }
@@ -200,7 +200,7 @@ fn attention(
     loader: &Loader,
     config: &ModelConfig,
     layer: &str,
-    rope: Option<Rc<Rope>>,
+    rope: Option<&Rc<Rope>>,
     norm: Option<Norm>,
     post_norm: Option<Norm>,
 ) -> Result<Attention> {
@@ -217,9 +217,11 @@ fn attention(
         let rows: &[usize] = if qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
         (Projection::load(loader, &qkv, rows, hidden, norm, bias.qkv)?, None)
     };
-    let head_norms = style
-        .qk_norm
-        .map(|kind| HeadNorms::load(loader, config, kind, [&at(names.q_norm), &at(names.k_norm)]));
+    let (q_norm, k_norm) = (at(names.q_norm), at(names.k_norm));
+    let head_norms = style.qk_norm.map(|kind| HeadNorms::load(loader, config, kind, [&q_norm, &k_norm]));
+    let is_late = style.qk_norm == Some(QkNorm::Rotated);
+    let query_weights = is_late.then(|| rotated_weights(loader, config, [&q_norm, &k_norm]));
+    let sinks = config.attention_sinks.then(|| loader.vector(&at(names.sinks), heads));
     Ok(Attention {
         shape: AttentionShape {
             heads,
@@ -228,11 +230,18 @@ fn attention(
             value_dim: head_dim,
             scale: config.attention_scale,
             soft_cap: config.attention_cap,
+            growth: config.query_growth,
         },
-        rope,
+        rope: rope.map(Rc::clone),
         input,
         head_norms: head_norms.transpose()?,
         gate,
+        vectors: AttentionVectors::new(
+            loader.backend,
+            rope.map(|rope| &**rope),
+            query_weights.transpose()?,
+            sinks.transpose()?,
+        )?,
         output: Projection::load(loader, &[at(names.output)], &[hidden], q, None, bias.o)?,
         post_norm,
         factor: config.residual_scale,

@@ -9,7 +9,7 @@ use super::names::{self, ExpertNames, Names};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::recurrent::{Mamba, Recurrent};
-use crate::engine::config::style::{Experts, Mixer};
+use crate::engine::config::style::{Experts, Mixer, Routing, SharedExpert};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
@@ -22,7 +22,6 @@ pub const ARCHITECTURE: Architecture = Architecture {
         split_mlp: Some(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
         experts: ExpertNames {
             shared: ["shared_mlp.input_linear", "", "shared_mlp.output_linear"],
-            shared_gate: None,
             ..EXPERTS
         },
         ..names::PLAIN
@@ -61,13 +60,9 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     let shared = size("shared_intermediate_size", 1024)?;
     let count = size("num_local_experts", 8)?;
     if count > 0 {
-        config.mix_all(Experts {
-            count,
-            used: size("num_experts_per_tok", 2)?,
-            intermediate_size: config.intermediate_size,
-            normalized: true,
-            shared: Some(shared),
-        });
+        let routing = Routing::softmax(count, size("num_experts_per_tok", 2)?);
+        let shared = Some(SharedExpert { intermediate_size: shared, gated: false });
+        config.mix_all(Experts { shared, ..Experts::plain(routing, config.intermediate_size) });
     }
     config.intermediate_size = shared;
     Ok(())

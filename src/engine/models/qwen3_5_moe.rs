@@ -1,11 +1,10 @@
 //! Qwen 3.5 with a mixture of experts.
 
 use super::architecture::{Architecture, Defaults, PLAIN};
-use super::qwen2_moe::mix;
-use super::qwen3_next::{DEFAULTS, STYLE, linear_layers};
+use super::qwen3_next::{DEFAULTS, STYLE, linear_layers, mix_shared};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
-use crate::engine::config::style::Experts;
+use crate::engine::config::style::Routing;
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
@@ -27,6 +26,5 @@ pub const ARCHITECTURE: Architecture = Architecture {
 
 fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     linear_layers(fields, config)?;
-    let shared = Some(fields.number("shared_expert_intermediate_size")?.unwrap_or(512));
-    mix(fields, config, Experts { count: 256, used: 8, intermediate_size: 512, normalized: true, shared })
+    mix_shared(fields, config, Routing::softmax(256, 8))
 }

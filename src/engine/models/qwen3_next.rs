@@ -6,7 +6,7 @@ use super::qwen2_moe::mix;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::recurrent::{Delta, Recurrent};
-use crate::engine::config::style::{self, Experts, NormKind, QkNorm, Style};
+use crate::engine::config::style::{self, Experts, NormKind, QkNorm, Routing, SharedExpert, Style};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
@@ -35,8 +35,14 @@ const PERIOD: usize = 4;
 
 fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     linear_layers(fields, config)?;
-    let shared = Some(fields.number("shared_expert_intermediate_size")?.unwrap_or(512));
-    mix(fields, config, Experts { count: 512, used: 10, intermediate_size: 512, normalized: true, shared })
+    mix_shared(fields, config, Routing::softmax(512, 10))
+}
+
+/// Reads the experts, by default routed so, and the one that every token goes to.
+pub fn mix_shared(fields: &Fields, config: &mut ModelConfig, routing: Routing) -> Result<()> {
+    let intermediate_size = fields.number("shared_expert_intermediate_size")?.unwrap_or(512);
+    let shared = Some(SharedExpert { intermediate_size, gated: true });
+    mix(fields, config, Experts { shared, ..Experts::plain(routing, 512) })
 }
 
 /// Reads the sizes of the delta rule, and which layers follow it where there are no `layer_types`.
