@@ -37,6 +37,8 @@ pub struct AttentionBias {
 
 /// Everything that shapes a decoder. Sizes are checked: none is zero, `heads` is a multiple of
 /// `kv_heads`, `head_dim` and `rope.dims` are even, and all are within what real models have.
+// Each flag is a tensor that a model has or not.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     pub architecture: &'static Architecture,

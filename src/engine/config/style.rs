@@ -59,6 +59,7 @@ impl Activation {
 
 /// The shape of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a difference of its own")]
 pub struct Style {
     pub norm: NormKind,
     pub placement: Placement,
@@ -96,6 +97,7 @@ pub enum Mixer {
 
 /// What one layer does that others may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a difference of its own")]
 pub struct LayerPlan {
     pub mixer: Mixer,
     /// Attention looks back only as far as the sliding window.

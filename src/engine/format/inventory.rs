@@ -219,15 +219,12 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
             }
         }
     } else if is_fused || transposed.is_some() {
-        match transposed.filter(|_| !is_fused) {
-            Some([gate_up, down]) => {
-                list.matrix(gate_up, count * hidden, 2 * inner, false);
-                list.matrix(down, count * inner, hidden, false);
-            }
-            None => {
-                list.matrix(names.fused[0], count * 2 * inner, hidden, false);
-                list.matrix(names.fused[1], count * hidden, inner, false);
-            }
+        if let Some([gate_up, down]) = transposed.filter(|_| !is_fused) {
+            list.matrix(gate_up, count * hidden, 2 * inner, false);
+            list.matrix(down, count * inner, hidden, false);
+        } else {
+            list.matrix(names.fused[0], count * 2 * inner, hidden, false);
+            list.matrix(names.fused[1], count * hidden, inner, false);
         }
         if experts.bias {
             list.vector(names.fused_bias[0], count * 2 * inner, count);

@@ -148,18 +148,16 @@ impl Block {
         }
         let second = if parallel { first } else { has_norm(before, names.mlp_norm)? };
         let post_norm = has_norm(after, names.mlp_post_norm)?;
-        let feed_forward = match config.experts.filter(|_| plan.sparse) {
-            Some(experts) => FeedForward::Sparse(Box::new(Experts::load(
-                loader, config, &experts, &layer, second, post_norm,
-            )?)),
-            None => {
-                let split = names.split_mlp.filter(|[gate, ..]| loader.has(&at(gate)));
-                let (gate_up, down) = match split {
-                    Some([gate, up, down]) => (all(&[gate, up]), at(down)),
-                    None => (all(names.gate_up), at(names.down)),
-                };
-                FeedForward::Dense(dense(loader, config, &gate_up, &down, second, post_norm)?)
-            }
+        let feed_forward = if let Some(experts) = config.experts.filter(|_| plan.sparse) {
+            let experts = Experts::load(loader, config, &experts, &layer, second, post_norm)?;
+            FeedForward::Sparse(Box::new(experts))
+        } else {
+            let split = names.split_mlp.filter(|[gate, ..]| loader.has(&at(gate)));
+            let (gate_up, down) = match split {
+                Some([gate, up, down]) => (all(&[gate, up]), at(down)),
+                None => (all(names.gate_up), at(names.down)),
+            };
+            FeedForward::Dense(dense(loader, config, &gate_up, &down, second, post_norm)?)
         };
         Ok(Self { mixer, feed_forward, parallel })
     }
