@@ -203,6 +203,10 @@ pub struct EngineArgs {
     #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 
+    /// Add a LoRA adapter to the weights: the folder that mlx-lm or PEFT has saved it in
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub adapter: Option<PathBuf>,
+
     /// Most memory for the model and its cache, such as 8GB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub memory_limit: Option<u64>,

@@ -18,6 +18,7 @@ pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOpti
         context: args.context,
         memory_limit: args.memory_limit.or(settings.memory_limit.value),
         force: args.force,
+        adapter: args.adapter.clone(),
         threads: args.threads.or(settings.threads.value),
         cache: CacheOptions {
             quantization,

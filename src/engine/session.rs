@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::cache::KvCache;
 use crate::engine::ffi::array;
+use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::generate::{Channel, Generator};
 #[cfg(target_os = "linux")]
@@ -205,6 +206,7 @@ fn load(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Generator, Policy)> {
     let checkpoint = Checkpoint::open(path)?;
+    let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let machine = Machine::detect(runtime::has_gpu())?;
     let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;
     runtime::select(policy.device);
@@ -215,7 +217,9 @@ fn load(
     let backend = Backend::of(policy.device == Device::Gpu);
     let (model, text) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&checkpoint));
-        let model = models::load(&checkpoint, backend, array::dtype(policy.dtype), policy.context, progress);
+        let dtype = array::dtype(policy.dtype);
+        let model =
+            models::load_adapted(&checkpoint, adapter.as_ref(), backend, dtype, policy.context, progress);
         (model, text.join().unwrap_or_else(|_| Err(Error::internal("the tokenizer's thread panicked"))))
     });
     let (model, (tokenizer, template)) = (model?, text?);

@@ -4,6 +4,8 @@ mod format;
 mod sampling;
 mod template;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::format::Format;
@@ -37,6 +39,8 @@ pub struct LoadOptions {
     /// Threads for the CPU kernels; `None`: the physical cores.
     pub threads: Option<usize>,
     pub cache: CacheOptions,
+    /// Folder of a LoRA adapter to the weights.
+    pub adapter: Option<PathBuf>,
 }
 
 /// One turn of a conversation, as chat templates know it.

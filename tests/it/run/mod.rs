@@ -1,5 +1,6 @@
 //! `run`, as a user meets it.
 
+mod adapters;
 mod answers;
 mod chat;
 mod formats;
