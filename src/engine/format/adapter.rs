@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::tensors::{Tensor, Tensors, text_name};
@@ -99,6 +100,12 @@ impl Adapter {
     /// Bytes that it takes as float32.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(|(_, tensor)| tensor.shape.iter().product::<usize>() as u64 * 4).sum()
+    }
+
+    /// Adds what it is known by to a digest.
+    pub fn add_to(&self, digest: &mut Sha256) -> Result<()> {
+        digest.update(self.scale.to_le_bytes());
+        self.tensors.add_to(digest)
     }
 
     /// What it adds to the module `[rows, columns]`; `None` if it leaves it as it is.

@@ -3,7 +3,9 @@
 mod adapters;
 mod answers;
 mod chat;
+mod drafts;
 mod formats;
+mod prompt_cache;
 mod reasoning;
 mod requests;
 mod sampling;
