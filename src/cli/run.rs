@@ -22,8 +22,10 @@ use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {
-    /// The model: a name, a part of one that is unambiguous, or a path. The first argument is always
-    /// the model; without it, the default model runs, or the only one that generates text
+    /// The model: a name, an unambiguous part of one, or a path
+    ///
+    /// The first argument is always the model; without it, the default model runs, or the only one that
+    /// generates text
     #[arg(value_hint = ValueHint::AnyPath)]
     pub model: Option<String>,
 

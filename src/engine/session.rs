@@ -237,6 +237,9 @@ fn load(
     let machine = Machine::detect(runtime::has_gpu())?;
     let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;
     runtime::select(policy.device);
+    if policy.device == Device::Gpu {
+        runtime::hold(policy.estimate_bytes);
+    }
     #[cfg(target_os = "linux")]
     if let Some(threads) = options.threads {
         kernels::pool::set_threads(threads);

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod affine;
+pub mod block_float;
 pub mod checkpoint;
 pub mod file;
 pub mod ggml_type;
