@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::engine::format::file::{ModelFile, damaged};
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::layout::Layout;
@@ -171,6 +173,18 @@ impl Tensors {
     /// Size of all weight files in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(ModelFile::bytes).sum()
+    }
+
+    /// Adds names, shapes and the first bytes of all tensors to a digest.
+    pub fn add_to(&self, digest: &mut Sha256) -> Result<()> {
+        const FIRST: u64 = 1024;
+        for (name, tensor) in self.iter() {
+            digest.update(format!("{name} {:?} {} ", tensor.shape, tensor.encoding.name()));
+            let mut bytes = vec![0; tensor.bytes.min(FIRST) as usize];
+            self.read_into(tensor, &mut bytes)?;
+            digest.update(&bytes);
+        }
+        Ok(())
     }
 
     /// Reads a tensor's bytes into `buffer`, which has their length.

@@ -3,6 +3,7 @@
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
+use super::adapted::Delta;
 use super::matrix::{Matrix, select_rows, split_rows, stack};
 use super::norm::{Norm, onto, scaled};
 use super::{Backend, Loader};
@@ -19,6 +20,8 @@ pub struct Projection {
     norm: Option<Norm>,
     weights: Weights,
     bias: Option<Array>,
+    /// What an adapter adds.
+    delta: Option<Delta>,
 }
 
 #[derive(Debug)]
@@ -55,17 +58,18 @@ impl Projection {
             .map(|(name, &rows)| loader.matrix(name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
-        Self::of(loader, weights, norm, bias)
+        let delta = Delta::load(loader, names, rows, columns)?;
+        Ok(Self { delta, ..Self::of(loader, weights, norm, bias)? })
     }
 
-    /// Of matrices that were read already.
+    /// Of matrices that were read already, which no adapter changes.
     pub fn of(
         loader: &Loader,
         weights: Vec<WeightData>,
         norm: Option<Norm>,
         bias: Option<Array>,
     ) -> Result<Self> {
-        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias })
+        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta: None })
     }
 
     /// Loads a gate and what it gates, of `rows` each: two modules, or one with the rows of both.
@@ -82,7 +86,8 @@ impl Projection {
         };
         let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
-        Self::of(loader, vec![gate, up], norm, bias)
+        let delta = Delta::load(loader, names, &[2 * rows], columns)?;
+        Ok(Self { delta, ..Self::of(loader, vec![gate, up], norm, bias)? })
     }
 
     /// Loads queries, keys and values, `rows` of queries and of the others, and beside them what the gate of
@@ -121,7 +126,7 @@ impl Projection {
 
     /// The same matrix as an embedding's table, as a model with tied weights uses it for its head.
     pub fn tied(table: &super::embedding::Embedding, norm: Norm) -> Self {
-        Self { norm: Some(norm), weights: table.as_weights(), bias: None }
+        Self { norm: Some(norm), weights: table.as_weights(), bias: None, delta: None }
     }
 
     /// `[L, columns] → [L, sum of rows]`.
@@ -152,6 +157,7 @@ impl Projection {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays: Vec<&Array> = self.norm.iter().flat_map(Norm::arrays).chain(&self.bias).collect();
+        arrays.extend(self.delta.iter().flat_map(Delta::arrays));
         // Packed weights are computed when they are packed.
         if let Weights::Stock(matrices) = &self.weights {
             arrays.extend(matrices.iter().flat_map(Matrix::arrays));
@@ -160,6 +166,25 @@ impl Projection {
     }
 
     fn compute(&self, x: &Array, after: &After) -> Result<Array> {
+        let Some(delta) = &self.delta else { return self.product(x, after) };
+        // The kernels apply the norm themselves; MLX's operations want its outcome.
+        let normed = match (&self.norm, self.weights.is_stock()) {
+            (Some(norm), true) => &norm.forward(x)?,
+            _ => x,
+        };
+        let add = |product: &Array, factor: f32| delta.add(normed, self.norm.as_ref(), product, factor);
+        match *after {
+            After::Nothing => add(&self.product(x, after)?, 1.0),
+            After::Scale(factor) | After::Residual(_, factor) => add(&self.product(x, after)?, factor),
+            After::Activate(activation) => {
+                activate(&add(&self.product(x, &After::Nothing)?, 1.0)?, activation)
+            }
+            After::Gate(activation) => gated(&add(&self.product(x, &After::Nothing)?, 1.0)?, activation),
+        }
+    }
+
+    /// The product with the weights, without the adapter.
+    fn product(&self, x: &Array, after: &After) -> Result<Array> {
         match &self.weights {
             Weights::Stock(matrices) => self.compute_stock(x, matrices, after),
             #[cfg(target_os = "linux")]
@@ -200,15 +225,18 @@ impl Projection {
             After::Scale(factor) => scaled(product, factor),
             After::Residual(residual, factor) => onto(residual, product, factor),
             After::Activate(activation) => activate(&product, activation),
-            After::Gate(activation) => {
-                let halves = ops::split_equal(&product, 2, -1)?;
-                let [gate, up] = halves.as_slice() else {
-                    return Err(Error::internal("a gate that does not split in two"));
-                };
-                Ok(ops::multiply(activate(gate, activation)?, up)?)
-            }
+            After::Gate(activation) => gated(&product, activation),
         }
     }
+}
+
+/// `act(first half) * second half`.
+fn gated(product: &Array, activation: Activation) -> Result<Array> {
+    let halves = ops::split_equal(product, 2, -1)?;
+    let [gate, up] = halves.as_slice() else {
+        return Err(Error::internal("a gate that does not split in two"));
+    };
+    Ok(ops::multiply(activate(gate, activation)?, up)?)
 }
 
 /// Plain operations: MLX compiles its own activations at run time on a CPU.
@@ -226,6 +254,10 @@ pub fn activate(x: &Array, activation: Activation) -> Result<Array> {
 }
 
 impl Weights {
+    fn is_stock(&self) -> bool {
+        matches!(self, Self::Stock(_))
+    }
+
     fn new(loader: &Loader, weights: Vec<WeightData>) -> Result<Self> {
         match loader.backend {
             #[cfg(target_os = "linux")]

@@ -50,7 +50,7 @@ enum Mixing {
 }
 
 enum FeedForward {
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     Sparse(Box<Experts>),
     Nothing,
 }
@@ -157,7 +157,7 @@ impl Block {
                 Some([gate, up, down]) => (all(&[gate, up]), at(down)),
                 None => (all(names.gate_up), at(names.down)),
             };
-            FeedForward::Dense(dense(loader, config, &gate_up, &down, second, post_norm)?)
+            FeedForward::Dense(Box::new(dense(loader, config, &gate_up, &down, second, post_norm)?))
         };
         Ok(Self { mixer, feed_forward, parallel })
     }

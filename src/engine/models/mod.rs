@@ -49,6 +49,7 @@ use mlx_rs::{Array, Dtype, transforms};
 pub use architecture::{Architecture, Defaults, Gguf};
 
 use crate::engine::cache::{CacheShape, KvCache};
+use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::layers::{Backend, Loader};
 use crate::error::Result;
@@ -164,8 +165,24 @@ pub fn load(
     context: usize,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn LanguageModel>> {
-    let loader = Loader::new(checkpoint, backend, dtype, context, progress);
+    load_adapted(checkpoint, None, backend, dtype, context, progress)
+}
+
+/// The same, with what an adapter adds to the weights.
+///
+/// # Errors
+/// Also INVALID_REQUEST when the adapter does not fit the model.
+pub fn load_adapted(
+    checkpoint: &Checkpoint,
+    adapter: Option<&Adapter>,
+    backend: Backend,
+    dtype: Dtype,
+    context: usize,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn LanguageModel>> {
+    let loader = Loader::new(checkpoint, backend, dtype, context, progress).with_adapter(adapter);
     let model = decoder::Decoder::load(&loader, &checkpoint.config)?;
+    loader.check_adapted()?;
     transforms::eval(model.arrays())?;
     Ok(Box::new(model))
 }
