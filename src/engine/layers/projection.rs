@@ -20,7 +20,7 @@ pub struct Projection {
     weights: Weights,
     bias: Option<Array>,
     /// What an adapter adds.
-    delta: Option<Delta>,
+    delta: Option<Box<Delta>>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Projection {
             .map(|(name, &rows)| loader.matrix(name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
-        let delta = Delta::load(loader, names, rows, columns)?;
+        let delta = Delta::load(loader, names, rows, columns)?.map(Box::new);
         Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta })
     }
 
@@ -75,7 +75,7 @@ impl Projection {
         };
         let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
-        let delta = Delta::load(loader, names, &[2 * rows], columns)?;
+        let delta = Delta::load(loader, names, &[2 * rows], columns)?.map(Box::new);
         Ok(Self { norm, weights: Weights::new(loader, vec![gate, up])?, bias, delta })
     }
 
@@ -112,7 +112,7 @@ impl Projection {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays: Vec<&Array> = self.norm.iter().flat_map(Norm::arrays).chain(&self.bias).collect();
-        arrays.extend(self.delta.iter().flat_map(Delta::arrays));
+        arrays.extend(self.delta.iter().flat_map(|delta| delta.arrays()));
         // Packed weights are computed when they are packed.
         if let Weights::Stock(matrices) = &self.weights {
             arrays.extend(matrices.iter().flat_map(Matrix::arrays));
