@@ -7,13 +7,20 @@
 mod adapted;
 mod attend;
 pub mod attention;
+mod chunks;
+pub mod conv;
+pub mod delta_net;
+mod delta_rule;
 pub mod embedding;
 pub mod experts;
+pub mod mamba;
 pub mod matrix;
 pub mod mlp;
 pub mod norm;
 pub mod projection;
 pub mod rope;
+mod scan;
+pub mod short_conv;
 
 #[cfg(test)]
 pub(crate) use attend::append;
@@ -131,14 +138,24 @@ impl<'a> Loader<'a> {
 
     /// A vector with a number added to each element.
     pub fn shifted_vector(&self, name: &str, size: usize, plus: f32) -> Result<Array> {
-        let mut values = self.checkpoint.vector(name)?;
-        if values.len() != size {
-            return Err(self.mismatch(name, &format!("has {} elements", values.len()), &size.to_string()));
-        }
+        let mut values = self.values(name, size)?;
         for value in &mut values {
             *value += plus;
         }
         Ok(array::from_floats(&Floats::singles(&values), &[size])?.as_dtype(self.dtype)?)
+    }
+
+    /// A small tensor of so many elements, flat, in float32 whatever the compute type.
+    pub fn floats(&self, name: &str, size: usize) -> Result<Array> {
+        array::from_floats(&Floats::singles(&self.values(name, size)?), &[size])
+    }
+
+    fn values(&self, name: &str, size: usize) -> Result<Vec<f32>> {
+        let values = self.checkpoint.vector(name)?;
+        if values.len() != size {
+            return Err(self.mismatch(name, &format!("has {} elements", values.len()), &size.to_string()));
+        }
+        Ok(values)
     }
 
     /// The biases of these modules, one after the other.

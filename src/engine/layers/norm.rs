@@ -177,9 +177,7 @@ impl HeadNorms {
             }
             let (length, width) = (part.dim(0), part.dim(1));
             let heads = part.reshape(&[length, -1, self.head_dim as i32])?;
-            let heads = if self.style != QkNorm::EachHead {
-                norm.forward(&heads)?
-            } else {
+            let heads = if self.style == QkNorm::EachHead {
                 // Weights of its own for each head: without any in the norm, then multiplied.
                 let plain = if norm.centred {
                     fast::layer_norm(&heads, None, None, norm.eps)?
@@ -192,6 +190,8 @@ impl HeadNorms {
                     heads = ops::add(&heads, own(bias)?)?;
                 }
                 heads
+            } else {
+                norm.forward(&heads)?
             };
             normed.push(heads.reshape(&[length, width])?);
         }

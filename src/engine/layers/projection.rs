@@ -1,9 +1,10 @@
 //! One or more linear maps of the same input, with what usually stands around them.
 
+use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::adapted::Delta;
-use super::matrix::{Matrix, split_rows, stack};
+use super::matrix::{Matrix, select_rows, split_rows, stack};
 use super::norm::{Norm, onto, scaled};
 use super::{Backend, Loader};
 use crate::engine::config::style::Activation;
@@ -58,7 +59,17 @@ impl Projection {
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
         let delta = Delta::load(loader, names, rows, columns)?.map(Box::new);
-        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta })
+        Ok(Self { delta, ..Self::of(loader, weights, norm, bias)? })
+    }
+
+    /// Of matrices that were read already. No adapter changes them.
+    pub fn of(
+        loader: &Loader,
+        weights: Vec<WeightData>,
+        norm: Option<Norm>,
+        bias: Option<Array>,
+    ) -> Result<Self> {
+        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta: None })
     }
 
     /// Loads a gate and what it gates, of `rows` each: two modules, or one with the rows of both.
@@ -76,7 +87,41 @@ impl Projection {
         let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
         let delta = Delta::load(loader, names, &[2 * rows], columns)?.map(Box::new);
-        Ok(Self { norm, weights: Weights::new(loader, vec![gate, up])?, bias, delta })
+        Ok(Self { delta, ..Self::of(loader, vec![gate, up], norm, bias)? })
+    }
+
+    /// Loads queries, keys and values, `rows` of queries and of the others, and beside them what the gate of
+    /// each head's result comes from: `head_dim` rows below the head's queries in the same module.
+    pub fn load_with_gate(
+        loader: &Loader,
+        names: &[String],
+        [q, kv]: [usize; 2],
+        head_dim: usize,
+        columns: usize,
+        norm: Option<Norm>,
+        with_bias: bool,
+    ) -> Result<(Self, Self)> {
+        let [query, key, value] = names else {
+            return Err(Error::internal("a gate beside queries that are not alone"));
+        };
+        let whole = loader.matrix(query, 2 * q, columns)?;
+        let rows = |part: usize| {
+            (0..q / head_dim).map(move |head| (2 * head + part) * head_dim..(2 * head + part + 1) * head_dim)
+        };
+        let weights = vec![
+            select_rows(&whole, rows(0))?,
+            loader.matrix(key, kv, columns)?,
+            loader.matrix(value, kv, columns)?,
+        ];
+        let mut biases = (None, None);
+        if with_bias {
+            let both = loader.biases(&names[..1], &[2 * q])?.reshape(&[-1, 2, head_dim as i32])?;
+            let part = |part: i32| both.index((.., part, ..)).reshape(&[-1]);
+            let others = loader.biases(&names[1..], &[kv, kv])?;
+            biases = (Some(ops::concatenate(&[part(0)?, others], 0)?), Some(part(1)?));
+        }
+        let gate = Self::of(loader, vec![select_rows(&whole, rows(1))?], norm.clone(), biases.1)?;
+        Ok((Self::of(loader, weights, norm, biases.0)?, gate))
     }
 
     /// The same matrix as an embedding's table, as a model with tied weights uses it for its head.

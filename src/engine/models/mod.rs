@@ -19,8 +19,11 @@ mod glm4_moe;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
+mod granitemoehybrid;
 mod hunyuan_v1_dense;
+mod lfm2;
 mod llama;
+mod mamba2;
 mod ministral3;
 mod mistral;
 mod mixtral;
@@ -32,7 +35,10 @@ mod phi3;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
+mod qwen3_next;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -58,6 +64,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     qwen2_moe::ARCHITECTURE,
     qwen3::ARCHITECTURE,
     qwen3_moe::ARCHITECTURE,
+    qwen3_next::ARCHITECTURE,
+    qwen3_5::ARCHITECTURE,
+    qwen3_5_moe::ARCHITECTURE,
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
@@ -79,6 +88,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     ernie4_5::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
     hunyuan_v1_dense::ARCHITECTURE,
+    lfm2::ARCHITECTURE,
+    mamba2::ARCHITECTURE,
+    granitemoehybrid::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.

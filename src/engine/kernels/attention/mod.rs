@@ -18,6 +18,8 @@ use job::Job;
 use side::{Packing, Side};
 
 /// The shape of an attention layer and where it stands.
+// Each flag is a way of its own, in any combination.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// Query heads H.

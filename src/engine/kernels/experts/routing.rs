@@ -64,7 +64,9 @@ fn weigh(scoring: Scoring, scores: &[f32], weights: &mut [f32]) {
                 *weight = (score - largest).exp();
             }
             let total: f32 = weights.iter().sum();
-            weights.iter_mut().for_each(|weight| *weight /= total);
+            for weight in weights {
+                *weight /= total;
+            }
         }
         Scoring::Sigmoid => {
             for (weight, score) in weights.iter_mut().zip(scores) {

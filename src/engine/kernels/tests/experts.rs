@@ -79,9 +79,10 @@ fn experts_equal_mlx_over_random_shapes() {
         let plain = [Activation::Silu, Activation::GeluTanh].map(Gating::Plain);
         // Dense sizes need not be multiples of the kernels' blocks.
         let is_odd = round % 3 == 2;
-        let (hidden, inner) = match is_odd {
-            true => (random.pick(&[6, 24, 50]), random.pick(&[4, 20, 33])),
-            false => (random.pick(&[32, 64]), random.pick(&[32, 96])),
+        let (hidden, inner) = if is_odd {
+            (random.pick(&[6, 24, 50]), random.pick(&[4, 20, 33]))
+        } else {
+            (random.pick(&[32, 64]), random.pick(&[32, 96]))
         };
         let gating = random.pick(&[plain[0], plain[1], clamped]);
         let kind = Experts { routing, gating, intermediate_size: inner };
@@ -108,7 +109,7 @@ fn experts_equal_mlx_over_random_shapes() {
         let correction = random.array(&[routing.count]);
         let correction = routing.corrected.then_some(&correction);
         let by_token = scores.as_slice::<f32>().chunks(routing.count).enumerate().map(|(token, scores)| {
-            let (token, correction) = (token as i32, correction.map(|it| it.as_slice::<f32>()));
+            let (token, correction) = (token as i32, correction.map(Array::as_slice::<f32>));
             reference(&x.index((token..token + 1, ..)), scores, correction, &arrays, biases, &kind)
         });
         let expected = ops::concatenate(&by_token.collect::<Vec<_>>(), 0).unwrap();

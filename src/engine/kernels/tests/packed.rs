@@ -82,7 +82,9 @@ fn codes(table: CodeTable, group: usize, dtype: FloatType) -> (WeightData, Array
     let mut packed: Vec<u32> = (0..rows * columns / each).map(|_| random.next() as u32).collect();
     if table == CodeTable::Fp8 {
         // No NaN.
-        packed.iter_mut().for_each(|word| *word &= 0xbfbf_bfbf);
+        for word in &mut packed {
+            *word &= 0xbfbf_bfbf;
+        }
     }
     let scales: Vec<f32> = (0..rows * columns / group).map(|_| random.float() / 64.0).collect();
     let scales = floats(dtype, &scales);
