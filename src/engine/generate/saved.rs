@@ -64,8 +64,9 @@ impl Generator {
             at = end;
         }
         let header = Value::Object(header).to_string();
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut temp = TempFile::create_in(folder.unwrap_or(Path::new(".")))?;
+        // A name alone has no folder of its own to write in and to make durable.
+        let target = std::path::absolute(path).map_err(|error| Error::io("write", path, error))?;
+        let mut temp = TempFile::create_in(target.parent().unwrap_or(Path::new("/")))?;
         let written = |error| Error::io("write", path, error);
         {
             let mut file = BufWriter::new(temp.file());
@@ -79,7 +80,7 @@ impl Generator {
             }
             file.flush().map_err(written)?;
         }
-        temp.publish(path, 0o600)?;
+        temp.publish(&target, 0o600)?;
         Ok(self.held.len())
     }
 

@@ -21,7 +21,7 @@ pub struct Projection {
     weights: Weights,
     bias: Option<Array>,
     /// What an adapter adds.
-    delta: Option<Delta>,
+    delta: Option<Box<Delta>>,
 }
 
 #[derive(Debug)]
@@ -58,11 +58,11 @@ impl Projection {
             .map(|(name, &rows)| loader.matrix(name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
-        let delta = Delta::load(loader, names, rows, columns)?;
+        let delta = Delta::load(loader, names, rows, columns)?.map(Box::new);
         Ok(Self { delta, ..Self::of(loader, weights, norm, bias)? })
     }
 
-    /// Of matrices that were read already, which no adapter changes.
+    /// Of matrices that were read already. No adapter changes them.
     pub fn of(
         loader: &Loader,
         weights: Vec<WeightData>,
@@ -86,7 +86,7 @@ impl Projection {
         };
         let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
-        let delta = Delta::load(loader, names, &[2 * rows], columns)?;
+        let delta = Delta::load(loader, names, &[2 * rows], columns)?.map(Box::new);
         Ok(Self { delta, ..Self::of(loader, vec![gate, up], norm, bias)? })
     }
 
@@ -157,7 +157,7 @@ impl Projection {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays: Vec<&Array> = self.norm.iter().flat_map(Norm::arrays).chain(&self.bias).collect();
-        arrays.extend(self.delta.iter().flat_map(Delta::arrays));
+        arrays.extend(self.delta.iter().flat_map(|delta| delta.arrays()));
         // Packed weights are computed when they are packed.
         if let Weights::Stock(matrices) = &self.weights {
             arrays.extend(matrices.iter().flat_map(Matrix::arrays));
