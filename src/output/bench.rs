@@ -48,7 +48,8 @@ fn table(report: &BenchReport, rows: &[Row<'_>], page: &mut Page) {
     let cells: Vec<_> = rows
         .iter()
         .map(|(result, kept)| {
-            cells(result, kept.map(|(number, time)| format!("{number} ({})", page.ago(time))))
+            let kept = kept.map(|(number, time)| format!("{number} ({})", page.ago(time)));
+            cells(result, kept.as_deref())
         })
         .collect();
     page.table(HEAD, &[2, 3, 4], cells);
@@ -107,7 +108,7 @@ fn markdown(report: &BenchReport, rows: &[Row<'_>], page: &mut Page) {
     page.line("| --- | --- | ---: | ---: | ---: | --- |");
     for (result, kept) in rows {
         let kept = kept.map(|(number, time)| format!("{number} ({time:.0})"));
-        let [model, test, mean, deviation, median, range, note] = cells(result, kept);
+        let [model, test, mean, deviation, median, range, note] = cells(result, kept.as_deref());
         let cell = |text: &str| printable(text).replace('|', "\\|");
         page.line(format!(
             "| {} | {test} | {mean} | {deviation} | {median} | {range}{} |",
@@ -138,12 +139,12 @@ fn csv(rows: &[Row<'_>], page: &mut Page) {
     }
 }
 
-fn cells(result: &BenchResult, tag: Option<String>) -> [String; 7] {
+fn cells(result: &BenchResult, tag: Option<&str>) -> [String; 7] {
     let several = result.samples.len() > 1;
     let only = |text: String| if several { text } else { String::new() };
     let mut notes: Vec<&str> = Vec::new();
     notes.extend(result.noisy.then_some("noisy"));
-    notes.extend(tag.as_deref());
+    notes.extend(tag);
     [
         result.model.clone(),
         result.test.clone(),

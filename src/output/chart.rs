@@ -44,6 +44,9 @@ struct Point {
     deviation: f64,
 }
 
+/// A result, with the time at which it was measured if it is a kept one.
+type Timed<'a> = (&'a BenchResult, Option<Timestamp>);
+
 /// Draws a report.
 ///
 /// # Errors
@@ -79,14 +82,14 @@ fn topic(result: &BenchResult) -> (&'static str, &str, u32) {
 }
 
 fn panels(report: &BenchReport) -> Vec<Panel> {
-    let timed: Vec<(&BenchResult, Option<Timestamp>)> = if report.history.is_empty() {
+    let timed: Vec<Timed<'_>> = if report.history.is_empty() {
         report.results.iter().map(|result| (result, None)).collect()
     } else {
         // From the oldest, as time goes.
         let kept = report.history.iter().rev();
         kept.flat_map(|kept| kept.results.iter().map(|it| (it, Some(kept.measured_at)))).collect()
     };
-    let mut grouped: Vec<(&'static str, Vec<(&BenchResult, Option<Timestamp>)>)> = Vec::new();
+    let mut grouped: Vec<(&'static str, Vec<Timed<'_>>)> = Vec::new();
     for (result, time) in timed {
         let (topic, ..) = topic(result);
         match grouped.iter_mut().find(|(known, _)| *known == topic) {
@@ -97,7 +100,7 @@ fn panels(report: &BenchReport) -> Vec<Panel> {
     grouped.into_iter().map(|(topic, group)| panel(topic, &group)).collect()
 }
 
-fn panel(name: &'static str, group: &[(&BenchResult, Option<Timestamp>)]) -> Panel {
+fn panel(name: &'static str, group: &[Timed<'_>]) -> Panel {
     let differ = |key: fn(&BenchResult) -> String| {
         let first = group.first().map(|(result, _)| key(result));
         group.iter().any(|(result, _)| Some(key(result)) != first)

@@ -95,10 +95,11 @@ impl<'a> Subject<'a> {
                     }
                     bar.label(&format!("{} {}", peer.name, name(*trial)));
                     match peer.measure(*trial, context) {
-                        Ok(speed) if counts => {
-                            speeds.get_mut(place).into_iter().for_each(|it| it.push(speed))
+                        Ok(speed) => {
+                            if let (true, Some(samples)) = (counts, speeds.get_mut(place)) {
+                                samples.push(speed);
+                            }
                         }
-                        Ok(_) => {}
                         Err(error) if counts && error.code() == Code::ServerCrashed => {
                             failure = Some(error);
                             break 'rounds;

@@ -169,12 +169,14 @@ fn font(size: i32, colour: RGBColor) -> TextStyle<'static> {
 }
 
 /// A text as an SVG file can hold it: the library escapes markup, but XML has no way to write control
-/// characters and the two that Unicode reserves.
+/// characters and the two that Unicode reserves. Of a longer one the end is shown: that of a path tells more.
 fn shown(text: &str, longest: usize) -> String {
     let text: String = printable(text).chars().filter(|c| !matches!(c, '\u{fffe}' | '\u{ffff}')).collect();
-    match text.char_indices().nth(longest) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
+    match text.chars().count().checked_sub(longest) {
+        Some(over) if over > 0 => {
+            text.chars().skip(over + 1).fold("…".to_owned(), |end, c| end + c.encode_utf8(&mut [0; 4]))
+        }
+        _ => text,
     }
 }
 

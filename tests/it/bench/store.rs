@@ -32,7 +32,7 @@ fn the_disk_is_measured_without_a_model_and_left_as_it_was() {
     assert_eq!(data["environment"]["device"], "disk");
     for folder in ["incomplete", "locks", "blobs/sha256", "models"] {
         let path = sandbox.store().join(folder);
-        assert_eq!(fs::read_dir(&path).map(Iterator::count).unwrap_or(0), 0, "{folder}");
+        assert_eq!(fs::read_dir(&path).map_or(0, Iterator::count), 0, "{folder}");
     }
 
     // They are kept under a name of their own, and compared.
