@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use mlx_cache::engine::cache::{CacheOptions, KvCache};
+use mlx_cache::engine::format::adapter::Adapter;
 use mlx_cache::engine::format::checkpoint::Checkpoint;
 use mlx_cache::engine::layers::Backend;
 use mlx_cache::engine::models::{self, LanguageModel, Logits};
@@ -76,9 +77,20 @@ fn check(model_path: &Path, golden_path: &Path, backend: Backend) {
 }
 
 fn check_within(model_path: &Path, golden_path: &Path, backend: Backend, tolerance: f32) {
+    check_adapted(model_path, None, golden_path, backend, tolerance);
+}
+
+fn check_adapted(
+    model_path: &Path,
+    adapter: Option<&Adapter>,
+    golden_path: &Path,
+    backend: Backend,
+    tolerance: f32,
+) {
     let golden = Golden::read(golden_path);
     let checkpoint = Checkpoint::open(model_path).expect("checkpoint");
-    let model = models::load(&checkpoint, backend, Dtype::Float32, CONTEXT, &mut |_, _| {}).expect("model");
+    let model = models::load_adapted(&checkpoint, adapter, backend, Dtype::Float32, CONTEXT, &mut |_, _| {})
+        .expect("model");
     let name = format!("{} on {backend:?}", model_path.display());
     let range = golden.range();
     let failures = RefCell::new(Vec::new());
@@ -163,6 +175,23 @@ fn llama_and_mistral_match_transformers() {
 }
 
 #[test]
+fn adapters_match_weights_that_they_are_merged_into() {
+    let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/adapters");
+    for (adapter, golden, model) in [
+        ("mlx", "mlx", "llama_tied"),
+        ("peft", "mlx", "llama_tied"),
+        ("quantized", "quantized", "quant_4bit_g64"),
+        ("gguf", "gguf", "gguf/llama_F32.gguf"),
+    ] {
+        let adapter = Adapter::open(&adapters.join(adapter)).expect(adapter);
+        let golden = adapters.join(golden).join("golden.safetensors");
+        for backend in backends() {
+            check_adapted(&fixtures().join(model), Some(&adapter), &golden, backend, TOLERANCE);
+        }
+    }
+}
+
+#[test]
 fn every_architecture_matches_transformers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/architectures");
     let mut cases: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -182,7 +211,7 @@ fn every_architecture_matches_transformers() {
             }
         }
     }
-    assert!(ggufs >= 17, "only {ggufs} GGUF files");
+    assert!(ggufs >= 26, "only {ggufs} GGUF files");
     // Llama and Mistral have models of their own above.
     checked.extend(["llama", "mistral"]);
     let known: BTreeSet<_> = models::ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
@@ -190,7 +219,7 @@ fn every_architecture_matches_transformers() {
 }
 
 #[test]
-fn affine_quantizations_match_their_dequantized_weights() {
+fn quantizations_match_their_dequantized_weights() {
     let folders = folders(&[
         "quant_2bit",
         "quant_3bit",
@@ -199,8 +228,11 @@ fn affine_quantizations_match_their_dequantized_weights() {
         "quant_6bit",
         "quant_8bit",
         "quant_mixed",
+        "quant_mxfp4",
+        "quant_mxfp8",
+        "quant_nvfp4",
     ]);
-    assert!(folders.len() >= 12, "only {} models found", folders.len());
+    assert!(folders.len() >= 15, "only {} models found", folders.len());
     for folder in folders {
         for backend in backends() {
             check(&folder, &folder.join("golden.safetensors"), backend);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::engine::format::file::{ModelFile, damaged};
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::layout::Layout;
@@ -98,7 +100,9 @@ impl Tensors {
         if let Some((name, _)) = weight_map.iter().find(|(name, _)| !entries.contains_key(*name)) {
             return Err(damaged(index, &format!("names tensor {name:?}, which its file does not have")));
         }
-        Ok(Self { files, entries: text_entries(entries) })
+        let entries = text_entries(entries);
+        let entries = entries.into_iter().map(|(name, tensor)| (expert_name(&name).unwrap_or(name), tensor));
+        Ok(Self { files, entries: entries.collect() })
     }
 
     /// The tensors of an open GGUF file, renamed.
@@ -171,6 +175,18 @@ impl Tensors {
         self.files.iter().map(ModelFile::bytes).sum()
     }
 
+    /// Adds names, shapes and the first bytes of all tensors to a digest.
+    pub fn add_to(&self, digest: &mut Sha256) -> Result<()> {
+        const FIRST: u64 = 1024;
+        for (name, tensor) in self.iter() {
+            digest.update(format!("{name} {:?} {} ", tensor.shape, tensor.encoding.name()));
+            let mut bytes = vec![0; tensor.bytes.min(FIRST) as usize];
+            self.read_into(tensor, &mut bytes)?;
+            digest.update(&bytes);
+        }
+        Ok(())
+    }
+
     /// Reads a tensor's bytes into `buffer`, which has their length.
     pub fn read_into(&self, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
         match self.files.get(tensor.file) {
@@ -204,7 +220,8 @@ impl Tensors {
     }
 }
 
-/// The tensors of a multimodal checkpoint's text model under the names they would have alone.
+/// The tensors of a multimodal checkpoint's text model under the names they would have alone, and those of
+/// Mamba's models under most models' names.
 fn text_entries(entries: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     if entries.contains_key("model.embed_tokens.weight") {
         return entries;
@@ -231,14 +248,35 @@ pub fn open(layout: &Layout) -> Result<(Tensors, Option<Metadata>)> {
     }
 }
 
-/// The name of a text model's tensor or module without what a multimodal checkpoint puts before it;
-/// `None` where nothing is before it.
+/// The name of a text model's tensor or module without what a multimodal checkpoint puts before it, and
+/// with what most models say where Mamba's say "backbone"; `None` where nothing is to be changed.
 pub fn text_name(name: &str) -> Option<String> {
     // As transformers 4 and mlx-lm write them, and as transformers 5 does.
     if let Some(rest) = name.strip_prefix("language_model.") {
         return (rest.starts_with("model.") || rest.starts_with("lm_head")).then(|| rest.to_owned());
     }
+    // Mamba's models.
+    if let Some(rest) = name.strip_prefix("backbone.") {
+        return Some(match rest.strip_prefix("embeddings") {
+            Some(parameter) => format!("model.embed_tokens{parameter}"),
+            None => format!("model.{rest}"),
+        });
+    }
     name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}"))
+}
+
+/// The name of a tensor that holds a matrix of all experts, where it has no module of its own:
+/// `experts.gate_up_proj` is the weight of a module here, `_blocks` and `_scales` are that of another.
+fn expert_name(name: &str) -> Option<String> {
+    let (layer, rest) = name.split_once(".experts.")?;
+    let matrix = rest.strip_suffix("_blocks").or(rest.strip_suffix("_scales")).unwrap_or(rest);
+    if !matches!(matrix, "gate_up_proj" | "down_proj") {
+        return None;
+    }
+    Some(match rest.strip_suffix("_scales") {
+        Some(matrix) => format!("{layer}.experts.{matrix}_blocks.scales"),
+        None => format!("{layer}.experts.{rest}.weight"),
+    })
 }
 
 /// The Hugging Face name of a tensor of a GGUF; `None` for those without one.
@@ -261,7 +299,15 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         return None;
     }
     let (module, parameter) = rest.split_once('.')?;
-    let shared = |part: &str| format!("{}.{part}", names.experts.shared);
+    // What has no module of its own there.
+    let whole = match (module, parameter) {
+        ("exp_probs_b", "bias") => Some(names.experts.correction),
+        ("attn_sinks", "weight") => Some(names.sinks),
+        _ => None,
+    };
+    if let Some(name) = whole {
+        return Some(format!("model.layers.{layer}.{name}"));
+    }
     let module = match (module, names.qkv, names.gate_up) {
         ("attn_norm", _, _) => names.attention_norm,
         ("post_attention_norm", _, _) => names.attention_post_norm,
@@ -282,9 +328,9 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         ("ffn_up_exps", _, _) => names.experts.stacked[1],
         ("ffn_down_exps", _, _) => names.experts.stacked[2],
         ("ffn_gate_inp_shexp", _, _) => names.experts.shared_gate,
-        ("ffn_gate_shexp", _, _) => &shared("gate_proj"),
-        ("ffn_up_shexp", _, _) => &shared("up_proj"),
-        ("ffn_down_shexp", _, _) => &shared("down_proj"),
+        ("ffn_gate_shexp", _, _) => names.experts.shared[0],
+        ("ffn_up_shexp", _, _) => names.experts.shared[1],
+        ("ffn_down_shexp", _, _) => names.experts.shared[2],
         _ => return None,
     };
     Some(format!("model.layers.{layer}.{module}.{parameter}"))
