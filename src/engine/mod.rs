@@ -2,9 +2,12 @@
 //!
 //! The way of a run: probe (headers only) → policy (device, type, memory) → load → generate.
 
+pub mod activation;
 pub mod cache;
 pub mod config;
 pub mod device;
+pub mod embed;
+pub mod encoders;
 mod failure;
 pub mod ffi;
 pub mod format;

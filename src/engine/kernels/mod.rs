@@ -6,9 +6,11 @@
 // Code that handles vectors must be compiled inside `Isa::run`, see `isa::Task`.
 #![allow(clippy::inline_always)]
 
+mod activation;
 mod attention;
 mod check;
 mod embed;
+mod encode;
 mod gemm;
 mod gemv;
 mod isa;
@@ -22,6 +24,7 @@ mod select;
 
 pub use attention::{Attention, AttentionOutput, attention};
 pub use embed::embed;
+pub use encode::{SequenceAttention, layer_norm, sequence_attention};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
 pub use select::{argmax, sample};

@@ -171,6 +171,11 @@ impl Tokenizer {
         Ok(text)
     }
 
+    /// How many tokens `add_special` puts before and after a text.
+    pub fn special_around(&self) -> (usize, usize) {
+        (self.prefix.len(), self.suffix.len())
+    }
+
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         match &self.vocabulary {
             Vocabulary::Library(library) => library.token_to_id(token),

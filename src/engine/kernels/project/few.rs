@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::job::Job;
-use super::{Finish, MAX_MATRICES};
+use super::MAX_MATRICES;
 use crate::engine::kernels::gemv;
 use crate::engine::kernels::isa::Task;
 use crate::engine::kernels::lanes::{LANES, Lanes};
@@ -129,7 +129,7 @@ impl Blocks<'_> {
         assert!(self.x.len() == T * job.columns, "tokens of another number");
         for index in self.range.clone() {
             let part = job.part(index);
-            let gated = job.finish == Finish::Gate;
+            let gated = job.is_gate();
             let parts = [part, if gated { job.second(part) } else { part }];
             // SAFETY: the caller's; views have the lengths of their layouts, `x` and the sums were made
             // for them.

@@ -4,8 +4,9 @@ use std::ops::Deref;
 
 use super::{Finish, MAX_MATRICES, Project};
 use crate::engine::ffi::{Buffers, SharedSlice};
+use crate::engine::kernels::activation;
 use crate::engine::kernels::isa::{Isa, Task};
-use crate::engine::kernels::lanes::{LANES, Lanes, silu};
+use crate::engine::kernels::lanes::{LANES, Lanes};
 use crate::engine::kernels::packed::{BLOCK, View};
 use crate::engine::kernels::pool;
 use crate::engine::kernels::scratch::Scratch;
@@ -85,9 +86,14 @@ impl<'a> Job<'a> {
         &self.views[..self.count]
     }
 
+    /// Whether two matrices make one result.
+    pub(super) fn is_gate(&self) -> bool {
+        matches!(self.finish, Finish::Gate(_))
+    }
+
     /// How many blocks make results: of both matrices of a gate, the first one's.
     pub(super) fn blocks(&self) -> usize {
-        let views = if self.finish == Finish::Gate { &self.views[..1] } else { self.views() };
+        let views = if self.is_gate() { &self.views[..1] } else { self.views() };
         views.iter().map(|view| view.layout.blocks()).sum()
     }
 
@@ -142,14 +148,15 @@ impl<'a> Job<'a> {
     #[inline(always)]
     pub(super) unsafe fn finish<V: Lanes>(&self, token: usize, part: Part, products: V, second: V) {
         let mut result = self.with_bias(part, products);
-        let column = if self.finish == Finish::Gate { part.block * BLOCK } else { part.row };
+        let column = if self.is_gate() { part.block * BLOCK } else { part.row };
         let at = token * self.width + column;
         // SAFETY: the caller's, and slices are checked for their length.
         unsafe {
             match self.finish {
                 Finish::Store => {}
-                Finish::Gate => {
-                    result = silu(result).mul(self.with_bias(self.second(part), second));
+                Finish::Activate(activation) => result = activation::apply(activation, result),
+                Finish::Gate(activation) => {
+                    result = activation::apply(activation, result).mul(self.with_bias(self.second(part), second));
                 }
                 Finish::Add => {
                     if let Some(residual) = self.residual {

@@ -13,6 +13,7 @@ use super::check;
 use super::gemv;
 use super::isa::Isa;
 use super::packed::{Layout, PackedMatrix};
+use crate::engine::activation::Activation;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
 use job::Job;
 
@@ -25,6 +26,10 @@ pub enum Epilogue<'a> {
     None,
     /// `silu(first) * second` of two matrices of the same shape: `N` is the rows of one.
     SiluGate,
+    /// `activation(first) * second` of two matrices of the same shape.
+    Gate(Activation),
+    /// The activation of the products.
+    Activate(Activation),
     /// The products added to this array `[L, N]`.
     Residual(&'a Array),
 }
@@ -85,13 +90,9 @@ pub fn project(
     }
     match epilogue {
         Epilogue::None => {}
-        Epilogue::SiluGate => {
-            if matrices.len() != 2 || matrices[1].rows() != first.rows() {
-                return Err(Exception::custom("a gate takes two matrices of the same shape"));
-            }
-            kernel.width = first.rows();
-            kernel.finish = Finish::Gate;
-        }
+        Epilogue::Activate(activation) => kernel.finish = Finish::Activate(activation),
+        Epilogue::SiluGate => kernel.gate(matrices, Activation::Silu)?,
+        Epilogue::Gate(activation) => kernel.gate(matrices, activation)?,
         Epilogue::Residual(residual) => {
             check::shape(residual, "the residual of a projection", &[tokens, all_rows])?;
             kernel.finish = Finish::Add;
@@ -105,7 +106,8 @@ pub fn project(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {
     Store,
-    Gate,
+    Activate(Activation),
+    Gate(Activation),
     Add,
 }
 
@@ -122,6 +124,19 @@ struct Project {
     epsilon: Option<f32>,
     has_bias: bool,
     finish: Finish,
+}
+
+impl Project {
+    fn gate(&mut self, matrices: &[&PackedMatrix], activation: Activation) -> Result<(), Exception> {
+        match matrices {
+            [first, second] if first.rows() == second.rows() => {
+                self.width = first.rows();
+                self.finish = Finish::Gate(activation);
+                Ok(())
+            }
+            _ => Err(Exception::custom("a gate takes two matrices of the same shape")),
+        }
+    }
 }
 
 impl Kernel for Project {
