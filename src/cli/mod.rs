@@ -3,6 +3,7 @@
 pub mod add;
 pub mod config;
 pub mod doctor;
+pub mod embed;
 pub mod list;
 pub mod path;
 pub mod rm;
@@ -58,6 +59,7 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Embed(Box<embed::EmbedArgs>),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
@@ -73,6 +75,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Embed(_) => "embed",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",

@@ -4,6 +4,7 @@ pub mod add;
 mod aliases;
 pub mod config;
 pub mod doctor;
+pub mod embed;
 mod facts;
 pub mod list;
 pub mod path;
@@ -22,6 +23,7 @@ use crate::report::Report;
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Run(args) => run::run(&args, context),
+        Command::Embed(args) => embed::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),

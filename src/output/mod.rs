@@ -6,6 +6,7 @@
 mod add;
 mod config;
 mod doctor;
+pub mod embed;
 mod list;
 pub mod page;
 mod path;
@@ -204,6 +205,13 @@ impl Output {
         self.to_stdout(text)
     }
 
+    /// Writes data to stdout as it is.
+    ///
+    /// The error is that of [`Output::stream`].
+    pub fn bytes(&self, bytes: &[u8]) -> Result<()> {
+        self.write(bytes)
+    }
+
     /// Writes a piece of a model's answer to stdout at once, on a terminal without what would steer it.
     ///
     /// The error is that of [`Output::stream`].
@@ -235,8 +243,12 @@ impl Output {
     }
 
     fn to_stdout(&self, text: &str) -> Result<()> {
+        self.write(text.as_bytes())
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<()> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 self.reader_gone.store(true, Ordering::Relaxed);
                 return Error::new(Code::Interrupted, "the reader of the output is gone");
@@ -258,6 +270,7 @@ fn human(report: &Report) -> &dyn Human {
     match report {
         Report::Run(report) => report,
         Report::Chat => &(),
+        Report::Embed(report) => report,
         Report::Add(report) => report,
         Report::List(report) => report,
         Report::Show(report) => report,

@@ -3,6 +3,7 @@
 pub mod add;
 pub mod config;
 pub mod doctor;
+pub mod embed;
 pub mod list;
 pub mod model;
 pub mod path;
@@ -69,6 +70,7 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Run "run" run::RunReport;
+    Embed "embed" embed::EmbedReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
