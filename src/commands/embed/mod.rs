@@ -21,6 +21,7 @@ use crate::cli::embed::{EmbedArgs, Format, VectorType};
 use crate::commands::resolve::{Resolved, resolve};
 use crate::context::Context;
 use crate::engine::embed::{EmbedOptions, Embedder, Prompt};
+use crate::engine::probe::not_embedding;
 use crate::engine::request::LoadOptions;
 use crate::error::{Code, Error, Result};
 use crate::output::embed::figures;
@@ -151,7 +152,8 @@ fn load(args: &EmbedArgs, model: &Resolved, context: &Context) -> Result<Embedde
             bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes)).set(done);
         }
     };
-    let embedder = Embedder::load(&model.path, &options, &embedding, &mut progress)?;
+    let embedder = Embedder::load(&model.path, &options, &embedding, &mut progress)
+        .map_err(|error| not_embedding(&model.path).unwrap_or(error))?;
     drop(bar);
     context.cancel.check()?;
     for warning in &embedder.policy().warnings {

@@ -18,6 +18,7 @@ use crate::cli::run::{EngineArgs, RunArgs};
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::outcome::{FinishReason, Generation};
+use crate::engine::probe::not_generating;
 use crate::engine::request::{GenerateRequest, LoadOptions, Message, Prompt};
 use crate::engine::session::Engine;
 use crate::error::{Code, Error, Result};
@@ -120,11 +121,12 @@ impl<'a> Loaded<'a> {
         };
         let engine = if context.output.is_json() {
             // A request to stop is seen after loading, so that it is answered with an envelope.
-            Engine::load(&model.path, &options, &mut progress)?
+            Engine::load(&model.path, &options, &mut progress)
         } else {
             // Nothing is to be cleaned up: a signal may end the process in the middle of it.
-            context.cancel.while_waiting(|| Engine::load(&model.path, &options, &mut progress))?
+            context.cancel.while_waiting(|| Engine::load(&model.path, &options, &mut progress))
         };
+        let engine = engine.map_err(|error| not_generating(&model.path).unwrap_or(error))?;
         drop(bar);
         failure.map_or(Ok(()), Err)?;
         context.cancel.check()?;

@@ -7,6 +7,7 @@ mod quantization;
 use std::path::{Path, PathBuf};
 
 use crate::engine::config::{ConfigFiles, Outline};
+use crate::engine::encoders::EncoderFiles;
 use crate::engine::format::checkpoint::{Checkpoint, Configuration, WeightSizes};
 use crate::engine::format::file::unsupported;
 use crate::engine::format::layout::Layout;
@@ -177,7 +178,18 @@ pub fn probe(path: &Path) -> Result<Probe> {
             tokenizer?;
             Ok(Demand::of(&checkpoint))
         }
-        Kind::Embedding | Kind::Other => Err(not_generating(kind, result.architecture.as_deref(), path)),
+        Kind::Embedding => {
+            let demand = EncoderFiles::assemble(tensors, configuration).demand()?;
+            tokenizer?;
+            Ok(demand)
+        }
+        Kind::Other => Err(unsupported(
+            path,
+            &format!(
+                "is a model of type {:?}, which neither writes text nor embeds it",
+                result.architecture.as_deref().unwrap_or("unknown")
+            ),
+        )),
     });
     match runnable {
         Ok(demand) => result.demand = Some(demand),
@@ -191,18 +203,31 @@ fn kv_bytes(outline: &Outline, tensors: &Tensors) -> Option<u64> {
     outline.kv_values_per_token?.checked_mul(size as u64)
 }
 
-fn not_generating(kind: Kind, architecture: Option<&str>, path: &Path) -> Error {
-    let architecture = architecture.unwrap_or("unknown");
-    match kind {
-        Kind::Embedding => Error::new(
+/// The error of asking a model to write text that cannot: CAPABILITY_MISSING for one that embeds; `None` for
+/// others, which fail for a reason of their own.
+pub fn not_generating(path: &Path) -> Option<Error> {
+    let probe = probe(path).ok().filter(|probe| probe.kind == Kind::Embedding)?;
+    let architecture = probe.architecture.as_deref().unwrap_or("unknown");
+    Some(
+        Error::new(
             Code::CapabilityMissing,
             format!("{} is an embedding model ({architecture}), which cannot generate text", path.display()),
         )
-        .hint("this version runs generation models; embedding comes with a later one"),
-        Kind::Generation | Kind::Other => {
-            unsupported(path, &format!("is a model of type {architecture:?}, which is no language model"))
-        }
-    }
+        .hint("mlx-cache embed turns texts into vectors with it"),
+    )
+}
+
+/// The error of asking a model for vectors that writes text; `None` for others.
+pub fn not_embedding(path: &Path) -> Option<Error> {
+    let probe = probe(path).ok().filter(|probe| probe.kind == Kind::Generation)?;
+    let architecture = probe.architecture.as_deref().unwrap_or("unknown");
+    Some(
+        Error::new(
+            Code::CapabilityMissing,
+            format!("{} is a model that writes text ({architecture}) and makes no vectors", path.display()),
+        )
+        .hint("use an embedding model: mlx-cache list --kind embedding shows those that are there"),
+    )
 }
 
 /// What the questions below look at.
