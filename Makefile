@@ -32,7 +32,9 @@ install: build ## Install below PREFIX (default /usr/local)
 	@native/install.sh "$(BINARY)" "$(TARGET)/native" "$(DESTDIR)$(PREFIX)"
 
 uninstall: ## Remove what install put below PREFIX
-	@rm -rf "$(DESTDIR)$(PREFIX)/bin/mlx-cache" "$(DESTDIR)$(PREFIX)/lib/mlx-cache"
+	@cd "$(DESTDIR)$(PREFIX)" && rm -rf bin/mlx-cache lib/mlx-cache share/man/man1/mlx-cache.1 \
+		share/man/man1/mlx-cache-*.1 share/bash-completion/completions/mlx-cache \
+		share/zsh/site-functions/_mlx-cache share/fish/vendor_completions.d/mlx-cache.fish
 
 clean: ## Remove everything that was built or fetched
 	@cargo clean

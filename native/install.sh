@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
 # Installs the program below a prefix: bin/mlx-cache and, on Linux, the libraries it needs under
-# lib/mlx-cache/, which it finds relative to itself. Usage: install.sh BINARY NATIVE_FOLDER PREFIX
+# lib/mlx-cache/, which it finds relative to itself; completions and the manual under share/.
+# Usage: install.sh BINARY NATIVE_FOLDER PREFIX
 set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 binary=$1 native=$2 prefix=$3
 
 install -d "$prefix/bin"
 install -m 755 "$binary" "$prefix/bin/mlx-cache"
+share="$prefix/share"
+install -d "$share/man/man1" "$share/bash-completion/completions" "$share/zsh/site-functions" \
+  "$share/fish/vendor_completions.d"
+rm -f "$share"/man/man1/mlx-cache*.1
+install -m 644 "$root"/man/*.1 "$share/man/man1/"
+install -m 644 "$root/completions/mlx-cache.bash" "$share/bash-completion/completions/mlx-cache"
+install -m 644 "$root/completions/_mlx-cache" "$share/zsh/site-functions/_mlx-cache"
+install -m 644 "$root/completions/mlx-cache.fish" "$share/fish/vendor_completions.d/mlx-cache.fish"
 
 if [ "$(uname -s)" = Linux ]; then
   libraries="$prefix/lib/mlx-cache"

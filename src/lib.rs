@@ -16,6 +16,7 @@ pub mod settings;
 pub mod sources;
 pub mod store;
 mod usage;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
@@ -36,6 +37,9 @@ use crate::settings::variables::Environment;
 /// Runs the program with these arguments (the first is the program's name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    if cli::completions::answer(&args, commands::completions::model_names) {
+        return ExitCode::SUCCESS;
+    }
     let environment = Environment::of_process();
     match Cli::try_parse_from(&args) {
         Ok(cli) => {

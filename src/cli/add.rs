@@ -10,11 +10,18 @@ use clap::{Args, ValueHint};
 /// files hashed; they stay where they are. With --copy they are copied into the store (cloned where the
 /// filesystem can), and the original is no longer needed:
 ///
-///   mlx-cache add ~/models/SmolLM2-135M-Instruct
-///   mlx-cache add ./llama-3.2-1b.Q4_0.gguf --copy --name meta/llama-3.2-1b
+///     mlx-cache add ~/models/SmolLM2-135M-Instruct
+///     mlx-cache add ./llama-3.2-1b.Q4_0.gguf --copy --name meta/llama-3.2-1b
+///
+/// PATH may also be a model of another tool by its full name, or hf, ollama or lmstudio: all models that
+/// the tool has, which then run from where they lie (a folder of such a name is written ./ollama):
+///
+///     mlx-cache add ollama
+///     mlx-cache add ollama:smollm2:135m
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct AddArgs {
-    /// Folder or .gguf file of a model
+    /// Folder or .gguf file of a model, a name such as ollama:NAME, or hf, ollama or lmstudio
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     pub path: Vec<PathBuf>,
 

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 /// List the models that are known
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only models from there
+    /// Only models from there; those in another tool's cache that were not added are listed with it
     #[arg(long, value_enum)]
     pub source: Option<SourceFilter>,
 
@@ -40,11 +40,15 @@ pub enum Format {
 /// Where a model lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SourceFilter {
-    /// Copied into the store
+    /// The known models and all that other tools have
+    All,
+    /// In the store
     Store,
-    /// Adopted in the Hugging Face cache
+    /// In the Hugging Face cache
     Hf,
-    /// Adopted in LM Studio's folder
+    /// Among Ollama's models
+    Ollama,
+    /// In LM Studio's folder
     Lmstudio,
     /// Adopted in any other folder
     Folder,

@@ -1,15 +1,20 @@
 //! The command line: definitions only, one file a subcommand.
 
 pub mod add;
+pub mod bench;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod embed;
+pub mod gc;
 pub mod list;
+pub mod man;
 pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -60,14 +65,19 @@ pub enum ColorWhen {
 pub enum Command {
     Run(Box<run::RunArgs>),
     Embed(Box<embed::EmbedArgs>),
+    Bench(Box<bench::BenchArgs>),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Verify(verify::VerifyArgs),
+    Gc(gc::GcArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 impl Command {
@@ -76,14 +86,19 @@ impl Command {
         match self {
             Self::Run(_) => "run",
             Self::Embed(_) => "embed",
+            Self::Bench(_) => "bench",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Verify(_) => "verify",
+            Self::Gc(_) => "gc",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 

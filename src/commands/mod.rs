@@ -2,17 +2,24 @@
 
 pub mod add;
 mod aliases;
+pub mod bench;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod embed;
 mod facts;
+mod foreign;
+pub mod gc;
 pub mod list;
+mod loading;
+pub mod man;
 pub mod path;
 pub mod resolve;
 pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -24,13 +31,18 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     match command {
         Command::Run(args) => run::run(&args, context),
         Command::Embed(args) => embed::run(&args, context).map(Report::from),
+        Command::Bench(args) => bench::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Verify(args) => verify::run(&args, context).map(Report::from),
+        Command::Gc(args) => gc::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),
+        Command::Completions(args) => completions::run(&args).map(Report::from),
+        Command::Man(args) => man::run(&args).map(Report::from),
     }
 }

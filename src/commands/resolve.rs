@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::aliases;
+use super::foreign::{self, Foreign};
 use crate::context::Context;
 use crate::engine::format::layout::Layout;
 use crate::error::{Code, Error, Result};
@@ -29,17 +30,26 @@ pub struct Resolved {
     pub path: PathBuf,
     /// Its row in the registry.
     pub snapshot: Option<i64>,
+    /// Its full name, if it has one.
+    pub name: Option<ModelName>,
 }
 
 impl From<&Snapshot> for Resolved {
     fn from(snapshot: &Snapshot) -> Self {
-        Self { reference: snapshot.name.to_string(), path: snapshot.path(), snapshot: Some(snapshot.id) }
+        Self {
+            reference: snapshot.name.to_string(),
+            path: snapshot.path(),
+            snapshot: Some(snapshot.id),
+            name: Some(snapshot.name.clone()),
+        }
     }
 }
 
 /// What a reference leads to.
 pub enum Found {
     Registered(Box<Snapshot>),
+    /// A model of another tool that is not registered.
+    Foreign(Box<Foreign>),
     /// A path that is not registered.
     Unregistered(PathBuf),
 }
@@ -49,6 +59,7 @@ impl Found {
     pub fn path(&self, reference: &str, context: &Context) -> Result<PathBuf> {
         match self {
             Self::Unregistered(path) => Ok(path.clone()),
+            Self::Foreign(foreign) => Ok(foreign.path.clone()),
             Self::Registered(snapshot) => match file_choice(reference) {
                 Some(file) if snapshot.entry.is_none() => file_of(snapshot, &file, reference, context),
                 _ => Ok(snapshot.path()),
@@ -63,7 +74,12 @@ pub fn resolve(reference: &str, context: &Context) -> Result<Resolved> {
     let path = found.path(reference, context)?;
     Ok(match found {
         Found::Registered(snapshot) => Resolved { path, ..Resolved::from(&*snapshot) },
-        Found::Unregistered(_) => Resolved { reference: path.display().to_string(), path, snapshot: None },
+        Found::Foreign(foreign) => {
+            Resolved { reference: foreign.name.to_string(), path, snapshot: None, name: Some(foreign.name) }
+        }
+        Found::Unregistered(_) => {
+            Resolved { reference: path.display().to_string(), path, snapshot: None, name: None }
+        }
     })
 }
 
@@ -72,12 +88,29 @@ pub fn find(reference: &str, context: &Context) -> Result<Found> {
     let snapshots = Store::at(&context.settings.home.value).snapshots()?;
     let matches = match matching(reference, &snapshots, context)? {
         Matches::Path(path) => return by_path(&path, &snapshots),
+        Matches::Foreign(foreign) => return Ok(Found::Foreign(foreign)),
         Matches::Snapshots(matches) => matches,
     };
     match matches.first() {
         Some(newest) => Ok(Found::Registered(Box::new((*newest).clone()))),
         None if Path::new(reference).exists() => by_path(Path::new(reference), &snapshots),
-        None => Err(not_found(reference, &snapshots)),
+        None => match alias_target(reference, context) {
+            Some(target) => foreign::find(&target, context)?.map(|found| Found::Foreign(Box::new(found))),
+            None => None,
+        }
+        .ok_or_else(|| not_found(reference, &snapshots)),
+    }
+}
+
+/// The full name that an alias stands for, with what is asked beyond it.
+fn alias_target(reference: &str, context: &Context) -> Option<ModelRef> {
+    let ModelRef::Short { text, revision, file } = reference.parse().ok()? else { return None };
+    let target = context.settings.aliases.get(&text).map(String::as_str).or(aliases::repository(&text))?;
+    match target.parse().ok()? {
+        ModelRef::Named { name, revision: own_revision, file: own_file } => {
+            Some(ModelRef::Named { name, revision: revision.or(own_revision), file: file.or(own_file) })
+        }
+        _ => None,
     }
 }
 
@@ -92,11 +125,14 @@ pub fn registered(reference: &str, context: &Context) -> Result<Vec<Snapshot>> {
     }
     match find(reference, context)? {
         Found::Registered(snapshot) => Ok(vec![*snapshot]),
-        Found::Unregistered(path) => {
-            Err(Error::new(Code::ModelNotFound, format!("{} is not a registered model", path.display()))
-                .hint("mlx-cache list shows the models that are"))
-        }
+        Found::Unregistered(path) => Err(not_registered(&path.display().to_string())),
+        Found::Foreign(foreign) => Err(not_registered(&foreign.name.to_string())),
     }
+}
+
+fn not_registered(model: &str) -> Error {
+    Error::new(Code::ModelNotFound, format!("{model} is not a registered model"))
+        .hint("mlx-cache list shows the models that are")
 }
 
 /// What a reference may mean, before anything is looked for on disk.
@@ -104,6 +140,8 @@ enum Matches<'a> {
     Path(PathBuf),
     /// Of one model, newest first; none if there is no such model.
     Snapshots(Vec<&'a Snapshot>),
+    /// Another tool has exactly this model, and it is not registered.
+    Foreign(Box<Foreign>),
 }
 
 fn matching<'a>(reference: &str, snapshots: &'a [Snapshot], context: &Context) -> Result<Matches<'a>> {
@@ -126,9 +164,18 @@ fn matching<'a>(reference: &str, snapshots: &'a [Snapshot], context: &Context) -
     let (found, revision, file) = match parsed {
         ModelRef::Path(path) => return Ok(Matches::Path(path)),
         ModelRef::Named { name, revision, file } => {
-            let named = named(&name, snapshots);
-            let found = if named.is_empty() { containing(&name.to_string(), snapshots) } else { named };
-            (found, revision, file)
+            let named = narrow(named(&name, snapshots), revision.as_ref(), file.as_ref());
+            if !named.is_empty() {
+                return of_one_model(reference, named);
+            }
+            let full = ModelRef::Named { name: name.clone(), revision: revision.clone(), file: file.clone() };
+            // What lies in the folder where the user is comes before other tools' models.
+            if !Path::new(reference).exists()
+                && let Some(foreign) = foreign::find(&full, context)?
+            {
+                return Ok(Matches::Foreign(Box::new(foreign)));
+            }
+            (containing(&name.to_string(), snapshots), revision, file)
         }
         ModelRef::Short { text, revision, file } => {
             if let Some(target) = context.settings.aliases.get(&text) {

@@ -1,9 +1,11 @@
 //! `show`: one model, read from its headers now.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::facts;
+use super::foreign::Foreign;
 use super::list;
 use super::resolve::{Found, find};
 use crate::cli::show::ShowArgs;
@@ -16,6 +18,7 @@ use crate::engine::probe::{Probe, probe};
 use crate::engine::request::LoadOptions;
 use crate::engine::text::template::source_in_directory;
 use crate::error::{Error, Result};
+use crate::ids::SnapshotPath;
 use crate::report::model::{ModelReport, ModelStatus};
 use crate::report::show::{FileReport, ShowReport};
 use crate::store::Store;
@@ -37,6 +40,11 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
                 })
                 .collect();
             (list::model(&snapshot), files, probe(&path))
+        }
+        Found::Foreign(foreign) => {
+            let probed = probe(&path);
+            let facts = facts::at(&path);
+            (list::foreign(&foreign, facts), foreign_files(&foreign)?, probed)
         }
         Found::Unregistered(path) => {
             let probed = probe(&path)?;
@@ -97,6 +105,14 @@ fn unregistered(path: &Path, probed: &Probe, files: &[FileReport]) -> ModelRepor
         last_used: None,
         path: path.display().to_string(),
     }
+}
+
+fn foreign_files(foreign: &Foreign) -> Result<Vec<FileReport>> {
+    let report = |(path, place): &(SnapshotPath, PathBuf)| {
+        let metadata = std::fs::metadata(place).map_err(|error| Error::io("read", place, error))?;
+        Ok(FileReport { path: path.to_string(), bytes: metadata.len(), digest: None })
+    };
+    foreign.files.iter().map(report).collect()
 }
 
 fn files_of(path: &Path, probed: &Probe) -> Result<Vec<FileReport>> {

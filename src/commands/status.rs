@@ -16,7 +16,7 @@ pub fn run(_args: &StatusArgs, context: &Context) -> Result<StatusReport> {
     let mut found = Vec::new();
     for source in present_sources(&context.settings) {
         context.cancel.check()?;
-        found.push(survey(source.as_ref()));
+        found.push(survey(source.as_ref(), context)?);
     }
     let disk = space(home)?;
     Ok(StatusReport {
@@ -37,17 +37,18 @@ pub(super) fn present_sources(settings: &Settings) -> Vec<Box<dyn Source>> {
         hugging_face: settings.hf_hub_cache.value.clone(),
         ollama: settings.ollama_models.value.clone(),
         lm_studio: settings.lmstudio_models.value.clone(),
+        store: settings.home.value.clone(),
     })
 }
 
-fn survey(source: &dyn Source) -> SourceStatus {
-    let survey = source.survey();
-    SourceStatus {
+fn survey(source: &dyn Source, context: &Context) -> Result<SourceStatus> {
+    let survey = source.scan(&context.cancel)?.survey();
+    Ok(SourceStatus {
         name: source.name().to_owned(),
         path: source.root().display().to_string(),
         models: survey.models,
         bytes: survey.bytes,
         unreadable: survey.unreadable,
         own: source.is_own(),
-    }
+    })
 }

@@ -39,11 +39,21 @@ pub struct Generator {
 }
 
 /// The outcome of a step that may still be computing.
-enum Pending {
+pub(super) enum Pending {
     /// The next token, chosen on the device: `[1]` int32.
     Token(Array),
     /// Logits `[1, vocabulary]` from which the host chooses.
     Logits(Array),
+}
+
+impl Pending {
+    /// Waits until it is computed.
+    pub(super) fn wait(&self) -> Result<()> {
+        match self {
+            Self::Token(token) => item(token).map(|_| ()),
+            Self::Logits(logits) => Ok(logits.eval()?),
+        }
+    }
 }
 
 /// Where the events of one generation go, and how it is told to stop.
@@ -192,7 +202,12 @@ impl Generator {
     }
 
     /// Computes the prompt's new tokens; `None` when told to stop before the end.
-    fn prefill(&mut self, tokens: &[u32], greedy: bool, channel: &mut Channel) -> Result<Option<Pending>> {
+    pub(super) fn prefill(
+        &mut self,
+        tokens: &[u32],
+        greedy: bool,
+        channel: &mut Channel,
+    ) -> Result<Option<Pending>> {
         self.cache.reserve(tokens.len() + 1)?;
         let mut done = 0;
         let mut pending = None;
@@ -215,7 +230,7 @@ impl Generator {
     }
 
     /// Starts computing what follows `tokens`.
-    fn step(&mut self, tokens: &Array, greedy: bool) -> Result<Pending> {
+    pub(super) fn step(&mut self, tokens: &Array, greedy: bool) -> Result<Pending> {
         let logits = self
             .model
             .forward(tokens, &mut self.cache, Logits::Last)?
@@ -323,7 +338,7 @@ fn show(text: &mut String, piece: String, channel: &mut Channel) {
 }
 
 /// The token that a step has chosen, once it is computed.
-fn item(token: &Array) -> Result<u32> {
+pub(super) fn item(token: &Array) -> Result<u32> {
     token.eval()?;
     let id = token.try_item_exact::<i32>().map_err(|error| Error::internal(format!("token: {error}")))?;
     #[cfg(target_os = "linux")]

@@ -15,6 +15,7 @@ mod generate;
 #[cfg(target_os = "linux")]
 pub mod kernels;
 pub mod layers;
+pub mod measure;
 mod memory;
 pub mod models;
 pub mod outcome;

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use crate::engine::format::weight::FloatType;
+use crate::engine::layers::Backend;
 use crate::engine::probe::Demand;
 use crate::engine::request::{DeviceChoice, LoadOptions};
 use crate::error::{Code, Error, Result};
+use crate::ids::Bytes;
 
 /// The share of the free memory above which a load is warned about.
 const TIGHT: f64 = 0.7;
@@ -81,17 +83,14 @@ impl fmt::Display for Warning {
                     "the context of {asked} tokens is more than the {model} that the model was made for"
                 )
             }
-            Self::MemoryTight { estimate, free } => write!(
-                f,
-                "the model needs {} of the {} of free memory",
-                gigabytes(*estimate),
-                gigabytes(*free)
-            ),
+            Self::MemoryTight { estimate, free } => {
+                write!(f, "the model needs {} of the {} of free memory", Bytes(*estimate), Bytes(*free))
+            }
             Self::MemoryExceeded { estimate, available } => write!(
                 f,
                 "the model needs {}, more than the {} available; loading it as asked",
-                gigabytes(*estimate),
-                gigabytes(*available)
+                Bytes(*estimate),
+                Bytes(*available)
             ),
         }
     }
@@ -125,8 +124,8 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
         Device::Gpu => demand.dtype,
         Device::Cpu => FloatType::F32,
     };
-    let dense_bytes = demand.weights.dense_elements.saturating_mul(dtype.size() as u64);
-    let weights_bytes = demand.weights.packed_bytes.saturating_add(dense_bytes);
+    let kernels = Backend::of(device == Device::Gpu) == Backend::Kernels;
+    let weights_bytes = demand.weights.bytes(kernels, dtype);
     let token_bytes = demand.kv_values_per_token.saturating_mul(dtype.size() as u64);
     let cache = |context: usize| token_bytes.saturating_mul(context as u64);
 
@@ -204,9 +203,9 @@ fn insufficient(
         Code::InsufficientMemory,
         format!(
             "the model needs {} for its weights and {} for {context} tokens of context, but {} {what}",
-            gigabytes(weights),
-            gigabytes(cache),
-            gigabytes(available)
+            Bytes(weights),
+            Bytes(cache),
+            Bytes(available)
         ),
     )
     .hint(hint)
@@ -216,25 +215,17 @@ fn insufficient(
     .detail("available_bytes", available)
 }
 
-/// "1.2 GB", or megabytes below one.
-fn gigabytes(bytes: u64) -> String {
-    match bytes as f64 {
-        bytes if bytes < 1e9 => format!("{:.0} MB", bytes / 1e6),
-        bytes => format!("{:.1} GB", bytes / 1e9),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::format::checkpoint::WeightSizes;
+    use crate::engine::format::sizes::WeightSizes;
 
     const GB: u64 = 1_000_000_000;
 
-    /// 8 GB packed and 1 GB of float16; a thousand tokens of cache take 0.1 GB in float16.
+    /// 8 GB packed and 1 GB of float16, which the kernels keep; a thousand tokens of cache take 0.1 GB in float16.
     fn demand() -> Demand {
         Demand {
-            weights: WeightSizes { packed_bytes: 8 * GB, dense_elements: GB / 2 },
+            weights: WeightSizes { kernel_bytes: 9 * GB, packed_bytes: 8 * GB, floats: GB / 2 },
             kv_values_per_token: 50_000,
             context: 131_072,
             dtype: FloatType::F16,
@@ -258,7 +249,9 @@ mod tests {
         let cpu = LoadOptions { device: DeviceChoice::Cpu, ..asked(1000) };
         let cpu = decide(&machine(100, true), &cpu, &demand()).unwrap();
         assert_eq!((cpu.device, cpu.dtype), (Device::Cpu, FloatType::F32));
-        assert_eq!((cpu.weights_bytes, cpu.cache_bytes), (10 * GB, GB / 5));
+        // The kernels of the Linux CPU keep 16-bit weights; MLX's own operations would widen them.
+        let weights = if cfg!(target_os = "linux") { 9 * GB } else { 10 * GB };
+        assert_eq!((cpu.weights_bytes, cpu.cache_bytes), (weights, GB / 5));
         assert_eq!(decide(&machine(100, false), &asked(1), &demand()).unwrap().device, Device::Cpu);
         let gpu = LoadOptions { device: DeviceChoice::Gpu, ..asked(1) };
         let error = decide(&machine(100, false), &gpu, &demand()).unwrap_err();

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::engine::cache::KvCache;
 use crate::engine::ffi::array;
@@ -17,13 +17,17 @@ use crate::engine::generate::{Channel, Generator};
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::engine::layers::Backend;
+use crate::engine::measure::Trial;
 use crate::engine::outcome::{Event, Generation};
 use crate::engine::policy::{self, Device, Machine, Policy};
 use crate::engine::probe::Demand;
 use crate::engine::request::{GenerateRequest, LoadOptions};
 use crate::engine::text::{ChatTemplate, Tokenizer};
-use crate::engine::{models, runtime};
+use crate::engine::{memory, models, runtime};
 use crate::error::{Error, Result};
+
+/// How often a long measurement looks whether it is to stop: rarely enough not to be measured.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A loaded model, ready to generate. Keeps the cache of the last conversation: a prompt that
 /// begins with the same tokens is only computed from where it differs.
@@ -42,6 +46,7 @@ struct Loaded {
 
 enum Job {
     Generate { request: Box<GenerateRequest>, cancel: Arc<AtomicBool>, answers: Sender<Answer> },
+    Measure { trial: Trial, cancel: Arc<AtomicBool>, answers: Sender<Result<Option<f64>>> },
     Clear,
 }
 
@@ -81,6 +86,11 @@ impl Engine {
         self.loaded.seconds
     }
 
+    /// The most memory in bytes that the process has held.
+    pub fn peak_bytes(&self) -> u64 {
+        memory::peak_bytes()
+    }
+
     /// Device, type, context and memory that were decided on.
     pub fn policy(&self) -> &Policy {
         &self.loaded.policy
@@ -106,6 +116,22 @@ impl Engine {
                 }
                 Ok(Answer::Done(result)) => return result,
                 Err(_) => return Err(thread_lost()),
+            }
+        }
+    }
+
+    /// Measures a piece of work: the seconds that it took, `None` if `go_on` said no meanwhile. The
+    /// cached conversation is lost.
+    pub fn measure(&mut self, trial: Trial, go_on: &dyn Fn() -> bool) -> Result<Option<f64>> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (answers, inbox) = channel();
+        self.send(Job::Measure { trial, cancel: Arc::clone(&cancel), answers })?;
+        loop {
+            match inbox.recv_timeout(LOOK) {
+                Ok(measured) => return measured,
+                Err(RecvTimeoutError::Timeout) if go_on() => {}
+                Err(RecvTimeoutError::Timeout) => cancel.store(true, Ordering::Relaxed),
+                Err(RecvTimeoutError::Disconnected) => return Err(thread_lost()),
             }
         }
     }
@@ -155,6 +181,11 @@ fn work(path: &Path, options: &LoadOptions, reports: &Sender<Loading>, inbox: &R
     while let Ok(job) = inbox.recv() {
         match job {
             Job::Clear => generator.clear(),
+            Job::Measure { trial, cancel, answers } => {
+                let measured = generator.measure(trial, &mut Channel { emit: &mut |_| (), cancel: &cancel });
+                // Who no longer waits for the answer needs none.
+                let _ = answers.send(measured);
+            }
             Job::Generate { request, cancel, answers } => {
                 let mut emit = |event| {
                     if answers.send(Answer::Event(event)).is_err() {

@@ -107,6 +107,14 @@ pub fn is_abandoned(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
+/// Whether a name is one of ours for something unfinished.
+pub fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b".") && name.ends_with(SUFFIX.as_bytes())
+    })
+}
+
 /// A name that no other process and no other thread of this one uses, hidden and ending in `.tmp`.
 pub fn unique_path(dir: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);

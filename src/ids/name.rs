@@ -9,6 +9,9 @@ use crate::error::Result;
 pub(super) const NAME_HINT: &str =
     "write a model as org/name, for example HuggingFaceTB/SmolLM2-135M-Instruct";
 
+/// Stands between the host and the namespace of an Ollama model, so that both are one harmless folder name.
+const HOST_MARK: char = ':';
+
 /// Where a model's name comes from; the first folder under `models/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Host {
@@ -53,6 +56,8 @@ pub struct ModelName {
 impl ModelName {
     /// Namespace of Ollama models whose name has none.
     const OLLAMA_LIBRARY: &str = "library";
+    /// Host of Ollama models whose name has none.
+    const OLLAMA_REGISTRY: &str = "registry.ollama.ai";
 
     /// Checks both parts by the rules of the host.
     pub fn new(host: Host, org: &str, name: &str) -> Result<Self> {
@@ -74,16 +79,53 @@ impl ModelName {
         }
     }
 
-    /// `[namespace/]name[:tag]` as Ollama writes it; the tag is `latest` if there is none.
+    /// `[[host/]namespace/]name[:tag]` as Ollama writes it; the tag is `latest` if there is none.
     pub fn parse_ollama(text: &str) -> Result<Self> {
-        let (org, rest) = text.split_once('/').unwrap_or((Self::OLLAMA_LIBRARY, text));
+        let (org, rest) = text.rsplit_once('/').unwrap_or((Self::OLLAMA_LIBRARY, text));
         let (name, tag) = rest.split_once(':').unwrap_or((rest, "latest"));
         check_ollama_part(tag)?;
         check_ollama_part(name)?;
-        if name.contains(':') || tag.contains(':') || org.contains(':') {
+        let (host, namespace) = match org.split_once('/') {
+            Some((host, namespace)) => (Some(host), namespace),
+            None => (None, org),
+        };
+        if name.contains(':') || tag.contains(':') || namespace.contains(':') {
             return Err(invalid("model name", text, "expected ollama:name:tag"));
         }
-        Self::new(Host::Ollama, org, &format!("{name}:{tag}"))
+        let org = match host {
+            // Its registry is the one that a name without a host means.
+            Some(host) if !host.eq_ignore_ascii_case(Self::OLLAMA_REGISTRY) => {
+                check_ollama_part(host)?;
+                format!("{host}{HOST_MARK}{namespace}")
+            }
+            _ => namespace.to_owned(),
+        };
+        check_ollama_part(namespace)?;
+        Self::new(Host::Ollama, &org, &format!("{name}:{tag}"))
+    }
+
+    /// Host, namespace, name and tag of an Ollama model, as its manifest's place has them.
+    pub fn ollama_parts(&self) -> Option<[&str; 4]> {
+        if self.host != Host::Ollama {
+            return None;
+        }
+        let (host, namespace) = self.org.rsplit_once(HOST_MARK).unwrap_or((Self::OLLAMA_REGISTRY, &self.org));
+        let (name, tag) = self.name.split_once(':')?;
+        Some([host, namespace, name, tag])
+    }
+
+    /// `local/…` by the name of a folder or file, whose other characters become dashes; `None` if nothing
+    /// usable is left.
+    pub fn of_local(text: &str) -> Option<Self> {
+        let mut kept = String::new();
+        for c in text.chars() {
+            let c = if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+            // The rules for names allow neither twice in a row.
+            if !(matches!(c, '.' | '-') && kept.ends_with(c)) {
+                kept.push(c);
+            }
+        }
+        Self::new(Host::Local, "local", kept.trim_matches(['-', '.'])).ok()
     }
 
     /// Whether both are one name to a person and to the registry, which look neither at the case of
@@ -113,7 +155,11 @@ impl fmt::Display for ModelName {
             Host::HuggingFace | Host::Local => format!("{org}/{name}"),
             Host::LmStudio => format!("lmstudio:{org}/{name}"),
             Host::Ollama if org == Self::OLLAMA_LIBRARY => format!("ollama:{name}"),
-            Host::Ollama => format!("ollama:{org}/{name}"),
+            // Of a host and a namespace, only the host may hold the mark.
+            Host::Ollama => match org.rsplit_once(HOST_MARK) {
+                Some((host, namespace)) => format!("ollama:{host}/{namespace}/{name}"),
+                None => format!("ollama:{org}/{name}"),
+            },
         };
         f.pad(&text)
     }
@@ -184,10 +230,15 @@ mod tests {
             ("smollm2", "ollama:smollm2:latest"),
             ("smollm2:135m", "ollama:smollm2:135m"),
             ("me/mine:v1", "ollama:me/mine:v1"),
+            ("hf.co/org/name:Q4_K_M", "ollama:hf.co/org/name:Q4_K_M"),
+            ("registry.ollama.ai/library/smollm2", "ollama:smollm2:latest"),
+            ("localhost:5000/me/mine", "ollama:localhost:5000/me/mine:latest"),
         ] {
             assert_eq!(ModelName::parse_ollama(text).expect(text).to_string(), full);
         }
-        for bad in ["", ":", "a:", ":b", "a:b:c", "../a", "a/../b", "a/b/c", "-a", "a b"] {
+        for bad in
+            ["", ":", "a:", ":b", "a:b:c", "../a", "a/../b", "a/b/c/d", "../a/b", "a/b:c/d", "-a", "a b"]
+        {
             assert!(ModelName::parse_ollama(bad).is_err(), "{bad:?}");
         }
     }

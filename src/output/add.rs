@@ -21,5 +21,11 @@ impl Human for AddReport {
                 model.files
             ));
         }
+        for skipped in &self.skipped {
+            page.line(format!("left out {}: {}", printable(&skipped.reference), printable(&skipped.reason)));
+        }
+        if self.models.is_empty() && self.skipped.is_empty() {
+            page.line("there is no model to add");
+        }
     }
 }

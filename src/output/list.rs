@@ -32,6 +32,16 @@ fn table(report: &ListReport, page: &mut Page) {
     page.line(page.styled(FAINT, format!("{count} {models}, {}", units::bytes(report.total_bytes))));
 }
 
+/// The tool whose cache an origin means.
+fn tool(origin: &str) -> &str {
+    match origin {
+        "hf" => "Hugging Face",
+        "ollama" => "Ollama",
+        "lmstudio" => "LM Studio",
+        other => other,
+    }
+}
+
 fn csv(models: &[ListedReport], page: &mut Page) {
     page.line(
         "reference,revision,kind,architecture,parameters,quantization,context_length,bytes,files,origin,status,\
@@ -42,6 +52,7 @@ fn csv(models: &[ListedReport], page: &mut Page) {
         let status = match model.status {
             ModelStatus::Ok => "ok",
             ModelStatus::Missing => "missing",
+            ModelStatus::Foreign => "foreign",
         };
         let cells = [
             model.reference.clone(),
@@ -73,6 +84,7 @@ fn row(model: &ModelReport, page: &Page) -> [String; 7] {
     let reference = match model.status {
         ModelStatus::Ok => model.reference.clone(),
         ModelStatus::Missing => format!("{} (missing)", model.reference),
+        ModelStatus::Foreign => format!("{} ({}'s)", model.reference, tool(&model.origin)),
     };
     [
         reference,

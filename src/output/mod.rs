@@ -4,10 +4,14 @@
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
 mod add;
+mod bench;
+mod completions;
 mod config;
 mod doctor;
 pub mod embed;
+mod gc;
 mod list;
+mod man;
 pub mod page;
 mod path;
 pub mod progress;
@@ -16,6 +20,7 @@ pub mod run;
 mod show;
 mod status;
 pub mod units;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -271,14 +276,19 @@ fn human(report: &Report) -> &dyn Human {
         Report::Run(report) => report,
         Report::Chat => &(),
         Report::Embed(report) => report,
+        Report::Bench(report) => report,
         Report::Add(report) => report,
         Report::List(report) => report,
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Verify(report) => report,
+        Report::Gc(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,
+        Report::Completions(report) => report,
+        Report::Man(report) => report,
     }
 }
 

@@ -140,6 +140,11 @@ pub fn printable(text: &str) -> String {
     })
 }
 
+/// Enough of a revision to tell it from another.
+pub fn short(revision: &str) -> &str {
+    revision.get(..12).unwrap_or(revision)
+}
+
 fn terminal_width(is_terminal: bool) -> Option<u16> {
     if !is_terminal {
         return None;

@@ -2,7 +2,7 @@
 
 use crate::report::rm::RmReport;
 
-use super::page::{Human, Page, printable};
+use super::page::{Human, Page, printable, short};
 use super::units;
 
 impl Human for RmReport {
@@ -19,9 +19,4 @@ impl Human for RmReport {
         let frees = if self.dry_run { "would free" } else { "freed" };
         page.line(format!("{frees} {}", units::bytes(self.bytes_freed)));
     }
-}
-
-/// Enough of a revision to tell it from another.
-fn short(revision: &str) -> &str {
-    revision.get(..12).unwrap_or(revision)
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
+use super::links::{self, Link};
 use super::models::snapshot;
 use super::record::{NewSnapshot, Snapshot};
 use super::{FILE_NAME, Registry, schema};
@@ -21,13 +22,15 @@ const MOST_PROBLEMS: usize = 20;
 pub struct Salvaged {
     /// Adopted snapshots, which the store's folders do not show.
     pub adopted: Vec<NewSnapshot>,
-    /// Whether all of them could be read.
+    /// Links in other tools' folders.
+    pub links: Vec<Link>,
+    /// Whether all of both could be read.
     pub complete: bool,
 }
 
-/// Puts a new registry with these snapshots in place of the one there is, which is kept under the name
+/// Puts a new registry with these snapshots and links in place of the one there is, which is kept under the name
 /// that this returns. A crash on the way leaves the old one, or none, which is noticed.
-pub fn replace(home: &Path, snapshots: &[NewSnapshot]) -> Result<Option<PathBuf>> {
+pub fn replace(home: &Path, snapshots: &[NewSnapshot], links: &[Link]) -> Result<Option<PathBuf>> {
     let path = home.join(FILE_NAME);
     let new = home.join(format!("{FILE_NAME}.new"));
     // Of a replacement that was cut short.
@@ -44,6 +47,9 @@ pub fn replace(home: &Path, snapshots: &[NewSnapshot]) -> Result<Option<PathBuf>
     schema::migrate(&mut registry.connection, &new, 0, &schema::MIGRATIONS)?;
     for snapshot in snapshots {
         registry.register(snapshot, &[])?;
+    }
+    for link in links {
+        links::restore(&registry.connection, home, link)?;
     }
     // Brings the log into the file, so that the file is all there is.
     registry.connection.close().map_err(|(_, error)| super::failure::of("close", home, error))?;
@@ -81,7 +87,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 impl Salvaged {
-    /// Reads what the registry in `home` still tells about adopted models. Rows that cannot be read are
+    /// Reads what the registry in `home` still tells about adopted models and links. Rows that cannot be read are
     /// left out. The file is not changed.
     pub fn read(home: &Path) -> Self {
         Self::try_read(home).unwrap_or_default()
@@ -92,7 +98,12 @@ impl Salvaged {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let registry =
             Registry { connection: Connection::open_with_flags(path, flags)?, home: home.to_owned() };
-        let mut salvaged = Self { adopted: Vec::new(), complete: true };
+        let mut salvaged = Self { adopted: Vec::new(), links: Vec::new(), complete: true };
+        match links::read(&registry.connection, home, "state <> 'undone'", []) {
+            Ok(links) => salvaged.links = links,
+            // An older schema has no links.
+            Err(_) => salvaged.complete = registry.schema_version().is_ok_and(|version| version == 1),
+        }
         let mut statement = registry.connection.prepare(
             "SELECT s.*, m.host, m.org, m.name FROM snapshots s JOIN models m ON m.id = s.model_id
              WHERE NOT s.stored",

@@ -2,14 +2,19 @@
 //! All SQL of the program is here. What it says about the store's content can be made again from the
 //! store itself.
 
+mod benchmarks;
 mod columns;
 mod damage;
 mod failure;
+mod foreign;
+mod hashes;
+mod links;
 mod models;
 mod record;
 mod removal;
 mod schema;
 mod sessions;
+mod verified;
 
 use std::fs;
 use std::io;
@@ -22,11 +27,16 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::{Code, Error, Result};
 use crate::fs::FileLock;
 
+pub use benchmarks::Benchmark;
 pub use damage::{Salvaged, replace};
+pub use foreign::{KnownSource, Usage};
+pub use hashes::Remembered;
+pub use links::{Link, LinkState, LinkStrategy, NewLink, Original};
 pub use models::Counts;
 pub use record::{Facts, FileRecord, Kind, NewSnapshot, Origin, Snapshot};
 pub use schema::SCHEMA_VERSION;
 pub use sessions::NewSession;
+pub use verified::Verified;
 
 /// Name of the database in the store's folder.
 pub const FILE_NAME: &str = "registry.db";
@@ -106,6 +116,9 @@ impl Registry {
         let connection = opened?;
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // The table of links is a journal: what is written is on disk before anything is done by it.
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "fullfsync", true)?;
         // The first look into the file: what cannot be read shows here.
         connection.pragma_query_value(None, "schema_version", |_| Ok(()))?;
         Ok(Self { connection, home: home.to_owned() })

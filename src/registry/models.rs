@@ -76,13 +76,15 @@ impl Registry {
             .map_err(|error| self.failure("read", error))
     }
 
-    /// The digest that a file had when it was hashed as part of an adopted model, if it has not changed
-    /// since by all that the filesystem tells.
+    /// The digest that a file had when it was hashed as part of an adopted model or by dedupe, if it has
+    /// not changed since by all that the filesystem tells.
     pub fn remembered_digest(&self, stamp: &FileStamp) -> Result<Option<Digest>> {
         self.connection
             .prepare_cached(
                 "SELECT digest FROM files WHERE inode = ?1 AND device = ?2 AND bytes = ?3
-                     AND modified_ns = ?4 AND changed_ns = ?5 LIMIT 1",
+                     AND modified_ns = ?4 AND changed_ns = ?5
+                 UNION ALL SELECT digest FROM hashes WHERE inode = ?1 AND device = ?2 AND bytes = ?3
+                     AND modified_ns = ?4 AND changed_ns = ?5 AND digest IS NOT NULL LIMIT 1",
             )
             .and_then(|mut query| {
                 let FileStamp { device, inode, bytes, modified_ns, changed_ns } = *stamp;
@@ -235,13 +237,13 @@ fn model_name(row: &Row<'_>) -> rusqlite::Result<ModelName> {
 }
 
 /// A value that this program does not write.
-fn wrong(what: &str) -> rusqlite::Error {
+pub(super) fn wrong(what: &str) -> rusqlite::Error {
     let error = Error::internal(format!("unknown {what} in the registry"));
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
 }
 
 /// A path as the registry keeps it: relative inside the store, so that the store can be moved.
-fn relative_text(path: &Path, home: &Path) -> Result<String> {
+pub(super) fn relative_text(path: &Path, home: &Path) -> Result<String> {
     let kept = path.strip_prefix(home).unwrap_or(path);
     match kept.to_str() {
         Some(text) => Ok(text.to_owned()),

@@ -25,6 +25,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// What a model is for.
     Kind {
@@ -43,6 +45,8 @@ words! {
         Copied "copied",
         /// Adopted in a Hugging Face cache.
         HuggingFaceCache "hf",
+        /// Adopted among Ollama's models.
+        Ollama "ollama",
         /// Adopted in a folder of LM Studio.
         LmStudio "lmstudio",
         /// Adopted in any other folder.

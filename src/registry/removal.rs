@@ -7,7 +7,7 @@ use super::columns::count;
 use crate::error::Result;
 use crate::ids::{Bytes, Digest};
 
-/// Blobs that only snapshots of this list use. Its argument is a JSON array of rows.
+/// Blobs that only snapshots of this list use, and no link. Its argument is a JSON array of rows.
 const FREED: &str = "
     SELECT b.digest, b.bytes FROM blobs b
     WHERE EXISTS (
@@ -17,6 +17,8 @@ const FREED: &str = "
         SELECT 1 FROM files f JOIN snapshots s ON s.id = f.snapshot_id
         WHERE f.digest = b.digest AND s.stored
             AND s.id NOT IN (SELECT value FROM json_each(?1)))
+    AND NOT EXISTS (
+        SELECT 1 FROM links l WHERE l.digest = b.digest AND l.state <> 'undone' AND l.strategy = 'symlink')
     ORDER BY b.digest";
 
 impl Registry {
@@ -44,12 +46,14 @@ impl Registry {
         })
     }
 
-    /// Of these blobs those that no stored snapshot uses.
+    /// Of these blobs those that no stored snapshot and no link uses.
     pub fn unused(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let read = || {
             let mut used = self.connection.prepare(
                 "SELECT EXISTS (SELECT 1 FROM files f JOIN snapshots s ON s.id = f.snapshot_id
-                 WHERE f.digest = ?1 AND s.stored)",
+                 WHERE f.digest = ?1 AND s.stored)
+                 OR EXISTS (SELECT 1 FROM links WHERE digest = ?1 AND state <> 'undone'
+                     AND strategy = 'symlink')",
             )?;
             let mut unused = Vec::new();
             for digest in digests {

@@ -218,16 +218,150 @@ fn a_migration_that_fails_changes_nothing() {
     assert_eq!(rows, 0);
 }
 
+fn link(home: &Path, path: &str, byte: u8, strategy: LinkStrategy) -> NewLink {
+    NewLink {
+        source: "hf".to_owned(),
+        root: home.join("hub"),
+        path: home.join("hub").join(path),
+        digest: digest(byte),
+        bytes: 10,
+        strategy,
+        original: Some(Original {
+            stamp: stamp(byte.into()),
+            mode: 0o640,
+            attributes: vec![("user.a".to_owned(), vec![0, 255])],
+        }),
+    }
+}
+
+#[test]
+fn a_link_goes_from_planned_to_undone() {
+    let (home, mut registry) = new_registry();
+    let new = link(home.path(), "blobs/a", 1, LinkStrategy::Symlink);
+    let names = |id: i64| {
+        (Some(home.path().join(format!("links/hf/{id}/x"))), Some(home.path().join("links/staged/1")))
+    };
+    let planned = registry.plan_link(new.clone(), names).expect("plan");
+    assert_eq!(planned.state, LinkState::Planned);
+    assert_eq!(registry.unfinished_links().expect("links"), std::slice::from_ref(&planned));
+    assert!(registry.plan_link(new.clone(), names).is_err(), "one path has one link");
+
+    registry.set_link_state(planned.id, LinkState::Staged, None).expect("staged");
+    registry.set_link_state(planned.id, LinkState::Done, Some(stamp(9))).expect("done");
+    let done = registry.link_at(&new.path).expect("look").expect("a link");
+    assert_eq!((done.state, done.placed), (LinkState::Done, Some(stamp(9))));
+    assert_eq!((&done.new, &done.name), (&new, &planned.name));
+    assert!(registry.unfinished_links().expect("links").is_empty());
+    assert_eq!(registry.linked_digests().expect("digests"), [digest(1)]);
+    assert_eq!(registry.links_of(&[digest(1), digest(2)]).expect("links"), [done]);
+
+    registry.begin_undo(planned.id, &home.path().join("elsewhere")).expect("undo");
+    let undoing = registry.unfinished_links().expect("links").pop().expect("one");
+    assert_eq!(undoing.stage, Some(home.path().join("elsewhere")));
+    registry.set_link_state(planned.id, LinkState::Undone, None).expect("undone");
+    assert!(registry.links().expect("links").is_empty());
+    assert!(registry.linked_digests().expect("digests").is_empty());
+    let again = registry.plan_link(new, names).expect("again");
+    assert!(again.id > planned.id, "numbers are not used twice");
+    registry.forget_link(again.id).expect("forget");
+    assert!(registry.links().expect("links").is_empty());
+}
+
+#[test]
+fn content_that_links_point_at_stays_when_its_models_go() {
+    let (home, mut registry) = new_registry();
+    registry.register(&model(home.path(), "org/a", Origin::Copied, &[1, 2, 3]), &[]).expect("register");
+    let id = registry.snapshots().expect("snapshots")[0].id;
+    registry
+        .plan_link(link(home.path(), "a", 1, LinkStrategy::Symlink), |_| (None, None))
+        .expect("a symlink");
+    // A hard link or a clone holds the content by itself.
+    registry
+        .plan_link(link(home.path(), "b", 2, LinkStrategy::Hardlink), |_| (None, None))
+        .expect("a hard link");
+    let freed = [(digest(2), Bytes(10)), (digest(3), Bytes(10))];
+    assert_eq!(registry.blobs_only_of(&[id]).expect("plan"), freed);
+    assert_eq!(registry.remove(&[id]).expect("remove"), freed);
+    assert_eq!(registry.unused(&[digest(1), digest(2)]).expect("unused"), [digest(2)]);
+}
+
+#[test]
+fn what_was_hashed_is_remembered_until_the_file_changes() {
+    let (_home, mut registry) = new_registry();
+    let ends = Remembered { ends: Some(u64::MAX), digest: None };
+    let whole = Remembered { ends: None, digest: Some(digest(4)) };
+    registry.remember(&[(stamp(1), ends), (stamp(2), whole)]).expect("remember");
+    registry.remember(&[(stamp(1), whole)]).expect("more of the first");
+    let both = Remembered { ends: Some(u64::MAX), digest: Some(digest(4)) };
+    let none = Remembered::default();
+    assert_eq!(registry.remembered(&[stamp(1), stamp(2), stamp(3)]).expect("look"), [both, whole, none]);
+    assert_eq!(registry.remembered_digest(&stamp(2)).expect("look"), Some(digest(4)));
+    let changed = FileStamp { changed_ns: 0, ..stamp(1) };
+    assert_eq!(registry.remembered(&[changed]).expect("look"), [none]);
+    registry.remember(&[(changed, ends)]).expect("anew");
+    assert_eq!(registry.remembered(&[changed, stamp(1)]).expect("look"), [ends, none]);
+}
+
+#[test]
+fn tools_are_known_by_what_they_use() {
+    let (home, mut registry) = new_registry();
+    let source = |app: &str, models| KnownSource {
+        app: app.to_owned(),
+        root: home.path().join(app),
+        models,
+        bytes: Bytes(20),
+    };
+    let used = |byte| Usage { digest: digest(byte), model: "org/m".to_owned(), path: "/x/y".into() };
+    registry.record_source(&source("hf", 1), &[used(1), used(2), used(1)]).expect("record");
+    registry.record_source(&source("ollama", 1), &[used(2)]).expect("record");
+    let apps =
+        |digests: &[Digest]| registry.apps_using(digests).expect("look").into_iter().collect::<Vec<_>>();
+    assert_eq!(apps(&[digest(1)]), ["hf"]);
+    assert_eq!(apps(&[digest(1), digest(2)]), ["hf", "ollama"]);
+    assert!(apps(&[digest(3)]).is_empty());
+    registry.record_source(&source("hf", 2), &[used(3)]).expect("record again");
+    assert_eq!(registry.apps_using(&[digest(1)]).expect("look").len(), 0);
+    assert_eq!(registry.known_sources().expect("sources"), [source("hf", 2), source("ollama", 1)]);
+    registry.forget_source(&source("hf", 2).root).expect("forget");
+    assert_eq!(registry.known_sources().expect("sources"), [source("ollama", 1)]);
+}
+
+#[test]
+fn a_registry_of_the_first_version_is_brought_up_to_date() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join(FILE_NAME);
+    let mut connection = Connection::open(&path).expect("open");
+    schema::migrate(&mut connection, &path, 0, &schema::MIGRATIONS[..1]).expect("the first version");
+    let old = Registry { connection, home: home.path().to_owned() };
+    let old_model = model(home.path(), "org/a", Origin::Folder, &[1]);
+    let mut old = old;
+    old.register(&old_model, &[]).expect("register");
+    drop(old);
+    // What is damaged before it is brought up to date tells of no links, and that is no loss.
+    assert!(Salvaged::read(home.path()).complete);
+    let registry = Registry::open(home.path()).expect("open").expect("a registry");
+    assert_eq!(registry.schema_version().expect("version"), 2);
+    assert_eq!(registry.counts().expect("counts").models, 1);
+    assert!(registry.links().expect("links").is_empty());
+    assert!(home.path().join("registry.db.bak-1").exists());
+}
+
 #[test]
 fn damage_has_a_code_and_what_is_readable_is_kept() {
     let (home, mut registry) = new_registry();
     let adopted = model(home.path(), "org/a", Origin::Folder, &[1, 2]);
     registry.register(&adopted, &[]).expect("register");
     registry.register(&model(home.path(), "org/b", Origin::Copied, &[3]), &[]).expect("register");
+    let new = link(home.path(), "a", 7, LinkStrategy::Symlink);
+    let link =
+        registry.plan_link(new, |id| (Some(home.path().join(format!("links/{id}"))), None)).expect("link");
+    registry.set_link_state(link.id, LinkState::Done, Some(stamp(3))).expect("done");
+    let link = registry.links().expect("links").pop().expect("one");
     drop(registry);
 
     let salvaged = Salvaged::read(home.path());
     assert_eq!(salvaged.adopted, std::slice::from_ref(&adopted));
+    assert_eq!(salvaged.links, std::slice::from_ref(&link));
     assert!(salvaged.complete);
 
     let text = b"not a database, but as long as the header of one, and then some more of the same";
@@ -238,11 +372,14 @@ fn damage_has_a_code_and_what_is_readable_is_kept() {
         assert!(error.hint_text().is_some_and(|hint| hint.contains("doctor --fix")));
         assert!(!Salvaged::read(home.path()).complete);
 
-        let kept =
-            replace(home.path(), std::slice::from_ref(&adopted)).expect("replace").expect("there was one");
+        let kept = replace(home.path(), std::slice::from_ref(&adopted), std::slice::from_ref(&link))
+            .expect("replace")
+            .expect("there was one");
         assert_eq!(fs::read(kept).expect("the old one"), damage);
         let registry = Registry::open(home.path()).expect("open").expect("a new one");
         assert_eq!(registry.counts().expect("counts").models, 1);
+        assert_eq!(registry.counts().expect("counts").blobs, 1, "what the link needs");
+        assert_eq!(registry.links().expect("links"), std::slice::from_ref(&link));
     }
 }
 

@@ -1,16 +1,21 @@
 //! The JSON contract: what each command reports, as types. Human output renders the same values.
 
 pub mod add;
+pub mod bench;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod embed;
+pub mod gc;
 pub mod list;
+pub mod man;
 pub mod model;
 pub mod path;
 pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use std::borrow::Cow;
 
@@ -71,14 +76,19 @@ macro_rules! reports {
 reports! {
     Run "run" run::RunReport;
     Embed "embed" embed::EmbedReport;
+    Bench "bench" bench::BenchReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Verify "verify" verify::VerifyReport;
+    Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;
+    Completions "completions" completions::CompletionsReport;
+    Man "man" man::ManReport;
 }
 
 /// Whether the command could do its work.

@@ -23,7 +23,8 @@ pub struct ModelReport {
     pub context_length: Option<u64>,
     /// Size of all its files.
     pub bytes: u64,
-    /// `copied` into the store, or adopted in `hf`, `lmstudio` or a `folder`; `path` if it is not registered.
+    /// `copied` into the store, or in the cache of another tool, `hf`, `ollama` or `lmstudio`, or in a
+    /// `folder`; `path` if it was named by its path.
     pub origin: String,
     /// Whether its files are there.
     pub status: ModelStatus,
@@ -41,4 +42,6 @@ pub enum ModelStatus {
     Ok,
     /// Its folder or file is gone.
     Missing,
+    /// Another tool's cache has it; it was not added here, and runs all the same.
+    Foreign,
 }

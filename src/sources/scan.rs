@@ -1,17 +1,24 @@
 //! What a look at a foreign cache finds: its models, and the files that hold their content.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::Survey;
 use crate::fs::FileStamp;
 use crate::ids::{Digest, ModelName, Revision, SnapshotPath};
 
-/// Everything found below one root.
+/// Everything found below one root. Records that no one would take for content (refs, locks, listings)
+/// are not told of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scan {
+    /// By name, then revision.
     pub models: Vec<ForeignModel>,
-    /// Every regular file that holds content of the cache's models, each path once, by path.
+    /// Every file that holds content of the cache's models, each path once, by the bytes of the path.
     pub payloads: Vec<Payload>,
-    /// What was seen and left alone: partial downloads, locks, unknown names, folders that cannot be read.
+    /// What was seen and left alone, by path: partial downloads, unknown names, links that lead elsewhere,
+    /// folders that cannot be read.
     pub passed_over: Vec<PassedOver>,
 }
 
@@ -24,7 +31,10 @@ pub struct ForeignModel {
     /// The folder that a program would load: a snapshot's folder, a plain folder, for Ollama the folder of
     /// blobs. Absolute.
     pub root: PathBuf,
+    /// By path, each path once.
     pub files: Vec<ForeignFile>,
+    /// Files that the cache's listing has and that are not there: perhaps nobody wanted them.
+    pub absent: Vec<(SnapshotPath, Expected)>,
 }
 
 /// One file of a foreign model, as the cache's own records tell of it.
@@ -33,9 +43,9 @@ pub struct ForeignFile {
     /// Its path in the model. Ollama's layers are named by their kind, such as `model.gguf`.
     pub path: SnapshotPath,
     /// Where its tool looks for it. Absolute; perhaps a link.
-    pub place: PathBuf,
+    pub place: Arc<Path>,
     /// The payload that the place leads to, by its path, or why it leads to none.
-    pub content: Result<PathBuf, Fault>,
+    pub content: Result<Arc<Path>, Fault>,
     /// What the cache's own records say the content is.
     pub expected: Expected,
 }
@@ -53,6 +63,28 @@ pub enum Checksum {
     Sha256(Digest),
     /// SHA-1 of `blob <length>\0` and the content, as git names files.
     GitSha1([u8; 20]),
+}
+
+impl Checksum {
+    /// The checksum that 40 or 64 lower-case hexadecimal digits write.
+    pub fn of_name(name: &str) -> Option<Self> {
+        if !name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        match name.len() {
+            64 => name.parse().ok().map(Self::Sha256),
+            40 => {
+                let mut bytes = [0; 20];
+                for (byte, pair) in bytes.iter_mut().zip(name.as_bytes().chunks_exact(2)) {
+                    for &digit in pair {
+                        *byte = (*byte << 4) | (digit as char).to_digit(16)? as u8;
+                    }
+                }
+                Some(Self::GitSha1(bytes))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Why a place leads to no content.
@@ -73,21 +105,65 @@ pub enum Fault {
 /// A regular file with content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// Its own name below the root, not a link to it; absolute.
-    pub path: PathBuf,
+    /// Its own name below the root, not a link to it; absolute. No folder on the way from the root is a
+    /// link.
+    pub path: Arc<Path>,
     /// Where the content lies, if `path` is a link into the store that dedupe made; the stamp is the
     /// content's.
-    pub linked_to: Option<PathBuf>,
+    pub linked_to: Option<Arc<Path>>,
     pub stamp: FileStamp,
     /// What its name or the cache's records claim.
     pub claimed: Option<Checksum>,
     /// Whether dedupe may replace it, or why not.
-    pub replaceable: Result<(), String>,
+    pub replaceable: Result<(), &'static str>,
 }
 
 /// A path and why it was left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassedOver {
     pub path: PathBuf,
-    pub reason: String,
+    pub reason: Cow<'static, str>,
+    /// Whether it is a folder or file that could not be looked into: what it holds is not in the scan.
+    pub unreadable: bool,
+}
+
+impl Scan {
+    /// The payload with this path.
+    pub fn payload(&self, path: &Path) -> Option<&Payload> {
+        self.position(path).and_then(|at| self.payloads.get(at))
+    }
+
+    pub(super) fn position(&self, path: &Path) -> Option<usize> {
+        let wanted = path.as_os_str().as_encoded_bytes();
+        self.payloads.binary_search_by(|payload| bytes_of(&payload.path).cmp(wanted)).ok()
+    }
+
+    /// Puts everything into its order.
+    pub(super) fn sorted(mut self) -> Self {
+        self.payloads.sort_unstable_by(|a, b| bytes_of(&a.path).cmp(bytes_of(&b.path)));
+        self.passed_over.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        for model in &mut self.models {
+            model.files.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        self.models.sort_by_cached_key(|model| (model.name.to_string(), model.revision.clone()));
+        self
+    }
+
+    /// How much it is.
+    pub fn survey(&self) -> Survey {
+        // Revisions stand next to each other.
+        let mut names: Vec<&ModelName> = self.models.iter().map(|model| &model.name).collect();
+        names.dedup();
+        let mut seen = HashSet::with_capacity(self.payloads.len());
+        let once = |payload: &&Payload| seen.insert((payload.stamp.device, payload.stamp.inode));
+        Survey {
+            models: names.len() as u64,
+            bytes: self.payloads.iter().filter(once).map(|payload| payload.stamp.bytes).sum(),
+            unreadable: self.passed_over.iter().filter(|passed| passed.unreadable).count() as u64,
+        }
+    }
+}
+
+pub(super) fn bytes_of(path: &Path) -> &[u8] {
+    path.as_os_str().as_encoded_bytes()
 }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::used::Writing;
 use super::{PATIENCE, Store, try_map};
 use crate::error::{Error, Result};
 use crate::fs::{Copied, Copy, FileLock, FileStamp, Progress, copy_hashed, create_private_dir};
@@ -14,7 +15,7 @@ use crate::ids::{Digest, SnapshotPath};
 use crate::registry::{FileRecord, Registry};
 
 /// Content is never written again.
-const MODE: u32 = 0o444;
+pub const BLOB_MODE: u32 = 0o444;
 
 /// A file that is to become a file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +33,14 @@ pub struct Ingestion {
     pub files: Vec<FileRecord>,
     /// What was not in the store before.
     new: Vec<Digest>,
+    /// Keeps others from taking away what is not registered yet; nothing if nothing came in.
+    _writing: Option<Writing>,
 }
 
 impl Ingestion {
     /// Files that stay where they are: nothing came into the store.
     pub fn adopted(files: Vec<FileRecord>) -> Self {
-        Self { files, new: Vec::new() }
+        Self { files, new: Vec::new(), _writing: None }
     }
 }
 
@@ -57,6 +60,7 @@ impl Store {
         files: &[Incoming],
         progress: Progress<'_>,
     ) -> Result<Ingestion> {
+        let writing = self.writing()?;
         let new = Mutex::new(Vec::new());
         let still_needed = AtomicU64::new(files.iter().map(|file| file.bytes).sum());
         let ingested = try_map(files, |file| {
@@ -76,10 +80,11 @@ impl Store {
         });
         let new = new.into_inner().unwrap_or_else(PoisonError::into_inner);
         match ingested {
-            Ok(files) => Ok(Ingestion { files, new }),
+            Ok(files) => Ok(Ingestion { files, new, _writing: Some(writing) }),
             Err(error) => {
                 // The failure that is told is the one that came first.
-                let _ = self.discard(registry, &Ingestion { files: Vec::new(), new });
+                let taken_back = Ingestion { files: Vec::new(), new, _writing: Some(writing) };
+                let _ = self.discard(registry, &taken_back);
                 Err(error)
             }
         }
@@ -97,7 +102,7 @@ impl Store {
         if let Some(folder) = path.parent() {
             create_private_dir(folder)?;
         }
-        temp.publish(&path, MODE)?;
+        temp.publish(&path, BLOB_MODE)?;
         let metadata = fs::metadata(&path).map_err(|error| Error::io("read", &path, error))?;
         Ok(Some(FileStamp::of(&metadata)))
     }

@@ -14,12 +14,14 @@
 //! nobody removes a blob between the moment another process looks for it and the moment it counts on it.
 
 mod blobs;
+mod garbage;
 mod layout;
 mod parallel;
 mod rebuild;
 mod register;
 mod removal;
 mod snapshots;
+mod used;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,10 +32,12 @@ use crate::fs::{FileLock, create_private_dir, is_abandoned};
 use crate::ids::Bytes;
 use crate::registry::{Registry, Snapshot};
 
-pub use blobs::{Incoming, Ingestion};
-pub use parallel::try_map;
+pub use blobs::{BLOB_MODE, Incoming, Ingestion};
+pub use garbage::{Garbage, GarbageKind, GarbagePlan, Kept};
+pub use parallel::{default_threads, try_map, try_map_on};
 pub use rebuild::Rebuilt;
 pub use removal::RemovalPlan;
+pub use used::{Unregistered, Writing};
 
 /// How long to wait for another process that registers or removes something; both take moments.
 const PATIENCE: Duration = Duration::from_secs(30);

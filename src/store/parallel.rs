@@ -14,7 +14,21 @@ const MOST_THREADS: usize = 8;
 /// Applies `work` to each item, several at a time, and keeps their order. After an error no further
 /// item is begun; the error of the first item in order that failed is returned.
 pub fn try_map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS).min(items.len());
+    try_map_on(default_threads(), items, work)
+}
+
+/// Threads that work on files unless somebody says how many.
+pub fn default_threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
+}
+
+/// As [`try_map`], at most this many at a time.
+pub fn try_map_on<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let threads = threads.max(1).min(items.len());
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(items.len()));
     let keep = |at, result| done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));

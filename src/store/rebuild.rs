@@ -9,7 +9,7 @@ use super::Store;
 use crate::error::{Code, Error, Result};
 use crate::fs::relative_target;
 use crate::ids::{Host, ModelName, Revision, SnapshotPath};
-use crate::registry::{self, Facts, FileRecord, NewSnapshot, Origin, Salvaged};
+use crate::registry::{self, Facts, FileRecord, NewSnapshot, Origin, Registry, Salvaged};
 
 /// What a rebuild did.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Store {
     /// models. `facts` looks at a model's headers. Content is taken by its name, not hashed.
     pub fn rebuild(&self, facts: &dyn Fn(&Path) -> Facts) -> Result<Rebuilt> {
         let _lock = self.lock()?;
-        let Salvaged { adopted, complete } = Salvaged::read(&self.home);
+        let Salvaged { adopted, links, complete } = Salvaged::read(&self.home);
         let mut snapshots = Vec::new();
         let mut skipped = Vec::new();
         for folder in self.snapshot_folders() {
@@ -42,12 +42,25 @@ impl Store {
         }
         let (stored, adopted_count) = (snapshots.len(), adopted.len());
         snapshots.extend(adopted);
-        let kept = registry::replace(&self.home, &snapshots)?;
+        let kept = registry::replace(&self.home, &snapshots, &links)?;
         Ok(Rebuilt { kept, stored, adopted: adopted_count, adopted_complete: complete, skipped })
     }
 
+    /// Registers the folders of links that are whole although the registry does not know them; how many.
+    pub fn register_found(&self, registry: &mut Registry, facts: &dyn Fn(&Path) -> Facts) -> Result<usize> {
+        let _lock = self.lock()?;
+        let mut found = 0;
+        for unregistered in self.unregistered(registry)? {
+            if unregistered.files.is_ok() {
+                registry.register(&self.read_snapshot(&unregistered.folder, facts)?, &[])?;
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+
     /// `models/<host>/<org>/<name>/<revision>`, whatever is in them; unfinished ones are hidden.
-    fn snapshot_folders(&self) -> Vec<PathBuf> {
+    pub(super) fn snapshot_folders(&self) -> Vec<PathBuf> {
         WalkDir::new(self.models())
             .min_depth(4)
             .max_depth(4)
@@ -63,16 +76,7 @@ impl Store {
 
     fn read_snapshot(&self, folder: &Path, facts: &dyn Fn(&Path) -> Facts) -> Result<NewSnapshot> {
         let (name, revision) = self.name_of(folder)?;
-        let mut files = Vec::new();
-        for entry in WalkDir::new(folder).sort_by_file_name() {
-            let entry = entry.map_err(|error| Error::io("read", folder, error.into()))?;
-            if !entry.file_type().is_dir() {
-                files.push(self.read_link(folder, entry.path())?);
-            }
-        }
-        if files.is_empty() {
-            return Err(damaged(folder, "is empty"));
-        }
+        let files = self.read_links(folder)?;
         let entry = match files.as_slice() {
             [only] if only.path.has_extension("gguf") => Some(only.path.clone()),
             _ => None,
@@ -90,7 +94,22 @@ impl Store {
         })
     }
 
-    fn name_of(&self, folder: &Path) -> Result<(ModelName, Revision)> {
+    /// The files of a snapshot's folder: links to content that is there, at least one.
+    pub(super) fn read_links(&self, folder: &Path) -> Result<Vec<FileRecord>> {
+        let mut files = Vec::new();
+        for entry in WalkDir::new(folder).sort_by_file_name() {
+            let entry = entry.map_err(|error| Error::io("read", folder, error.into()))?;
+            if !entry.file_type().is_dir() {
+                files.push(self.read_link(folder, entry.path())?);
+            }
+        }
+        if files.is_empty() {
+            return Err(damaged(folder, "is empty"));
+        }
+        Ok(files)
+    }
+
+    pub(super) fn name_of(&self, folder: &Path) -> Result<(ModelName, Revision)> {
         let wrong = || damaged(folder, "is not named as a snapshot");
         let below = folder.strip_prefix(self.models()).ok().and_then(Path::to_str).ok_or_else(wrong)?;
         let [host, org, name, revision] = below.split('/').collect::<Vec<_>>()[..] else {

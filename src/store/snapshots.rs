@@ -73,6 +73,12 @@ impl Store {
             Err(error) => return Err(Error::io("remove", &folder, error)),
         }
         fs::remove_dir_all(&hidden).map_err(|error| Error::io("remove", &hidden, error))?;
+        self.remove_empty_above(&folder);
+        Ok(())
+    }
+
+    /// Removes the folders above one that is gone, as far as they are empty.
+    pub(super) fn remove_empty_above(&self, folder: &Path) {
         let models = self.models();
         for above in folder.ancestors().skip(1).take_while(|above| *above != models) {
             // A folder that is not empty stays, and so do those above it.
@@ -80,7 +86,6 @@ impl Store {
                 break;
             }
         }
-        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["cancel", "error", "fs", "ids"]),
     ("sources", &["cancel", "error", "fs", "ids"]),
     ("engine", &["cancel", "error", "fs", "ids"]),
+    ("verify", &["cancel", "engine", "error", "fs", "ids", "registry", "sources", "store"]),
     ("settings", &["engine", "error", "fs", "ids"]),
     ("report", &["engine", "error", "ids"]),
     ("output", &["error", "ids", "report"]),
@@ -25,7 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "commands",
         &[
             "cancel", "cli", "context", "engine", "error", "fs", "hub", "ids", "output", "registry",
-            "report", "settings", "sources", "store",
+            "report", "settings", "sources", "store", "verify",
         ],
     ),
     ("usage", &["cli", "error", "output", "settings"]),
@@ -36,6 +37,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Libraries that only one part of the house knows.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "usage", "lib"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("rusqlite", &["registry"]),
     ("ureq", &["hub"]),
     ("mlx_rs", &["engine"]),

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use mlx_cache::cli::Cli;
+use mlx_cache::cli::completions::{Shell, script};
+use mlx_cache::cli::man::pages;
 use mlx_cache::commands::run::chat::saved::SavedChat;
 use mlx_cache::error::Code;
 use mlx_cache::report::{Report, envelope_schema, event_schemas, schema_of};
@@ -67,6 +69,29 @@ fn every_command_has_a_schema_and_the_other_way_round() {
     commands.sort();
     reports.sort();
     assert_eq!(commands, reports);
+}
+
+#[test]
+fn completions_are_current() {
+    for shell in Shell::ALL {
+        check(&format!("completions/{}", shell.file_name()), &script(shell).expect("a script"));
+    }
+}
+
+#[test]
+fn manual_pages_are_current() {
+    let pages = pages().expect("pages");
+    for page in &pages {
+        check(&format!("man/{}", page.file_name), &page.text);
+    }
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man")).expect("man") {
+        let name = entry.expect("an entry").file_name();
+        assert!(
+            pages.iter().any(|page| *page.file_name == *name),
+            "{} belongs to no command",
+            name.display()
+        );
+    }
 }
 
 #[test]

@@ -2,14 +2,18 @@
 
 mod architecture;
 mod bad_input;
+mod bench;
 mod config;
 mod contract;
 mod doctor;
 mod documents;
+mod gc;
 mod golden;
 mod models;
 mod run;
 mod sandbox;
+mod shell;
 mod smollm2;
 mod status;
 mod text;
+mod verify;

@@ -28,8 +28,11 @@ fn without_a_store_it_shows_zeros_and_makes_nothing() {
 fn the_caches_of_other_tools_are_found_and_measured() {
     let sandbox = Sandbox::new();
     write(sandbox.home(), ".cache/huggingface/hub/models--org--one/blobs/aa", 1000);
-    write(sandbox.home(), ".ollama/models/blobs/sha256-aa", 200);
-    write(sandbox.home(), ".ollama/models/manifests/registry.ollama.ai/library/x/latest", 10);
+    let blob = "0".repeat(64);
+    write(sandbox.home(), &format!(".ollama/models/blobs/sha256-{blob}"), 200);
+    let manifest = sandbox.home().join(".ollama/models/manifests/registry.ollama.ai/library/x/latest");
+    fs::create_dir_all(manifest.parent().expect("a parent")).expect("folders");
+    fs::write(manifest, format!("{{\"layers\": [{{\"digest\": \"sha256:{blob}\"}}]}}")).expect("a manifest");
     write(sandbox.home(), ".lmstudio/models/publisher/name/x.gguf", 30);
     let (_, envelope) = sandbox.json(&["status"]);
     let sources = envelope["data"]["sources"].as_array().expect("sources");

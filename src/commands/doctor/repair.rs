@@ -19,6 +19,8 @@ pub(super) enum Repair {
     RemoveLeftovers(Vec<Leftover>),
     /// Makes a new registry from the store, keeping the old one.
     RebuildRegistry,
+    /// Registers whole models that the registry does not know.
+    RegisterFound,
 }
 
 impl Repair {
@@ -43,6 +45,13 @@ impl Repair {
                 Ok(format!("{} unfinished files with {} are removed", leftovers.len(), units::bytes(bytes)))
             }
             Self::RebuildRegistry => rebuild(subject),
+            Self::RegisterFound => {
+                let Some(mut registry) = subject.store.registry()? else {
+                    return Err(Error::internal("a registry that was there is gone"));
+                };
+                let found = subject.store.register_found(&mut registry, &facts::at)?;
+                Ok(format!("{found} models that were not registered are now"))
+            }
         }
     }
 }

@@ -6,9 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use walkdir::WalkDir;
 
-use crate::error::Code;
+use crate::error::{Code, Result};
 use crate::fs::space;
 use crate::output::units;
+use crate::registry::Registry;
 
 use super::repair::Repair;
 use super::{Subject, Verdict};
@@ -84,19 +85,35 @@ pub(super) fn registry(subject: &Subject<'_>) -> Verdict {
     };
     let sound = registry.problems().and_then(|problems| match problems.first() {
         Some(problem) => Ok(Err(format!("{} is damaged: {problem}", registry_name(subject)))),
-        None => Ok(Ok((registry.schema_version()?, registry.counts()?))),
+        None => Ok(Ok((registry.schema_version()?, registry.counts()?, unknown(subject, &registry)?))),
     });
     match sound {
-        Ok(Ok((schema, counts))) => Verdict::ok(format!(
-            "sound, schema {schema}, {} models in {} snapshots",
-            counts.models, counts.snapshots
-        )),
+        Ok(Ok((schema, counts, unknown))) => {
+            let detail = format!(
+                "sound, schema {schema}, {} models in {} snapshots",
+                counts.models, counts.snapshots
+            );
+            if unknown.is_empty() {
+                return Verdict::ok(detail);
+            }
+            Verdict::warn(
+                format!("{detail}; it does not know {}", named(&unknown)),
+                "run `mlx-cache doctor --fix` to register what is whole",
+            )
+            .repairable(Repair::RegisterFound)
+        }
         Ok(Err(damage)) => Verdict::fail(damage, rebuild).repairable(Repair::RebuildRegistry),
         Err(error) if error.code() == Code::IntegrityFailed => {
             Verdict::fail(error.message(), rebuild).repairable(Repair::RebuildRegistry)
         }
         Err(error) => Verdict::fail(error.message(), error.hint_text().unwrap_or("try again")),
     }
+}
+
+/// Folders that show whole models although the registry does not know them.
+fn unknown(subject: &Subject<'_>, registry: &Registry) -> Result<Vec<String>> {
+    let found = subject.store.unregistered(registry)?.into_iter().filter(|it| it.files.is_ok());
+    Ok(found.map(|it| it.folder.display().to_string()).collect())
 }
 
 fn registry_name(subject: &Subject<'_>) -> String {

@@ -26,7 +26,11 @@ pub(super) fn caches(subject: &Subject<'_>) -> Verdict {
     let mut found = Vec::new();
     let mut unreadable = false;
     for source in present_sources(&subject.context.settings) {
-        let survey = source.survey();
+        let Ok(scan) = source.scan(&subject.context.cancel) else {
+            unreadable = true;
+            continue;
+        };
+        let survey = scan.survey();
         unreadable |= survey.unreadable > 0;
         let owner = if source.is_own() { "" } else { ", another user's" };
         let models = if survey.models == 1 { "model" } else { "models" };

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod chat;
+mod manner;
 mod model;
 mod parameters;
 mod prompt;
@@ -12,14 +13,16 @@ use jiff::Timestamp;
 
 use self::answer::{Show, answer};
 use self::chat::Tally;
+use self::manner::Manner;
 use self::parameters::Parameters;
 use self::prompt::Asked;
 use crate::cli::run::{EngineArgs, RunArgs};
+use crate::commands::loading;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::outcome::{FinishReason, Generation};
 use crate::engine::probe::not_generating;
-use crate::engine::request::{GenerateRequest, LoadOptions, Message, Prompt};
+use crate::engine::request::{GenerateRequest, Message, Prompt};
 use crate::engine::session::Engine;
 use crate::error::{Code, Error, Result};
 use crate::output::progress::Unit;
@@ -28,19 +31,27 @@ use crate::registry::{NewSession, Registry};
 use crate::report::Report;
 use crate::report::run::{MemoryReport, RunEvent, RunReport, SamplingReport, TimingsReport};
 
+const WAITING: &str =
+    "waiting for the end of standard input, which is read too; if nothing comes, start with </dev/null";
+
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
-    let parameters = Parameters::of(args);
-    parameters.check()?;
+    // Before anything is looked for.
+    Parameters::of(args, Parameters::default()).check()?;
     let model = model::choose(args.model.as_deref(), args.prompt.is_none(), context)?;
+    let manner = Manner::of(&model, context)?;
+    let parameters = Parameters::of(args, manner.parameters.clone());
+    parameters.check()?;
     let screen = context.output.is_terminal();
-    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen))? {
-        Asked::Text(text) => answer_once(args, &parameters, &model, text, context).map(Report::from),
+    let waiting = || context.output.note(WAITING);
+    match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen, waiting))? {
+        Asked::Text(text) => answer_once(args, &parameters, &manner, &model, text, context).map(Report::from),
         Asked::Chat => {
             if context.output.is_json() || args.raw {
                 return Err(prompt::nothing_asked());
             }
-            let mut loaded = Loaded::load(&model, &args.engine, Show::Text, context)?;
-            chat::run(&mut loaded, args.system.clone(), parameters, context)?;
+            let mut loaded = Loaded::load(&model, &args.engine, manner.context, Show::Text, context)?;
+            let system = args.system.clone().or(manner.system);
+            chat::run(&mut loaded, system, manner.turns, parameters, context)?;
             Ok(Report::Chat)
         }
     }
@@ -49,6 +60,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
 fn answer_once(
     args: &RunArgs,
     parameters: &Parameters,
+    manner: &Manner,
     model: &Resolved,
     text: String,
     context: &Context,
@@ -59,14 +71,16 @@ fn answer_once(
         (false, true) => Show::Nothing,
         (false, false) => Show::Text,
     };
-    let mut loaded = Loaded::load(model, &args.engine, show, context)?;
+    let mut loaded = Loaded::load(model, &args.engine, manner.context, show, context)?;
     let sampling = parameters.draw();
     let request = GenerateRequest {
         prompt: if args.raw {
             Prompt::Raw(text.clone())
         } else {
-            let system = args.system.iter().map(|system| Message::new("system", system));
-            Prompt::Chat(system.chain([Message::new("user", &text)]).collect())
+            let system = args.system.as_ref().or(manner.system.as_ref());
+            let system = system.map(|system| Message::new("system", system));
+            let turns = manner.turns.iter().cloned();
+            Prompt::Chat(system.into_iter().chain(turns).chain([Message::new("user", &text)]).collect())
         },
         max_tokens: parameters.max_tokens,
         sampling: sampling.options(),
@@ -99,15 +113,16 @@ pub struct Loaded<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    fn load(model: &'a Resolved, args: &EngineArgs, show: Show, context: &Context) -> Result<Self> {
-        let settings = &context.settings;
-        let options = LoadOptions {
-            device: args.device.unwrap_or(settings.device.value),
-            context: args.context,
-            memory_limit: args.memory_limit.or(settings.memory_limit.value),
-            force: args.force,
-            threads: args.threads.or(settings.threads.value),
-        };
+    /// `window` is the context that the model is to have unless a flag tells.
+    fn load(
+        model: &'a Resolved,
+        args: &EngineArgs,
+        window: Option<usize>,
+        show: Show,
+        context: &Context,
+    ) -> Result<Self> {
+        let mut options = loading::options(args, &context.settings);
+        options.context = options.context.or(window);
         let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {
             if started.elapsed() > WORTH_A_BAR {

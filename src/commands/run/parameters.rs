@@ -52,9 +52,8 @@ impl Default for Parameters {
 }
 
 impl Parameters {
-    /// The flags where they are given, else the defaults.
-    pub fn of(args: &RunArgs) -> Self {
-        let default = Self::default();
+    /// The flags where they are given, else these values.
+    pub fn of(args: &RunArgs, default: Self) -> Self {
         let sampling = &args.sampling;
         Self {
             temperature: sampling.temp.unwrap_or(default.temperature),
@@ -63,9 +62,9 @@ impl Parameters {
             min_p: sampling.min_p.unwrap_or(default.min_p),
             repetition_penalty: sampling.repetition_penalty.unwrap_or(default.repetition_penalty),
             repetition_window: sampling.repetition_window.unwrap_or(default.repetition_window),
-            seed: sampling.seed,
-            max_tokens: args.max_tokens,
-            stop: args.stop.clone(),
+            seed: sampling.seed.or(default.seed),
+            max_tokens: args.max_tokens.or(default.max_tokens),
+            stop: if args.stop.is_empty() { default.stop } else { args.stop.clone() },
         }
     }
 

@@ -1,11 +1,18 @@
 //! What is asked: the PROMPT argument, the text on standard input, or both.
 
 use std::io::{self, IsTerminal, Read};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 
 /// The longest text that is read from standard input; no model's context holds as much.
 const LONGEST: u64 = 16 << 20;
+
+/// How long standard input may be silent before the user is told that it is waited for: a program that
+/// starts this one often leaves a pipe open without meaning to write to it.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What the user wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +24,8 @@ pub enum Asked {
 }
 
 /// Finds out what is asked. Standard input is read when it is not a terminal, or when the argument
-/// is `-`. A chat needs a terminal to print on, too: `screen`.
-pub fn read(argument: Option<&str>, screen: bool) -> Result<Asked> {
+/// is `-`. A chat needs a terminal to print on, too: `screen`. Calls `waiting` if it takes long.
+pub fn read(argument: Option<&str>, screen: bool, waiting: impl FnOnce()) -> Result<Asked> {
     let stdin = io::stdin();
     let at_terminal = stdin.is_terminal();
     if at_terminal && argument != Some("-") {
@@ -28,13 +35,27 @@ pub fn read(argument: Option<&str>, screen: bool) -> Result<Asked> {
             Some(text) => compose(Some(text), None).map(Asked::Text),
         };
     }
-    let mut piped = Vec::new();
-    stdin
-        .lock()
-        .take(LONGEST + 1)
-        .read_to_end(&mut piped)
-        .map_err(|error| Error::new(Code::IoError, format!("cannot read standard input: {error}")))?;
-    compose(argument, Some(piped)).map(Asked::Text)
+    compose(argument, Some(piped(waiting)?)).map(Asked::Text)
+}
+
+/// Everything on standard input.
+fn piped(waiting: impl FnOnce()) -> Result<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut piped = Vec::new();
+        let read = io::stdin().lock().take(LONGEST + 1).read_to_end(&mut piped);
+        // Nobody waits any more only when the process ends.
+        let _ = sender.send(read.map(|_| piped));
+    });
+    let read = match receiver.recv_timeout(SILENCE) {
+        Err(RecvTimeoutError::Timeout) => {
+            waiting();
+            receiver.recv().map_err(|_| io::Error::other("the reader ended"))
+        }
+        read => read.map_err(|_| io::Error::other("the reader ended")),
+    };
+    read.and_then(|read| read)
+        .map_err(|error| Error::new(Code::IoError, format!("cannot read standard input: {error}")))
 }
 
 /// The prompt that an argument and the bytes of standard input make: the argument, a blank line,

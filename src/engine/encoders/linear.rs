@@ -3,6 +3,7 @@
 use mlx_rs::{Array, Dtype, ops};
 
 use crate::engine::activation::Activation;
+use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
@@ -54,7 +55,8 @@ impl Linear {
                 Matrices::Packed(weights.iter().map(PackedMatrix::pack).collect::<Result<_, _>>()?)
             }
             _ => Matrices::Stock(
-                stack(weights)?.iter().map(|weight| Matrix::new(weight, dtype)).collect::<Result<_>>()?,
+                stack(weights.into_iter().map(affine::for_mlx).collect())?
+                    .iter().map(|weight| Matrix::new(weight, dtype)).collect::<Result<_>>()?,
             ),
         };
         Ok(Self { matrices, bias })

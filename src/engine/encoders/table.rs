@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::engine::format::tensors::{Tensor, Tensors};
-use crate::engine::format::weight::{FloatType, Floats, WeightData};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 use crate::error::{Error, Result};
 
 /// Rows by id.
@@ -29,7 +29,7 @@ struct Lazy {
     present: Vec<bool>,
 }
 
-/// In the affine form of [`WeightData::Affine`].
+/// Packed numbers, an element being `scale * q + bias`, or `scale * table[q]`.
 struct Packed {
     rows: usize,
     columns: usize,
@@ -38,6 +38,7 @@ struct Packed {
     words: Vec<u32>,
     scales: Vec<f32>,
     biases: Vec<f32>,
+    table: Option<CodeTable>,
 }
 
 impl Table {
@@ -58,19 +59,27 @@ impl Table {
     }
 
     /// `None` for a weight that is not packed.
-    pub(super) fn packed(weight: &WeightData) -> Option<Self> {
-        let WeightData::Affine { rows, columns, group, bits, packed, scales, biases } = weight else {
-            return None;
+    pub(super) fn packed(weight: WeightData) -> Option<Self> {
+        let packed = match weight {
+            WeightData::Dense { .. } => return None,
+            WeightData::Affine { rows, columns, group, bits, packed: words, scales, biases } => {
+                let (scales, biases) = (scales.to_f32(), biases.to_f32());
+                Packed { rows, columns, group, bits, words, scales, biases, table: None }
+            }
+            WeightData::Nested { rows, columns, group, bits, packed: words, outer, inner } => {
+                let each = (OUTER / group).max(1);
+                let of = |part: usize| -> Vec<f32> {
+                    let numbers = inner.iter().enumerate();
+                    numbers.map(|(at, inner)| outer[at / each][part] * f32::from(inner[part])).collect()
+                };
+                Packed { rows, columns, group, bits, scales: of(0), biases: of(1), words, table: None }
+            }
+            WeightData::Codes { rows, columns, group, table, packed: words, scales } => {
+                let (scales, biases) = (scales.to_f32(), Vec::new());
+                Packed { rows, columns, group, bits: 4, words, scales, biases, table: Some(table) }
+            }
         };
-        Some(Self(Rows::Packed(Packed {
-            rows: *rows,
-            columns: *columns,
-            group: *group,
-            bits: *bits,
-            words: packed.clone(),
-            scales: scales.to_f32(),
-            biases: biases.to_f32(),
-        })))
+        Some(Self(Rows::Packed(packed)))
     }
 
     /// Writes the row of `id`.
@@ -119,14 +128,13 @@ impl Packed {
         let words_each = self.columns * self.bits / 32;
         let words = &self.words[id * words_each..][..words_each];
         let groups = self.columns / self.group;
-        let mask = (1u64 << self.bits) - 1;
         for (column, value) in to.iter_mut().enumerate() {
-            let at = column * self.bits;
-            let low = u64::from(words[at / 32]);
-            let high = words.get(at / 32 + 1).map_or(0, |&word| u64::from(word));
-            let quant = (low | high << 32) >> (at % 32) & mask;
+            let quant = quant_at(words, self.bits, column);
             let group = id * groups + column / self.group;
-            *value = self.scales[group] * quant as f32 + self.biases[group];
+            *value = match self.table {
+                Some(table) => self.scales[group] * f32::from(table.values()[usize::from(quant)]),
+                None => self.scales[group] * f32::from(quant) + self.biases[group],
+            };
         }
     }
 }

@@ -11,11 +11,11 @@ use super::norm::LayerNorm;
 use super::table::Table;
 use crate::engine::config::Affine;
 use crate::engine::ffi::array;
-use crate::engine::format::checkpoint::WeightSizes;
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::safetensors::Dtype as Stored;
+use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{Encoding, Tensor, Tensors, checkpoint_name};
-use crate::engine::format::unpack::{self, Unpacker};
+use crate::engine::format::unpack::{Form, Unpacker};
 use crate::engine::format::weight::{FloatType, Floats, WeightData};
 use crate::engine::layers::Backend;
 use crate::error::{Error, Result};
@@ -131,8 +131,11 @@ impl<'a> Weights<'a> {
                 biases.extend(self.vector(&format!("{name}.bias"), 2 * inner)?);
             }
         }
-        let halves = weights.into_iter().flat_map(halves).collect();
-        self.finish(halves, &biases, with_bias)
+        let mut split = Vec::with_capacity(2 * weights.len());
+        for weight in weights {
+            split.extend(halves(weight)?);
+        }
+        self.finish(split, &biases, with_bias)
     }
 
     /// The first row of a small table, such as that of text types; `None` if there is no such table.
@@ -174,7 +177,7 @@ impl<'a> Weights<'a> {
                 [found, width] if found >= rows && width == columns => {}
                 _ => return Err(self.mismatch(&name, &tensor.shape, &[rows, columns])),
             }
-            self.state.borrow_mut().sizes.dense_elements += (rows * columns) as u64;
+            self.state.borrow_mut().sizes.add_matrix(rows, columns, Some(Storage::Dense(float)));
             return Ok(Table::dense(Arc::clone(&self.tensors), tensor.clone(), float, rows, columns));
         }
         let module = name.strip_suffix(".weight").unwrap_or(&name);
@@ -183,7 +186,7 @@ impl<'a> Weights<'a> {
             return Err(self.mismatch(&name, &tensor.shape, &[rows, columns]));
         }
         match self.matrix(module, found, columns)? {
-            Some(weight) => Table::packed(&weight).ok_or_else(|| self.strange(&name, tensor, path)),
+            Some(weight) => Table::packed(weight).ok_or_else(|| self.strange(&name, tensor, path)),
             None => Ok(Table::unloaded()),
         }
     }
@@ -194,7 +197,7 @@ impl<'a> Weights<'a> {
         if tensor.shape.iter().product::<usize>() != size {
             return Err(self.mismatch(name, &tensor.shape, &[size]));
         }
-        self.state.borrow_mut().sizes.dense_elements += size as u64;
+        self.state.borrow_mut().sizes.add_vector(size);
         match self.mode {
             Mode::Check => Ok(vec![0.0; size]),
             Mode::Load { .. } => Ok(self.floats(name, tensor)?.to_f32()),
@@ -233,22 +236,23 @@ impl<'a> Weights<'a> {
                 }
                 vec![tensor.shape[0], columns]
             }
-            Encoding::Ggml(kind) if unpack::is_affine(kind) => tensor.shape.clone(),
+            Encoding::Ggml(kind) if Form::of(kind).is_some() => tensor.shape.clone(),
             encoding if encoding.float().is_some() => tensor.shape.clone(),
             _ => return Err(self.strange(&name, tensor, path)),
         };
         if shape != [rows, columns] {
             return Err(self.mismatch(&name, &shape, &[rows, columns]));
         }
-        let is_float = tensor.encoding.float().is_some();
-        {
-            let mut state = self.state.borrow_mut();
-            if is_float {
-                state.sizes.dense_elements += (rows * columns) as u64;
-            } else {
-                state.sizes.packed_bytes += bytes;
+        let storage = match (&packing, tensor.encoding) {
+            (Some((affine, scales, _)), _) => {
+                scales.encoding.float().map(|scale| Storage::Affine { affine: *affine, scale })
             }
-        }
+            (None, Encoding::Ggml(kind)) if tensor.encoding.float().is_none() => {
+                Form::of(kind).map(Storage::Blocks)
+            }
+            _ => tensor.encoding.float().map(Storage::Dense),
+        };
+        self.state.borrow_mut().sizes.add_matrix(rows, columns, storage);
         if self.mode == Mode::Check {
             return Ok(None);
         }
@@ -262,21 +266,12 @@ impl<'a> Weights<'a> {
                 }
                 WeightData::Affine { rows, columns, group, bits, packed, scales, biases }
             }
-            (None, Encoding::Ggml(kind)) if unpack::is_affine(kind) => {
+            (None, Encoding::Ggml(kind)) if Form::of(kind).is_some() => {
                 let block = kind.block_bytes() as usize;
                 let fault = |_| damaged(path, &format!("has scales of {name:?} that are no numbers"));
                 let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
                 self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
-                let done = unpacker.finish().map_err(fault)?;
-                WeightData::Affine {
-                    rows,
-                    columns,
-                    group: unpack::GROUP,
-                    bits: done.bits,
-                    packed: done.packed,
-                    scales: done.scales,
-                    biases: done.biases,
-                }
+                unpacker.finish(rows, columns).map_err(fault)?
             }
             _ => WeightData::Dense { shape, values: self.floats(&name, tensor)? },
         };
@@ -305,7 +300,7 @@ impl<'a> Weights<'a> {
 
     fn strange(&self, name: &str, tensor: &Tensor, path: &Path) -> Error {
         unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))
-            .hint("supported are F32, F16, BF16, MLX's affine quantization, and of GGUF Q4_0, Q4_1 and Q8_0")
+            .hint("supported are F32, F16, BF16, MLX's affine quantization, and the types of GGUF that run supports")
     }
 
     fn mismatch(&self, name: &str, found: &[usize], expected: &[usize]) -> Error {
@@ -317,7 +312,7 @@ impl<'a> Weights<'a> {
 }
 
 /// The upper and the lower half of a matrix's rows.
-fn halves(weight: WeightData) -> [WeightData; 2] {
+fn halves(weight: WeightData) -> Result<[WeightData; 2]> {
     let split = |values: Floats| {
         let mut upper = values.bytes;
         let lower = upper.split_off(upper.len() / 2);
@@ -327,7 +322,7 @@ fn halves(weight: WeightData) -> [WeightData; 2] {
     match weight {
         WeightData::Dense { shape, values } => {
             let shape = vec![shape[0] / 2, shape[1]];
-            split(values).map(|values| WeightData::Dense { shape: shape.clone(), values })
+            Ok(split(values).map(|values| WeightData::Dense { shape: shape.clone(), values }))
         }
         WeightData::Affine { rows, columns, group, bits, packed: mut upper, scales, biases } => {
             let lower = upper.split_off(upper.len() / 2);
@@ -341,7 +336,10 @@ fn halves(weight: WeightData) -> [WeightData; 2] {
                 scales,
                 biases,
             };
-            [half(upper, upper_scales, upper_biases), half(lower, lower_scales, lower_biases)]
+            Ok([half(upper, upper_scales, upper_biases), half(lower, lower_scales, lower_biases)])
+        }
+        WeightData::Nested { .. } | WeightData::Codes { .. } => {
+            Err(Error::internal("a gate in one matrix of GGUF's blocks"))
         }
     }
 }

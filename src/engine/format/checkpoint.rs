@@ -11,8 +11,9 @@ use crate::engine::format::inventory::{self, Needed};
 use crate::engine::format::layout::Layout;
 use crate::engine::format::metadata::Metadata;
 use crate::engine::format::safetensors::Dtype;
+use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
-use crate::engine::format::unpack::{self, Fault, Unpacker};
+use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{Floats, WeightData};
 use crate::error::Result;
 
@@ -121,20 +122,28 @@ impl Checkpoint {
         for needed in inventory::needed(&self.config) {
             match needed {
                 Needed::Matrix { module, rows, columns } => {
-                    let bytes = |suffix: &str| {
-                        self.tensors.get(&format!("{module}.{suffix}")).map_or(0, |tensor| tensor.bytes)
-                    };
-                    let weight = self.tensors.get(&format!("{module}.weight"));
-                    if weight.is_some_and(|tensor| tensor.encoding.float().is_some()) {
-                        sizes.dense_elements += (rows * columns) as u64;
-                    } else {
-                        sizes.packed_bytes += bytes("weight") + bytes("scales") + bytes("biases");
-                    }
+                    let tensor = self.tensors.get(&format!("{module}.weight"));
+                    sizes.add_matrix(rows, columns, tensor.and_then(|tensor| self.storage(&module, tensor)));
                 }
-                Needed::Vector { size, .. } => sizes.dense_elements += size as u64,
+                Needed::Vector { size, .. } => sizes.add_vector(size),
             }
         }
         sizes
+    }
+
+    /// How a matrix will lie in memory; `None` if it cannot be read.
+    fn storage(&self, module: &str, tensor: &Tensor) -> Option<Storage> {
+        if let Some(float) = tensor.encoding.float() {
+            return Some(Storage::Dense(float));
+        }
+        match tensor.encoding {
+            Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
+            Encoding::Safetensors(_) => {
+                let packing = self.packing(module, tensor).ok()?;
+                let scale = packing.scales.encoding.float()?;
+                Some(Storage::Affine { affine: packing.affine, scale })
+            }
+        }
     }
 
     /// The matrix of a linear or embedding module, such as `model.layers.0.self_attn.q_proj`:
@@ -143,7 +152,7 @@ impl Checkpoint {
         let name = format!("{module}.weight");
         let tensor = self.tensors.require(&name)?;
         match tensor.encoding {
-            Encoding::Ggml(kind) if unpack::is_affine(kind) => self.blocks(&name, tensor),
+            Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
             Encoding::Safetensors(Dtype::U32) => self.packed(module, tensor),
             _ => Ok(WeightData::Dense { shape: tensor.shape.clone(), values: self.floats(&name, tensor)? }),
         }
@@ -173,16 +182,7 @@ impl Checkpoint {
         let block = kind.block_bytes() as usize;
         let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
         self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
-        let unpacked = unpacker.finish().map_err(fault)?;
-        Ok(WeightData::Affine {
-            rows,
-            columns,
-            group: unpack::GROUP,
-            bits: unpacked.bits,
-            packed: unpacked.packed,
-            scales: unpacked.scales,
-            biases: unpacked.biases,
-        })
+        unpacker.finish(rows, columns).map_err(fault)
     }
 
     /// A matrix as MLX packs it: `.weight`, `.scales` and `.biases`.
@@ -252,7 +252,7 @@ impl Checkpoint {
         let path = self.tensors.path_of(tensor);
         let shape = match (needed, tensor.encoding) {
             (_, encoding) if encoding.float().is_some() => tensor.shape.clone(),
-            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if unpack::is_affine(kind) => tensor.shape.clone(),
+            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => tensor.shape.clone(),
             (Needed::Matrix { module, .. }, Encoding::Safetensors(Dtype::U32)) => {
                 let packing = self.packing(module, tensor)?;
                 vec![packing.rows, packing.columns]
@@ -278,15 +278,6 @@ struct Packing<'a> {
     biases: &'a Tensor,
 }
 
-/// How much the weights that the model needs take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WeightSizes {
-    /// Bytes of packed matrices with their scales and biases.
-    pub packed_bytes: u64,
-    /// Numbers in float matrices and vectors, which take what the computing type takes.
-    pub dense_elements: u64,
-}
-
 /// Rows and columns of a matrix.
 fn matrix(name: &str, tensor: &Tensor, path: &Path) -> Result<(usize, usize)> {
     match tensor.shape.as_slice() {
@@ -308,7 +299,9 @@ fn rope_factors(tensors: &Tensors) -> Result<Option<Vec<f32>>> {
 
 fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> crate::error::Error {
     let hint = match tensor.encoding {
-        Encoding::Ggml(_) => "supported are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: get one of these files",
+        Encoding::Ggml(_) => {
+            "supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4: get one of these files"
+        }
         Encoding::Safetensors(_) => "supported are F32, F16 and BF16, and MLX's affine quantization",
     };
     unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))

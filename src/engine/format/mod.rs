@@ -1,5 +1,6 @@
 //! Model files: their headers, read and checked by ourselves before anything trusts them.
 
+pub mod affine;
 pub mod checkpoint;
 pub mod file;
 pub mod ggml_type;
@@ -8,6 +9,7 @@ pub mod inventory;
 pub mod layout;
 pub mod metadata;
 pub mod safetensors;
+pub mod sizes;
 pub mod tensors;
 pub mod unpack;
 pub mod weight;

@@ -8,6 +8,7 @@ use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::layout::Layout;
 use crate::engine::format::metadata::Metadata;
 use crate::engine::format::safetensors::Dtype;
+use crate::engine::format::unpack::Form;
 use crate::engine::format::weight::FloatType;
 use crate::engine::format::{gguf, safetensors};
 use crate::error::{Code, Result};
@@ -154,7 +155,7 @@ impl Tensors {
         let embedding = "model.embed_tokens";
         let scales = self.get(&format!("{embedding}.scales"));
         match scales.or_else(|| self.get(&format!("{embedding}.weight")))?.encoding {
-            Encoding::Ggml(GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q8_0) => Some(FloatType::F16),
+            Encoding::Ggml(kind) if Form::of(kind).is_some() => Some(FloatType::F16),
             other => other.float(),
         }
     }

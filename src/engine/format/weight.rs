@@ -45,9 +45,103 @@ pub enum WeightData {
         scales: Floats,
         biases: Floats,
     },
+    /// A matrix whose groups' scales are themselves quantized, as in the K types of GGUF: an element is
+    /// `(factor * scale) * q + (base * offset)`. Each [`OUTER`] consecutive elements of a row have one
+    /// `[factor, base]`, each `group` of them one `[scale, offset]`; `q` is packed as in `Affine`.
+    Nested {
+        rows: usize,
+        columns: usize,
+        group: usize,
+        bits: usize,
+        packed: Vec<u32>,
+        /// `[factor, base]`, `columns / OUTER` a row.
+        outer: Vec<[f32; 2]>,
+        /// `[scale, offset]`, `columns / group` a row.
+        inner: Vec<[i8; 2]>,
+    },
+    /// A matrix of four-bit codes: an element is `scale * table[code]`, one scale for each `group` of a
+    /// row. Eight codes a word, the first in the lowest bits.
+    Codes { rows: usize, columns: usize, group: usize, table: CodeTable, packed: Vec<u32>, scales: Floats },
+}
+
+/// Elements that share the outer factors of [`WeightData::Nested`].
+pub const OUTER: usize = 256;
+
+/// What four-bit codes stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CodeTable {
+    /// `kvalues_iq4nl` of ggml-common.h: steps that grow with the distance from zero.
+    Iq4,
+    /// Twice the numbers of the four-bit float e2m1 (OCP Microscaling Formats 1.0): `kvalues_mxfp4`.
+    Fp4,
+}
+
+impl CodeTable {
+    /// The number of each code.
+    pub const fn values(self) -> &'static [i8; 16] {
+        match self {
+            Self::Iq4 => &[-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113],
+            Self::Fp4 => &[0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12],
+        }
+    }
+}
+
+impl WeightData {
+    /// Bytes that it takes as it is.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Dense { values, .. } => values.bytes.len(),
+            Self::Affine { packed, scales, biases, .. } => {
+                packed.len() * 4 + scales.bytes.len() + biases.bytes.len()
+            }
+            Self::Nested { packed, outer, inner, .. } => packed.len() * 4 + outer.len() * 8 + inner.len() * 2,
+            Self::Codes { packed, scales, .. } => packed.len() * 4 + scales.bytes.len(),
+        }
+    }
+
+    /// Rows and columns of a matrix; of a vector or another tensor none.
+    pub fn matrix_shape(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Dense { shape, .. } => match shape[..] {
+                [rows, columns] => Some((rows, columns)),
+                _ => None,
+            },
+            Self::Affine { rows, columns, .. }
+            | Self::Nested { rows, columns, .. }
+            | Self::Codes { rows, columns, .. } => Some((*rows, *columns)),
+        }
+    }
+}
+
+/// Quant `column` of a row packed as consecutive bits.
+pub fn quant_at(words: &[u32], bits: usize, column: usize) -> u8 {
+    let (at, shift) = (column * bits / 32, column * bits % 32);
+    let low = words[at] >> shift;
+    let high = if shift + bits > 32 { words[at + 1] << (32 - shift) } else { 0 };
+    ((low | high) & ((1 << bits) - 1)) as u8
+}
+
+/// Appends quants of `bits` bits each, which fill whole words together.
+pub fn pack_quants(quants: impl IntoIterator<Item = u8>, bits: usize, words: &mut Vec<u32>) {
+    let (mut buffer, mut held) = (0u64, 0);
+    for quant in quants {
+        buffer |= u64::from(quant) << held;
+        held += bits;
+        if held >= 32 {
+            words.push(buffer as u32);
+            buffer >>= 32;
+            held -= 32;
+        }
+    }
 }
 
 impl Floats {
+    /// float32 numbers.
+    pub fn singles(values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { dtype: FloatType::F32, bytes }
+    }
+
     /// The values as float32, which holds all of them exactly.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {

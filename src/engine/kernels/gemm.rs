@@ -2,8 +2,9 @@
 //! kernel that keeps its sums in registers.
 
 use super::isa::Task;
-use super::lanes::{AHEAD, LANES, Lanes, prefetch};
+use super::lanes::{AHEAD, FP4, IQ4, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout, Quant};
+use crate::engine::format::weight::{CodeTable, OUTER};
 
 /// Up to so many rows have registers for four vectors of columns.
 const FEW: usize = 3;
@@ -153,35 +154,96 @@ pub(super) unsafe fn unpack<V: Lanes>(
                     values.store(to.add((column - first) * stride));
                 }
             }
-            Element::Affine { quant, group, scale } => {
-                let mut to = to;
-                for index in first / group..last / group {
-                    let tile = block.add(index * layout.element.tile_bytes());
-                    for ahead in (0..layout.element.tile_bytes()).step_by(64) {
-                        prefetch(tile.wrapping_add(AHEAD + ahead));
-                    }
-                    let line = tile.add(layout.element.quant_bytes());
+            Element::Affine { .. } | Element::Nested { .. } | Element::Codes { .. } => {
+                unpack_tiles::<V>(layout, block, first, last, to, stride);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn unpack_tiles<V: Lanes>(
+    layout: Layout,
+    block: *const u8,
+    first: usize,
+    last: usize,
+    to: *mut f32,
+    stride: usize,
+) {
+    let element = layout.element;
+    let group = element.group().unwrap_or(1);
+    let mut to = to;
+    // SAFETY: the caller's.
+    unsafe {
+        for index in first / group..last / group {
+            let tile = block.add(layout.tile_start(index));
+            for ahead in (0..element.tile_bytes()).step_by(64) {
+                prefetch(tile.wrapping_add(AHEAD + ahead));
+            }
+            let line = tile.add(element.quant_bytes());
+            match element {
+                Element::Dense(_) => {}
+                Element::Affine { quant, scale, .. } => {
                     let scales = V::load_as(scale, line);
                     let biases = V::load_as(scale, line.add(BLOCK * scale.size()));
-                    match quant {
-                        Quant::Nibble => {
-                            for step in 0..group / 8 {
-                                let mut words = V::load_words(tile.add(step * BLOCK * 4));
-                                for column in 0..8 {
-                                    let values = V::low_nibbles(words).mul_add(scales, biases);
-                                    values.store(to.add((step * 8 + column) * stride));
-                                    words = V::next_nibbles(words);
-                                }
-                            }
-                        }
-                        Quant::Byte => {
-                            for column in 0..group {
-                                let quants = V::load_bytes(tile.add(column * BLOCK));
-                                quants.mul_add(scales, biases).store(to.add(column * stride));
-                            }
+                    unpack_quants::<V>(quant, tile, group, scales, biases, to, stride);
+                }
+                Element::Nested { quant, .. } => {
+                    let head = block.add(index * group / OUTER * element.outer_bytes());
+                    let scales = V::load_signed_bytes(line).mul(V::load(head.cast()));
+                    let bases = V::load(head.add(BLOCK * 4).cast());
+                    let biases = V::load_signed_bytes(line.add(BLOCK)).mul(bases);
+                    unpack_quants::<V>(quant, tile, group, scales, biases, to, stride);
+                }
+                Element::Codes { table, scale, .. } => {
+                    let scales = V::load_as(scale, line);
+                    let table = match table {
+                        CodeTable::Iq4 => &IQ4,
+                        CodeTable::Fp4 => &FP4,
+                    };
+                    for step in 0..group / 8 {
+                        let mut words = V::load_words(tile.add(step * BLOCK * 4));
+                        for column in 0..8 {
+                            let values = V::look_up(words, table).mul(scales);
+                            values.store(to.add((step * 8 + column) * stride));
+                            words = V::next_nibbles(words);
                         }
                     }
-                    to = to.add(group * stride);
+                }
+            }
+            to = to.add(group * stride);
+        }
+    }
+}
+
+/// A tile's quants times scales plus biases.
+#[inline(always)]
+unsafe fn unpack_quants<V: Lanes>(
+    quant: Quant,
+    tile: *const u8,
+    group: usize,
+    scales: V,
+    biases: V,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match quant {
+            Quant::Nibble => {
+                for step in 0..group / 8 {
+                    let mut words = V::load_words(tile.add(step * BLOCK * 4));
+                    for column in 0..8 {
+                        let values = V::low_nibbles(words).mul_add(scales, biases);
+                        values.store(to.add((step * 8 + column) * stride));
+                        words = V::next_nibbles(words);
+                    }
+                }
+            }
+            Quant::Byte => {
+                for column in 0..group {
+                    let quants = V::load_bytes(tile.add(column * BLOCK));
+                    quants.mul_add(scales, biases).store(to.add(column * stride));
                 }
             }
         }

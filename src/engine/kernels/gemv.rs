@@ -1,9 +1,9 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
 
-use super::lanes::{AHEAD, LANES, Lanes, prefetch};
-use super::packed::{BLOCK, Element, Layout, Quant};
-use crate::engine::format::weight::FloatType;
+use super::lanes::{AHEAD, FP4, IQ4, LANES, Lanes, prefetch};
+use super::packed::{BLOCK, Element, Layout, OUTER_BYTES, Quant};
+use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
 /// The most tokens at once.
 pub(super) const MAX_TOKENS: usize = 8;
@@ -26,11 +26,19 @@ pub(super) unsafe fn products<V: Lanes, const T: usize>(
             Element::Dense(FloatType::F32) => dense::<V, F32, T>(block, x, layout.columns),
             Element::Dense(FloatType::F16) => dense::<V, F16, T>(block, x, layout.columns),
             Element::Dense(FloatType::BF16) => dense::<V, BF16, T>(block, x, layout.columns),
-            Element::Affine { quant: Quant::Nibble, group, scale } => {
-                affine::<V, Nibbles, T>(block, x, sums, layout.columns, group, scale)
+            Element::Affine { quant: Quant::Nibble, group, .. }
+            | Element::Nested { quant: Quant::Nibble, group } => {
+                grouped::<V, Nibbles, T>(block, x, sums, layout, group)
             }
-            Element::Affine { quant: Quant::Byte, group, scale } => {
-                affine::<V, Bytes, T>(block, x, sums, layout.columns, group, scale)
+            Element::Affine { quant: Quant::Byte, group, .. }
+            | Element::Nested { quant: Quant::Byte, group } => {
+                grouped::<V, Bytes, T>(block, x, sums, layout, group)
+            }
+            Element::Codes { table: CodeTable::Iq4, group, .. } => {
+                grouped::<V, Iq4, T>(block, x, sums, layout, group)
+            }
+            Element::Codes { table: CodeTable::Fp4, group, .. } => {
+                grouped::<V, Fp4, T>(block, x, sums, layout, group)
             }
         }
     }
@@ -58,9 +66,40 @@ trait Quants {
     );
 }
 
-struct Nibbles;
+/// Four bits, a number of their own or the index of one.
+trait Four {
+    unsafe fn decode<V: Lanes>(words: V::Words) -> V;
+}
 
-impl Quants for Nibbles {
+struct Nibbles;
+struct Iq4;
+struct Fp4;
+
+impl Four for Nibbles {
+    #[inline(always)]
+    unsafe fn decode<V: Lanes>(words: V::Words) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::low_nibbles(words) }
+    }
+}
+
+impl Four for Iq4 {
+    #[inline(always)]
+    unsafe fn decode<V: Lanes>(words: V::Words) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::look_up(words, &IQ4) }
+    }
+}
+
+impl Four for Fp4 {
+    #[inline(always)]
+    unsafe fn decode<V: Lanes>(words: V::Words) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::look_up(words, &FP4) }
+    }
+}
+
+impl<F: Four> Quants for F {
     const STEP: usize = BLOCK * 8;
 
     #[inline(always)]
@@ -75,7 +114,7 @@ impl Quants for Nibbles {
             let mut words = [V::load_words(quants), V::load_words(quants.add(BLOCK * 4))];
             for column in 0..8 {
                 for (half, words) in words.iter_mut().enumerate() {
-                    let weights = V::low_nibbles(*words);
+                    let weights = F::decode::<V>(*words);
                     *words = V::next_nibbles(*words);
                     let chain = (half + 2 * column) % partial_sums(T);
                     for (token, sums) in sums.iter_mut().enumerate() {
@@ -115,21 +154,26 @@ impl Quants for Bytes {
 }
 
 #[inline(always)]
-unsafe fn affine<V: Lanes, Q: Quants, const T: usize>(
+unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
     block: *const u8,
     x: *const f32,
     sums: *const f32,
-    columns: usize,
+    layout: Layout,
     group: usize,
-    scale: FloatType,
 ) -> [V; T] {
     // SAFETY: the caller's; a prefetch may lie anywhere.
     unsafe {
-        let groups = columns / group;
-        let line = BLOCK * scale.size();
+        let groups = layout.columns / group;
         let mut totals = [V::zero(); T];
+        let mut factors = [V::zero(); 2];
         let mut at = block;
         for index in 0..groups {
+            if matches!(layout.element, Element::Nested { .. }) && (index * group).is_multiple_of(OUTER) {
+                prefetch(at.wrapping_add(AHEAD));
+                prefetch(at.wrapping_add(AHEAD + 64));
+                factors = [V::load(at.cast()), V::load(at.add(BLOCK * 4).cast())];
+                at = at.add(OUTER_BYTES);
+            }
             let mut partial = [[V::zero(); 4]; T];
             let values = x.add(index * group);
             let mut column = 0;
@@ -138,8 +182,8 @@ unsafe fn affine<V: Lanes, Q: Quants, const T: usize>(
                 for ahead in (0..2 * Q::STEP).step_by(64) {
                     prefetch(at.wrapping_add(AHEAD + ahead));
                 }
-                Q::accumulate::<V, T>(at, values.add(column), columns, &mut partial);
-                Q::accumulate::<V, T>(at.add(Q::STEP), values.add(column + 16), columns, &mut partial);
+                Q::accumulate::<V, T>(at, values.add(column), layout.columns, &mut partial);
+                Q::accumulate::<V, T>(at.add(Q::STEP), values.add(column + 16), layout.columns, &mut partial);
                 at = at.add(2 * Q::STEP);
                 column += 32;
             }
@@ -147,16 +191,29 @@ unsafe fn affine<V: Lanes, Q: Quants, const T: usize>(
                 for ahead in (0..Q::STEP).step_by(64) {
                     prefetch(at.wrapping_add(AHEAD + ahead));
                 }
-                Q::accumulate::<V, T>(at, values.add(column), columns, &mut partial);
+                Q::accumulate::<V, T>(at, values.add(column), layout.columns, &mut partial);
                 at = at.add(Q::STEP);
             }
             prefetch(at.wrapping_add(AHEAD));
-            let scales = V::load_as(scale, at);
-            let biases = V::load_as(scale, at.add(line));
-            at = at.add(2 * line);
+            let (scales, biases) = match layout.element {
+                Element::Dense(_) => (V::zero(), None),
+                Element::Affine { scale, .. } => {
+                    let line = BLOCK * scale.size();
+                    (V::load_as(scale, at), Some(V::load_as(scale, at.add(line))))
+                }
+                Element::Nested { .. } => (
+                    V::load_signed_bytes(at).mul(factors[0]),
+                    Some(V::load_signed_bytes(at.add(BLOCK)).mul(factors[1])),
+                ),
+                Element::Codes { scale, .. } => (V::load_as(scale, at), None),
+            };
+            at = at.add(layout.element.tile_bytes() - layout.element.quant_bytes());
             for (token, (total, partial)) in totals.iter_mut().zip(partial).enumerate() {
-                let sum = V::splat(*sums.add(token * groups + index));
-                *total = biases.mul_add(sum, scales.mul_add(fold::<V, T>(partial), *total));
+                *total = scales.mul_add(fold::<V, T>(partial), *total);
+                if let Some(biases) = biases {
+                    let sum = V::splat(*sums.add(token * groups + index));
+                    *total = biases.mul_add(sum, *total);
+                }
             }
         }
         totals

@@ -1,12 +1,14 @@
 //! From a weight as its file has it to the kernels' layout, in parallel over blocks of rows.
 
-use half::f16;
+use std::ops::Range;
+
+use half::{bf16, f16};
 use mlx_rs::error::Exception;
 
 use super::packed::{BLOCK, Element, Layout, Quant, read_float};
 use super::pool;
 use crate::engine::ffi::SharedSlice;
-use crate::engine::format::weight::{FloatType, Floats, WeightData};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 
 /// A checked weight.
 pub(super) enum Source<'a> {
@@ -23,6 +25,23 @@ pub(super) enum Source<'a> {
         packed: &'a [u32],
         scales: &'a Floats,
         biases: &'a Floats,
+    },
+    Nested {
+        rows: usize,
+        columns: usize,
+        group: usize,
+        bits: usize,
+        packed: &'a [u32],
+        outer: &'a [[f32; 2]],
+        inner: &'a [[i8; 2]],
+    },
+    Codes {
+        rows: usize,
+        columns: usize,
+        group: usize,
+        table: CodeTable,
+        packed: &'a [u32],
+        scales: &'a Floats,
     },
 }
 
@@ -42,19 +61,27 @@ impl<'a> Source<'a> {
             }
             WeightData::Affine { rows, columns, group, bits, packed, scales, biases } => {
                 let (rows, columns, group, bits) = (*rows, *columns, *group, *bits);
-                check_size(rows, columns)?;
-                if !matches!(bits, 2 | 3 | 4 | 5 | 6 | 8) {
-                    return Err(refused(&format!("{bits} bits are not among 2, 3, 4, 5, 6 and 8")));
-                }
-                if group == 0 || group % 16 != 0 || columns % group != 0 || columns * bits % 32 != 0 {
-                    return Err(refused(&format!("groups of {group} do not fit {columns} columns")));
-                }
-                if packed.len() != rows * (columns * bits / 32) {
-                    return Err(refused(&format!("{} packed words do not fit the shape", packed.len())));
-                }
+                check_quants(rows, columns, group, bits, packed)?;
                 check_floats("scales", scales, rows * (columns / group))?;
                 check_floats("biases", biases, rows * (columns / group))?;
                 Ok(Self::Affine { rows, columns, group, bits, packed, scales, biases })
+            }
+            WeightData::Nested { rows, columns, group, bits, packed, outer, inner } => {
+                let (rows, columns, group, bits) = (*rows, *columns, *group, *bits);
+                check_quants(rows, columns, group, bits, packed)?;
+                if !columns.is_multiple_of(OUTER) || !OUTER.is_multiple_of(group) {
+                    return Err(refused(&format!("{columns} columns are no multiple of {OUTER}")));
+                }
+                if outer.len() != rows * (columns / OUTER) || inner.len() != rows * (columns / group) {
+                    return Err(refused("the scales do not fit the shape"));
+                }
+                Ok(Self::Nested { rows, columns, group, bits, packed, outer, inner })
+            }
+            WeightData::Codes { rows, columns, group, table, packed, scales } => {
+                let (rows, columns, group, table) = (*rows, *columns, *group, *table);
+                check_quants(rows, columns, group, 4, packed)?;
+                check_floats("scales", scales, rows * (columns / group))?;
+                Ok(Self::Codes { rows, columns, group, table, packed, scales })
             }
         }
     }
@@ -65,9 +92,15 @@ impl<'a> Source<'a> {
                 Layout { rows, columns, element: Element::Dense(values.dtype) }
             }
             Self::Affine { rows, columns, group, bits, scales, biases, .. } => {
-                let quant = if bits <= 4 { Quant::Nibble } else { Quant::Byte };
-                let scale = scale_type(scales, biases);
-                Layout { rows, columns, element: Element::Affine { quant, group, scale } }
+                let scale = scale_type(&[scales, biases]);
+                Layout { rows, columns, element: Element::Affine { quant: quant_size(bits), group, scale } }
+            }
+            Self::Nested { rows, columns, group, bits, .. } => {
+                Layout { rows, columns, element: Element::Nested { quant: quant_size(bits), group } }
+            }
+            Self::Codes { rows, columns, group, table, scales, .. } => {
+                let scale = scale_type(&[scales]);
+                Layout { rows, columns, element: Element::Codes { table, group, scale } }
             }
         }
     }
@@ -82,48 +115,105 @@ impl<'a> Source<'a> {
                 Self::Dense { rows, columns, values } => {
                     pack_dense(out, block, *rows, *columns, values);
                 }
-                Self::Affine { .. } => self.pack_affine(out, block, layout.element),
+                _ => self.pack_tiles(out, block, layout),
             }
         });
     }
 
-    fn pack_affine(&self, out: &mut [u8], block: usize, element: Element) {
-        let Self::Affine { rows, columns, group, bits, packed, scales, biases } = *self else { return };
-        let Element::Affine { quant, scale, .. } = element else { return };
+    /// Packs 16 rows of quants with what follows each group of them.
+    fn pack_tiles(&self, out: &mut [u8], block: usize, layout: Layout) {
+        let (Some(group), rows, columns) = (layout.element.group(), layout.rows, layout.columns) else {
+            return;
+        };
+        let (bits, packed) = match *self {
+            Self::Dense { .. } => return,
+            Self::Affine { bits, packed, .. } | Self::Nested { bits, packed, .. } => (bits, packed),
+            Self::Codes { packed, .. } => (4, packed),
+        };
         let (words, groups) = (columns * bits / 32, columns / group);
         if (block + 1) * BLOCK > rows {
             out.fill(0);
         }
+        let (tile_bytes, quant_bytes) = (layout.element.tile_bytes(), layout.element.quant_bytes());
         for (lane, row) in (block * BLOCK..rows.min((block + 1) * BLOCK)).enumerate() {
             let row_words = &packed[row * words..][..words];
-            for (index, tile) in out.chunks_exact_mut(element.tile_bytes()).enumerate() {
-                let (quants, rest) = tile.split_at_mut(element.quant_bytes());
-                let first = index * group;
-                match quant {
-                    Quant::Nibble => {
-                        for (step, line) in quants.chunks_exact_mut(BLOCK * 4).enumerate() {
-                            let word = nibbles(row_words, bits, first + step * 8);
-                            line[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_le_bytes());
-                        }
+            for index in 0..groups {
+                let (start, at) = (layout.tile_start(index), row * groups + index);
+                let (quants, rest) = out[start..][..tile_bytes].split_at_mut(quant_bytes);
+                pack_quants(
+                    quants,
+                    quant_size(bits),
+                    lane,
+                    row_words,
+                    bits,
+                    index * group..(index + 1) * group,
+                );
+                match *self {
+                    Self::Dense { .. } => {}
+                    Self::Affine { scales, biases, .. } => {
+                        let Element::Affine { scale, .. } = layout.element else { return };
+                        write_scale(scale, rest, lane, scales, at);
+                        write_scale(scale, rest, BLOCK + lane, biases, at);
                     }
-                    Quant::Byte if bits == 8 => {
-                        let source = &row_words[first / 4..][..group / 4];
-                        for (word, line) in source.iter().zip(quants.chunks_exact_mut(BLOCK * 4)) {
-                            let [a, b, c, d] = word.to_le_bytes();
-                            line[lane] = a;
-                            line[BLOCK + lane] = b;
-                            line[2 * BLOCK + lane] = c;
-                            line[3 * BLOCK + lane] = d;
-                        }
+                    Self::Nested { inner, .. } => {
+                        let [scale, offset] = inner[at];
+                        rest[lane] = scale.cast_unsigned();
+                        rest[BLOCK + lane] = offset.cast_unsigned();
                     }
-                    Quant::Byte => {
-                        for (column, line) in quants.chunks_exact_mut(BLOCK).enumerate() {
-                            line[lane] = quant_at(row_words, bits, first + column);
-                        }
+                    Self::Codes { scales, .. } => {
+                        let Element::Codes { scale, .. } = layout.element else { return };
+                        write_scale(scale, rest, lane, scales, at);
                     }
                 }
-                write_scale(scale, rest, lane, scales, row * groups + index);
-                write_scale(scale, rest, BLOCK + lane, biases, row * groups + index);
+            }
+            if let Self::Nested { outer, .. } = *self {
+                let outers = columns / OUTER;
+                for (head, factors) in
+                    out.chunks_exact_mut(layout.element.outer_bytes()).zip(&outer[row * outers..])
+                {
+                    for (half, factor) in factors.iter().enumerate() {
+                        let at = (half * BLOCK + lane) * 4;
+                        head[at..at + 4].copy_from_slice(&factor.to_le_bytes());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn quant_size(bits: usize) -> Quant {
+    if bits <= 4 { Quant::Nibble } else { Quant::Byte }
+}
+
+/// Writes one row's quants of the columns of a tile.
+fn pack_quants(
+    to: &mut [u8],
+    quant: Quant,
+    lane: usize,
+    row_words: &[u32],
+    bits: usize,
+    columns: Range<usize>,
+) {
+    match quant {
+        Quant::Nibble => {
+            for (step, line) in to.chunks_exact_mut(BLOCK * 4).enumerate() {
+                let word = nibbles(row_words, bits, columns.start + step * 8);
+                line[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+        Quant::Byte if bits == 8 => {
+            let source = &row_words[columns.start / 4..columns.end / 4];
+            for (word, line) in source.iter().zip(to.chunks_exact_mut(BLOCK * 4)) {
+                let [a, b, c, d] = word.to_le_bytes();
+                line[lane] = a;
+                line[BLOCK + lane] = b;
+                line[2 * BLOCK + lane] = c;
+                line[3 * BLOCK + lane] = d;
+            }
+        }
+        Quant::Byte => {
+            for (column, line) in columns.zip(to.chunks_exact_mut(BLOCK)) {
+                line[lane] = quant_at(row_words, bits, column);
             }
         }
     }
@@ -158,28 +248,29 @@ fn nibbles(words: &[u32], bits: usize, column: usize) -> u32 {
     (0..8).fold(0, |word, i| word | u32::from(quant_at(words, bits, column + i)) << (4 * i))
 }
 
-/// Quant `column` of a row packed as consecutive bits.
-fn quant_at(words: &[u32], bits: usize, column: usize) -> u8 {
-    let (at, shift) = (column * bits / 32, column * bits % 32);
-    let low = words[at] >> shift;
-    let high = if shift + bits > 32 { words[at + 1] << (32 - shift) } else { 0 };
-    ((low | high) & ((1 << bits) - 1)) as u8
-}
-
-/// 16-bit scales stay as they are. float32 ones (from GGUF, say) become float16 when all of them are
-/// float16 values in fact.
-fn scale_type(scales: &Floats, biases: &Floats) -> FloatType {
-    if scales.dtype == biases.dtype && scales.dtype != FloatType::F32 {
-        return scales.dtype;
+/// 16-bit scales stay as they are. float32 ones (from GGUF, say) become 16-bit when all of them are such
+/// values in fact.
+fn scale_type(all: &[&Floats]) -> FloatType {
+    let first = all.first().map_or(FloatType::F32, |floats| floats.dtype);
+    if first != FloatType::F32 && all.iter().all(|floats| floats.dtype == first) {
+        return first;
     }
-    let exact = |floats: &Floats| {
-        let count = floats.bytes.len() / floats.dtype.size();
-        (0..count).all(|index| {
-            let value = read_float(floats.dtype, &floats.bytes, index);
-            f16::from_f32(value).to_f32().to_bits() == value.to_bits()
+    let exact = |narrow: fn(f32) -> f32| {
+        all.iter().all(|floats| {
+            let count = floats.bytes.len() / floats.dtype.size();
+            (0..count).all(|index| {
+                let value = read_float(floats.dtype, &floats.bytes, index);
+                narrow(value).to_bits() == value.to_bits()
+            })
         })
     };
-    if exact(scales) && exact(biases) { FloatType::F16 } else { FloatType::F32 }
+    if exact(|value| f16::from_f32(value).to_f32()) {
+        FloatType::F16
+    } else if exact(|value| bf16::from_f32(value).to_f32()) {
+        FloatType::BF16
+    } else {
+        FloatType::F32
+    }
 }
 
 fn write_scale(to: FloatType, out: &mut [u8], at: usize, from: &Floats, index: usize) {
@@ -192,8 +283,9 @@ fn write_scale(to: FloatType, out: &mut [u8], at: usize, from: &Floats, index: u
     let value = read_float(from.dtype, &from.bytes, index);
     match to {
         FloatType::F32 => out.copy_from_slice(&value.to_le_bytes()),
-        // The only other conversion is to float16, and exact, see `scale_type`.
-        FloatType::F16 | FloatType::BF16 => out.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+        // Exact, see `scale_type`.
+        FloatType::F16 => out.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+        FloatType::BF16 => out.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
     }
 }
 
@@ -203,6 +295,31 @@ fn check_size(rows: usize, columns: usize) -> Result<(), Exception> {
     if rows == 0 || columns == 0 || rows > limit || columns > limit || rows.saturating_mul(columns) > 1 << 40
     {
         return Err(refused(&format!("{rows} rows of {columns} columns are out of range")));
+    }
+    Ok(())
+}
+
+/// Quants of a known size, in groups that fit the columns.
+fn check_quants(
+    rows: usize,
+    columns: usize,
+    group: usize,
+    bits: usize,
+    packed: &[u32],
+) -> Result<(), Exception> {
+    check_size(rows, columns)?;
+    if !matches!(bits, 2 | 3 | 4 | 5 | 6 | 8) {
+        return Err(refused(&format!("{bits} bits are not among 2, 3, 4, 5, 6 and 8")));
+    }
+    let fits = group > 0
+        && group.is_multiple_of(16)
+        && columns.is_multiple_of(group)
+        && (columns * bits).is_multiple_of(32);
+    if !fits {
+        return Err(refused(&format!("groups of {group} do not fit {columns} columns")));
+    }
+    if packed.len() != rows * (columns * bits / 32) {
+        return Err(refused(&format!("{} packed words do not fit the shape", packed.len())));
     }
     Ok(())
 }

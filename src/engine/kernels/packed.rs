@@ -6,7 +6,10 @@
 //! - dense: for each column the 16 rows' values, in the stored type;
 //! - affine: for each group of columns a tile of quants, then 16 scales, then 16 biases.
 //!   Nibble quants: for every 8 columns 16 little-endian `u32`, one a row, the lowest 4 bits the first
-//!   column. Byte quants: for each column 16 bytes, one a row.
+//!   column. Byte quants: for each column 16 bytes, one a row;
+//! - nested: the same tiles with 16 signed bytes of scale and 16 of offset, and before each 256 columns
+//!   16 float32 factors and 16 bases that they are multiplied with;
+//! - codes: tiles of nibbles, then 16 scales.
 //!
 //! 2-, 3- and 4-bit weights become nibbles, 5-, 6- and 8-bit ones bytes. A 4- or 8-bit matrix takes as
 //! much memory as before; 2 and 3 bits take up to 2 and 1.33 times as much, 5 and 6 bits 1.6 and 1.33.
@@ -17,7 +20,7 @@ use mlx_rs::error::Exception;
 
 use super::pack;
 use crate::engine::ffi::{aligned, aligned_bytes};
-use crate::engine::format::weight::{FloatType, WeightData};
+use crate::engine::format::weight::{CodeTable, FloatType, OUTER, WeightData};
 
 /// Rows of a block: one AVX-512 vector of float32.
 pub(super) const BLOCK: usize = 16;
@@ -81,7 +84,21 @@ pub(super) enum Element {
         group: usize,
         scale: FloatType,
     },
+    /// [`WeightData::Nested`].
+    Nested {
+        quant: Quant,
+        group: usize,
+    },
+    /// [`WeightData::Codes`].
+    Codes {
+        table: CodeTable,
+        group: usize,
+        scale: FloatType,
+    },
 }
+
+/// Bytes of the factors and bases before [`OUTER`] columns.
+pub(super) const OUTER_BYTES: usize = 2 * BLOCK * 4;
 
 /// A matrix without its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +117,24 @@ impl Layout {
     pub(super) fn block_bytes(self) -> usize {
         match self.element {
             Element::Dense(float) => self.columns * BLOCK * float.size(),
-            Element::Affine { group, .. } => self.columns / group * self.element.tile_bytes(),
+            Element::Affine { group, .. } | Element::Codes { group, .. } => {
+                self.columns / group * self.element.tile_bytes()
+            }
+            Element::Nested { .. } => self.columns / OUTER * self.element.outer_bytes(),
+        }
+    }
+
+    /// Where the tile of group `index` begins in a block.
+    pub(super) fn tile_start(self, index: usize) -> usize {
+        let element = self.element;
+        match element {
+            Element::Nested { group, .. } => {
+                let together = OUTER / group;
+                index / together * element.outer_bytes()
+                    + OUTER_BYTES
+                    + index % together * element.tile_bytes()
+            }
+            _ => index * element.tile_bytes(),
         }
     }
 
@@ -110,21 +144,51 @@ impl Layout {
 }
 
 impl Element {
+    /// Columns that share a scale; `None` for dense ones.
+    pub(super) fn group(self) -> Option<usize> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Affine { group, .. } | Self::Nested { group, .. } | Self::Codes { group, .. } => {
+                Some(group)
+            }
+        }
+    }
+
+    /// Columns at whose multiples a run of them may begin.
+    pub(super) fn step(self) -> usize {
+        match self {
+            Self::Nested { .. } => OUTER,
+            other => other.group().unwrap_or(1),
+        }
+    }
+
     /// Bytes of the quants of a tile, where its scales begin.
     pub(super) fn quant_bytes(self) -> usize {
         match self {
             Self::Dense(_) => 0,
-            Self::Affine { quant: Quant::Nibble, group, .. } => group / 2 * BLOCK,
-            Self::Affine { quant: Quant::Byte, group, .. } => group * BLOCK,
+            Self::Affine { quant: Quant::Nibble, group, .. }
+            | Self::Nested { quant: Quant::Nibble, group }
+            | Self::Codes { group, .. } => group / 2 * BLOCK,
+            Self::Affine { quant: Quant::Byte, group, .. } | Self::Nested { quant: Quant::Byte, group } => {
+                group * BLOCK
+            }
         }
     }
 
     /// Bytes of a tile: one group of columns, 16 rows.
     pub(super) fn tile_bytes(self) -> usize {
-        match self {
-            Self::Dense(_) => 0,
-            Self::Affine { scale, .. } => self.quant_bytes() + 2 * BLOCK * scale.size(),
-        }
+        self.quant_bytes()
+            + match self {
+                Self::Dense(_) => 0,
+                Self::Affine { scale, .. } => 2 * BLOCK * scale.size(),
+                Self::Nested { .. } => 2 * BLOCK,
+                Self::Codes { scale, .. } => BLOCK * scale.size(),
+            }
+    }
+
+    /// Bytes of [`OUTER`] columns of nested elements.
+    pub(super) fn outer_bytes(self) -> usize {
+        OUTER_BYTES + OUTER / self.group().unwrap_or(OUTER) * self.tile_bytes()
     }
 }
 
@@ -165,18 +229,52 @@ impl<'a> View<'a> {
                 for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
                     let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
                     let (a, b) = (read_float(scale, rest, lane), read_float(scale, rest, BLOCK + lane));
-                    for (column, value) in values.iter_mut().enumerate() {
-                        let q = match quant {
-                            Quant::Byte => quants[column * BLOCK + lane],
-                            Quant::Nibble => {
-                                let byte = quants[(column / 8 * BLOCK + lane) * 4 + column % 8 / 2];
-                                byte >> (column % 2 * 4) & 15
-                            }
-                        };
-                        *value = a * f32::from(q) + b;
+                    fill(values, quants, quant, lane, a, b);
+                }
+            }
+            Element::Nested { quant, group } => {
+                let outers = block.chunks_exact(self.layout.element.outer_bytes());
+                for (outer, values) in outers.zip(values.chunks_exact_mut(OUTER)) {
+                    let (head, tiles) = outer.split_at(OUTER_BYTES);
+                    let factor = read_float(FloatType::F32, head, lane);
+                    let base = read_float(FloatType::F32, head, BLOCK + lane);
+                    let tiles = tiles.chunks_exact(self.layout.element.tile_bytes());
+                    for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
+                        let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
+                        let signed = |at: usize| f32::from(rest[at].cast_signed());
+                        fill(values, quants, quant, lane, factor * signed(lane), base * signed(BLOCK + lane));
                     }
                 }
             }
+            Element::Codes { table, group, scale } => {
+                let tiles = block.chunks_exact(self.layout.element.tile_bytes());
+                for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
+                    let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
+                    let scale = read_float(scale, rest, lane);
+                    for (column, value) in values.iter_mut().enumerate() {
+                        let code = quant_of(quants, Quant::Nibble, column, lane);
+                        *value = scale * f32::from(table.values()[usize::from(code)]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `scale * quant + bias` of one row of a tile, rounded once.
+fn fill(values: &mut [f32], quants: &[u8], quant: Quant, lane: usize, scale: f32, bias: f32) {
+    let (scale, bias) = (f64::from(scale), f64::from(bias));
+    for (column, value) in values.iter_mut().enumerate() {
+        *value = (scale * f64::from(quant_of(quants, quant, column, lane)) + bias) as f32;
+    }
+}
+
+fn quant_of(quants: &[u8], quant: Quant, column: usize, lane: usize) -> u8 {
+    match quant {
+        Quant::Byte => quants[column * BLOCK + lane],
+        Quant::Nibble => {
+            let byte = quants[(column / 8 * BLOCK + lane) * 4 + column % 8 / 2];
+            byte >> (column % 2 * 4) & 15
         }
     }
 }

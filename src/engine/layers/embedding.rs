@@ -4,6 +4,7 @@ use mlx_rs::{Array, Dtype};
 
 use super::matrix::Matrix;
 use super::{Backend, Loader};
+use crate::engine::format::affine;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
 use crate::error::Result;
@@ -22,7 +23,7 @@ impl Embedding {
         match loader.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => Ok(Self::Packed(PackedMatrix::pack(&weight)?)),
-            _ => Ok(Self::Stock(Matrix::new(&weight, loader.dtype)?)),
+            _ => Ok(Self::Stock(Matrix::new(&affine::for_mlx(weight), loader.dtype)?)),
         }
     }
 

@@ -33,6 +33,9 @@ impl Matrix {
                     bits: *bits as i32,
                 })
             }
+            WeightData::Nested { .. } | WeightData::Codes { .. } => {
+                Err(Error::internal("a weight that was not brought into MLX's form"))
+            }
         }
     }
 

@@ -64,17 +64,15 @@ impl<'a> Loader<'a> {
     /// The matrix of the module `name`, `[rows, columns]`.
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<WeightData> {
         let weight = self.checkpoint.weight(name)?;
-        let (shape, bytes) = match &weight {
-            WeightData::Dense { shape, values } => (shape.clone(), values.bytes.len()),
-            WeightData::Affine { rows, columns, packed, scales, biases, .. } => {
-                (vec![*rows, *columns], packed.len() * 4 + scales.bytes.len() + biases.bytes.len())
-            }
+        let shape = match &weight {
+            WeightData::Dense { shape, .. } => shape.clone(),
+            other => other.matrix_shape().map(|(rows, columns)| vec![rows, columns]).unwrap_or_default(),
         };
         if shape != [rows, columns] {
             return Err(self.mismatch(name, &format!("is {shape:?}"), &format!("[{rows}, {columns}]")));
         }
         let mut progress = self.progress.borrow_mut();
-        progress.done += bytes as u64;
+        progress.done += weight.bytes() as u64;
         let (done, total) = (progress.done, self.checkpoint.file_bytes());
         (progress.report)(done.min(total), total);
         Ok(weight)

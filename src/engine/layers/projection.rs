@@ -4,6 +4,7 @@ use mlx_rs::{Array, fast, ops};
 
 use super::matrix::{Matrix, stack};
 use super::{Backend, Loader};
+use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
@@ -156,7 +157,7 @@ impl Weights {
                 Ok(Self::Packed(weights.iter().map(PackedMatrix::pack).collect::<Result<Vec<_>, _>>()?))
             }
             _ => Ok(Self::Stock(
-                stack(weights)?
+                stack(weights.into_iter().map(affine::for_mlx).collect())?
                     .iter()
                     .map(|weight| Matrix::new(weight, loader.dtype))
                     .collect::<Result<Vec<_>>>()?,

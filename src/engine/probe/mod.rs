@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::config::{ConfigFiles, Outline};
 use crate::engine::encoders::EncoderFiles;
-use crate::engine::format::checkpoint::{Checkpoint, Configuration, WeightSizes};
+use crate::engine::format::checkpoint::{Checkpoint, Configuration};
 use crate::engine::format::file::unsupported;
 use crate::engine::format::layout::Layout;
+use crate::engine::format::sizes::WeightSizes;
 use crate::engine::format::tensors::{self, Tensors};
 use crate::engine::format::weight::FloatType;
 use crate::error::{Code, Error, Result};

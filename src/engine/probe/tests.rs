@@ -45,7 +45,7 @@ fn a_folder_that_can_run_is_described_whole() {
         ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     );
     let demand = probe.demand.unwrap();
-    assert_eq!(demand.weights.dense_elements, PARAMETERS);
+    assert_eq!(demand.weights.floats, PARAMETERS);
     assert_eq!((demand.kv_values_per_token, demand.context, demand.dtype), (64, 128, FloatType::F32));
 }
 
@@ -83,7 +83,7 @@ fn a_gguf_is_described_from_its_header() {
     assert_eq!(names(&probe), ["tiny.gguf"]);
     assert_eq!(probe.capabilities, [Capability::Chat, Capability::Completion]);
     let demand = probe.demand.unwrap();
-    assert_eq!(demand.weights.packed_bytes, 32 * 64 / 32 * 20);
+    assert_eq!(demand.weights.packed_bytes, 32 * 64 / 2);
     assert_eq!(demand.dtype, FloatType::F16);
     let named = gguf.with("general.file_type", Value::Unsigned(15));
     write(&path, &named.bytes());
@@ -104,13 +104,13 @@ fn a_model_that_the_engine_lacks_is_described_with_its_obstacle() {
     assert_eq!(code, Code::ModelUnsupported);
     assert!(message.contains("gemma3_text"), "{message}");
 
-    let gguf = folder.path().join("q5.gguf");
-    write(&gguf, &llama_gguf(GgmlType::Q5_0).bytes());
-    let q5 = probe(&gguf).unwrap();
-    let (code, message) = obstacle(&q5);
+    let gguf = folder.path().join("q8.gguf");
+    write(&gguf, &llama_gguf(GgmlType::Q8_1).bytes());
+    let q8 = probe(&gguf).unwrap();
+    let (code, message) = obstacle(&q8);
     assert_eq!(code, Code::ModelUnsupported);
-    assert!(message.contains("Q5_0"), "{message}");
-    assert_eq!(q5.parameters, PARAMETERS);
+    assert!(message.contains("Q8_1"), "{message}");
+    assert_eq!(q8.parameters, PARAMETERS);
 }
 
 #[test]
@@ -128,8 +128,8 @@ fn packed_words_count_as_the_elements_in_them() {
     assert_eq!(probe.parameters, PARAMETERS);
     assert_eq!(probe.quantization.as_deref(), Some("4-bit (group 32)"));
     let demand = probe.demand.unwrap();
-    assert_eq!(demand.weights.packed_bytes, 1024 + 256);
-    assert_eq!(demand.weights.dense_elements, PARAMETERS - 32 * 64);
+    assert_eq!(demand.weights.packed_bytes, 1024);
+    assert_eq!(demand.weights.floats, PARAMETERS - 32 * 64 + 128);
     assert_eq!(demand.dtype, FloatType::F16);
 }
 

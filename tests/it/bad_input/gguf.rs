@@ -148,9 +148,9 @@ fn headers_that_lie() {
             ),
             (
                 "a type we lack",
-                |model| put_after(model, "blk.0.attn_q.weight", 20, &20_u32.to_le_bytes()),
+                |model| put_after(model, "blk.0.attn_q.weight", 20, &31_u32.to_le_bytes()),
                 "MODEL_UNSUPPORTED",
-                "self_attn.q_proj.weight\" of type IQ4_NL",
+                "self_attn.q_proj.weight\" of type Q4_0_4_4",
             ),
             (
                 "data beyond the end",

@@ -18,10 +18,10 @@ use sha2::Digest;
 use crate::sandbox::{Outcome, Sandbox};
 
 /// A commit of a repository that does not exist.
-const COMMIT: &str = "12fd25f77366fa6b3b4b768ec3050bf629380bac";
+pub const COMMIT: &str = "12fd25f77366fa6b3b4b768ec3050bf629380bac";
 
 /// Copies a tiny model to this path below the sandbox's home.
-fn place(sandbox: &Sandbox, fixture: &str, to: &str) -> PathBuf {
+pub fn place(sandbox: &Sandbox, fixture: &str, to: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny").join(fixture);
     let to = sandbox.home().join(to);
     fs::create_dir_all(to.parent().expect("a parent")).expect("folders");
@@ -40,7 +40,7 @@ fn place(sandbox: &Sandbox, fixture: &str, to: &str) -> PathBuf {
 }
 
 /// Copies a tiny model into the sandbox's Hugging Face cache, as that lays models out.
-fn place_in_hub(sandbox: &Sandbox, fixture: &str, repository: &str, commit: &str) -> PathBuf {
+pub fn place_in_hub(sandbox: &Sandbox, fixture: &str, repository: &str, commit: &str) -> PathBuf {
     let repository = sandbox.home().join(".cache/huggingface/hub").join(repository);
     let (blobs, snapshot) = (repository.join("blobs"), repository.join("snapshots").join(commit));
     fs::create_dir_all(&blobs).expect("a folder");
@@ -56,34 +56,34 @@ fn place_in_hub(sandbox: &Sandbox, fixture: &str, repository: &str, commit: &str
     snapshot
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     mlx_cache::ids::Digest::from_bytes(sha2::Sha256::digest(bytes).into()).to_string()
 }
 
 /// Runs a command that succeeds; its `data`.
-fn data(sandbox: &Sandbox, args: &[&str]) -> Value {
+pub fn data(sandbox: &Sandbox, args: &[&str]) -> Value {
     let (status, envelope) = sandbox.json(args);
     assert_eq!(status, 0, "{args:?}: {envelope}");
     envelope["data"].clone()
 }
 
 /// Adds a model; what is reported of it.
-fn add(sandbox: &Sandbox, path: &Path, flags: &[&str]) -> Value {
+pub fn add(sandbox: &Sandbox, path: &Path, flags: &[&str]) -> Value {
     let path = path.to_str().expect("a path in UTF-8");
     data(sandbox, &[&["add", path], flags].concat())["models"][0].clone()
 }
 
 /// The models that `list` shows.
-fn listed(sandbox: &Sandbox) -> Vec<Value> {
+pub fn listed(sandbox: &Sandbox) -> Vec<Value> {
     data(sandbox, &["list"])["models"].as_array().expect("a list").clone()
 }
 
-fn names(models: &[Value]) -> Vec<&str> {
+pub fn names(models: &[Value]) -> Vec<&str> {
     models.iter().filter_map(|model| model["reference"].as_str()).collect()
 }
 
 /// The content in the store: files below blobs/.
-fn blobs(sandbox: &Sandbox) -> Vec<PathBuf> {
+pub fn blobs(sandbox: &Sandbox) -> Vec<PathBuf> {
     walkdir::WalkDir::new(sandbox.store().join("blobs"))
         .into_iter()
         .filter_map(Result::ok)
@@ -93,14 +93,14 @@ fn blobs(sandbox: &Sandbox) -> Vec<PathBuf> {
 }
 
 /// Fails unless the command failed with this code and says this; returns its error.
-fn refused(sandbox: &Sandbox, args: &[&str], code: &str, told: &str) -> Value {
+pub fn refused(sandbox: &Sandbox, args: &[&str], code: &str, told: &str) -> Value {
     let (_, error) = sandbox.error(args);
     assert_eq!(error["code"], code, "{args:?}: {error}");
     assert!(error["message"].as_str().is_some_and(|text| text.contains(told)), "{args:?}: {error}");
     error
 }
 
-fn succeeded(outcome: Outcome) -> String {
+pub fn succeeded(outcome: Outcome) -> String {
     assert_eq!(outcome.status, 0, "{outcome:?}");
     outcome.stdout
 }

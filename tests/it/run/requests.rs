@@ -41,6 +41,26 @@ fn a_closed_or_empty_standard_input_leaves_the_argument_alone() {
 }
 
 #[test]
+fn a_standard_input_that_stays_open_is_waited_for_not_in_silence() {
+    use std::io::{BufRead, BufReader};
+    let home = Sandbox::new();
+    let model = tiny();
+    let mut child = home
+        .cmd(&["run", &model, "Hello", "--json", "-n", "2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mlx-cache runs");
+    let stdin = child.stdin.take().expect("a pipe");
+    let mut told = String::new();
+    BufReader::new(child.stderr.take().expect("a pipe")).read_line(&mut told).expect("a line");
+    assert!(told.contains("waiting for the end of standard input"), "{told}");
+    drop(stdin);
+    assert_eq!(data(&child.wait_with_output().expect("the end"))["prompt"], "Hello");
+}
+
+#[test]
 fn what_is_no_prompt_is_refused() {
     let home = Sandbox::new();
     let model = tiny();

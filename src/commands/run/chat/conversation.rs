@@ -53,6 +53,11 @@ impl Conversation {
         Self { model, context, system, messages: Vec::new(), parameters, last: None, generated_tokens: 0 }
     }
 
+    /// Begins with turns that nobody has typed.
+    pub fn beginning_with(self, messages: Vec<Message>) -> Self {
+        Self { messages, ..self }
+    }
+
     /// Takes what the user typed.
     pub fn take(&mut self, input: Input) -> Result<Action> {
         if !input.quoted && input.text.starts_with('/') {
@@ -179,11 +184,12 @@ const CONTEXT_FULL: &str = "the context is full: /clear forgets the conversation
 
 /// Says what a chat can do about an error that a single run cannot.
 pub fn advise(error: Error) -> Error {
-    match error.code() {
-        // The prompt no longer fits: in a chat, that is the conversation's length.
-        Code::InvalidRequest => error.hint(CONTEXT_FULL),
-        _ => error,
+    // A prompt that does not fit is the only error that tells its length: in a chat, that is the
+    // conversation's.
+    if error.code() == Code::InvalidRequest && error.details().contains_key("prompt_tokens") {
+        return error.hint(CONTEXT_FULL);
     }
+    error
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::answer::{Show, answer};
 use super::parameters::Parameters;
 use crate::context::Context;
 use crate::engine::outcome::Generation;
+use crate::engine::request::Message;
 use crate::error::{Code, Result};
 use crate::output::run::figures;
 
@@ -45,10 +46,11 @@ impl Tally {
     }
 }
 
-/// Talks with the user until they leave.
+/// Talks with the user until they leave; `turns` come before the first.
 pub fn run(
     loaded: &mut Loaded<'_>,
     system: Option<String>,
+    turns: Vec<Message>,
     parameters: Parameters,
     context: &Context,
 ) -> Result<()> {
@@ -59,7 +61,8 @@ pub fn run(
             loaded.engine.policy().context,
             system,
             parameters,
-        ),
+        )
+        .beginning_with(turns),
         tally: Tally::default(),
         loaded,
         context,

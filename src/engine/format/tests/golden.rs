@@ -14,7 +14,16 @@ use crate::error::Code;
 
 #[test]
 fn blocks_have_the_values_of_the_gguf_package() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/gguf/blocks.safetensors");
+    check_blocks("blocks.safetensors");
+}
+
+#[test]
+fn blocks_at_their_edges_have_them_too() {
+    check_blocks("edges.safetensors");
+}
+
+fn check_blocks(file: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/gguf").join(file);
     let file = ModelFile::open(&path).unwrap();
     let header = Header::read(&file).unwrap();
     let read = |name: String| {
@@ -23,16 +32,45 @@ fn blocks_have_the_values_of_the_gguf_package() {
         file.read_at(&mut bytes, info.offset).unwrap();
         bytes
     };
-    for kind in [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q8_0] {
+    for kind in [
+        GgmlType::Q4_0,
+        GgmlType::Q4_1,
+        GgmlType::Q5_0,
+        GgmlType::Q5_1,
+        GgmlType::Q8_0,
+        GgmlType::Q2_K,
+        GgmlType::Q3_K,
+        GgmlType::Q4_K,
+        GgmlType::Q5_K,
+        GgmlType::Q6_K,
+        GgmlType::IQ4_NL,
+        GgmlType::IQ4_XS,
+        GgmlType::MXFP4,
+    ] {
         let name = kind.name();
         let expected = Floats { dtype: FloatType::F32, bytes: read(format!("{name}.f32")) }.to_f32();
         let unpacked = unpack(kind, &read(format!("{name}.raw"))).ok().unwrap();
-        let values = values(&unpacked);
-        assert_eq!(values.len(), expected.len(), "{name}");
-        for (i, (value, expected)) in values.into_iter().zip(expected).enumerate() {
-            assert!(same(value, expected), "{name}, element {i}: {value}, not {expected}");
-        }
+        let check = |what: &str, values: Vec<f32>| {
+            assert_eq!(values.len(), expected.len(), "{name}");
+            for (i, (value, expected)) in values.into_iter().zip(&expected).enumerate() {
+                assert!(same(value, *expected), "{name} {what}, element {i}: {value}, not {expected}");
+            }
+        };
+        check("unpacked", values(&unpacked));
+        #[cfg(target_os = "linux")]
+        check("in the kernels", in_kernels(&unpacked));
     }
+}
+
+/// The values that the kernels read, by looking up the row of a table.
+#[cfg(target_os = "linux")]
+fn in_kernels(weight: &WeightData) -> Vec<f32> {
+    use crate::engine::kernels::{PackedMatrix, embed};
+
+    let ids = mlx_rs::Array::from_slice(&[0], &[1]);
+    let row = embed(&PackedMatrix::pack(weight).unwrap(), &ids).unwrap();
+    row.eval().unwrap();
+    row.as_slice::<f32>().to_vec()
 }
 
 /// Folders and files with a model under fixtures/tiny.
@@ -78,13 +116,17 @@ fn every_tiny_model_is_read_whole_or_refused_by_name() {
                         assert_eq!(biases.bytes.len(), scales.bytes.len());
                         packed += 1;
                     }
+                    other => {
+                        assert_eq!(other.matrix_shape(), Some((rows, columns)), "{name} {module}");
+                        packed += 1;
+                    }
                 },
                 Needed::Vector { name: vector, size } => {
                     assert_eq!(checkpoint.vector(&vector).unwrap().len(), size, "{name} {vector}");
                 }
             }
         }
-        let is_packed = name.contains("quant_") || name.contains("_Q");
+        let is_packed = ["quant_", "_Q", "mixed_"].iter().any(|part| name.contains(part));
         assert_eq!(packed > 0, is_packed, "{name}: {packed} packed matrices");
     }
 }

@@ -1,26 +1,47 @@
 use half::f16;
 use proptest::prelude::*;
 
+use crate::engine::format::affine;
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::unpack::{Fault, GROUP, Unpacked, Unpacker};
-use crate::engine::format::weight::FloatType;
+use crate::engine::format::unpack::{Fault, Form, GROUP, Unpacker};
+use crate::engine::format::weight::{FloatType, OUTER, WeightData, quant_at};
 
-pub fn unpack(kind: GgmlType, blocks: &[u8]) -> Result<Unpacked, Fault> {
-    let mut unpacker = Unpacker::new(kind, 1)?;
+/// Unpacks whole blocks as one row.
+pub fn unpack(kind: GgmlType, blocks: &[u8]) -> Result<WeightData, Fault> {
+    let count = blocks.len() / kind.block_bytes() as usize;
+    let mut unpacker = Unpacker::new(kind, count)?;
     unpacker.push(blocks);
-    unpacker.finish()
+    unpacker.finish(1, count * kind.block_elements() as usize)
 }
 
-/// The values of the affine form, by its definition.
-pub fn values(unpacked: &Unpacked) -> Vec<f32> {
-    let (scales, biases) = (unpacked.scales.to_f32(), unpacked.biases.to_f32());
-    let per_word = 32 / unpacked.bits;
-    let element = |i: usize| {
-        let word = unpacked.packed[i / per_word];
-        let q = word >> (i % per_word * unpacked.bits) & ((1 << unpacked.bits) - 1);
-        scales[i / GROUP] * q as f32 + biases[i / GROUP]
-    };
-    (0..unpacked.packed.len() * per_word).map(element).collect()
+/// The values of a row, by the definition of its form.
+pub fn values(weight: &WeightData) -> Vec<f32> {
+    match weight {
+        WeightData::Dense { values, .. } => values.to_f32(),
+        WeightData::Affine { columns, group, bits, packed, scales, biases, .. } => {
+            let (scales, biases) = (scales.to_f32(), biases.to_f32());
+            let value =
+                |i: usize| scales[i / group] * f32::from(quant_at(packed, *bits, i)) + biases[i / group];
+            (0..*columns).map(value).collect()
+        }
+        WeightData::Nested { columns, group, bits, packed, outer, inner, .. } => {
+            let value = |i: usize| {
+                let ([factor, base], [scale, offset]) = (outer[i / OUTER], inner[i / group]);
+                let quant = f32::from(quant_at(packed, *bits, i));
+                // Rounded once, like `scale * (q - zero)`.
+                (factor * f32::from(scale)).mul_add(quant, base * f32::from(offset))
+            };
+            (0..*columns).map(value).collect()
+        }
+        WeightData::Codes { columns, group, table, packed, scales, .. } => {
+            let scales = scales.to_f32();
+            let value = |i: usize| {
+                let code = quant_at(packed, 4, i);
+                scales[i / group] * f32::from(table.values()[usize::from(code)])
+            };
+            (0..*columns).map(value).collect()
+        }
+    }
 }
 
 /// The values of one block, by ggml's definition.
@@ -41,7 +62,7 @@ fn reference(kind: GgmlType, block: &[u8]) -> Vec<f32> {
 const KINDS: [GgmlType; 3] = [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q8_0];
 
 #[allow(clippy::float_cmp)] // exactly equal is what is promised
-pub fn same(a: f32, b: f32) -> bool {
+pub(super) fn same(a: f32, b: f32) -> bool {
     a == b
 }
 
@@ -76,17 +97,94 @@ proptest! {
     }
 }
 
-#[test]
-fn a_bias_too_large_for_float16_makes_the_tensor_float32() {
-    let block = |d: f32| [f16::from_f32(d).to_le_bytes().as_slice(), &[0; 32]].concat();
-    let small = unpack(GgmlType::Q8_0, &block(511.0)).ok().unwrap();
-    assert_eq!(small.biases.dtype, FloatType::F16);
-    let mixed = unpack(GgmlType::Q8_0, &[block(1.0), block(1024.0)].concat()).ok().unwrap();
-    assert_eq!((mixed.scales.dtype, mixed.biases.dtype), (FloatType::F32, FloatType::F32));
-    assert_eq!(mixed.biases.to_f32(), [-128.0, -131_072.0]);
+fn scales_of(weight: &WeightData) -> (FloatType, FloatType, Vec<f32>) {
+    let WeightData::Affine { scales, biases, group: GROUP, .. } = weight else { panic!("not affine") };
+    (scales.dtype, biases.dtype, biases.to_f32())
 }
 
 #[test]
-fn other_types_have_no_affine_form() {
-    assert_eq!(unpack(GgmlType::Q6_K, &[0; 210]).err(), Some(Fault::Type));
+fn a_bias_too_large_for_float16_makes_the_tensor_float32() {
+    let block = |d: f32| [f16::from_f32(d).to_le_bytes().as_slice(), &[0; 32]].concat();
+    let small = scales_of(&unpack(GgmlType::Q8_0, &block(511.0)).unwrap());
+    assert_eq!(small.1, FloatType::F16);
+    let mixed = scales_of(&unpack(GgmlType::Q8_0, &[block(1.0), block(1024.0)].concat()).unwrap());
+    assert_eq!(mixed, (FloatType::F32, FloatType::F32, vec![-128.0, -131_072.0]));
+}
+
+#[test]
+fn infinite_factors_are_found_in_every_type() {
+    // Where each type has its half-precision numbers.
+    let places: [(GgmlType, &[usize]); 9] = [
+        (GgmlType::Q5_0, &[0]),
+        (GgmlType::Q5_1, &[0, 2]),
+        (GgmlType::Q2_K, &[80, 82]),
+        (GgmlType::Q3_K, &[108]),
+        (GgmlType::Q4_K, &[0, 2]),
+        (GgmlType::Q5_K, &[0, 2]),
+        (GgmlType::Q6_K, &[208]),
+        (GgmlType::IQ4_NL, &[0]),
+        (GgmlType::IQ4_XS, &[0]),
+    ];
+    for (kind, places) in places {
+        for &at in places {
+            for bits in [0x7c00_u16, 0xfc00, 0x7e00] {
+                let mut block = vec![0; kind.block_bytes() as usize];
+                block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+                assert_eq!(unpack(kind, &block).err(), Some(Fault::NotFinite), "{} {at}", kind.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn other_types_have_no_form() {
+    for kind in [GgmlType::TQ1_0, GgmlType::IQ2_XXS, GgmlType::Q8_K, GgmlType::F16] {
+        let block = vec![0; kind.block_bytes() as usize];
+        assert_eq!(unpack(kind, &block).err(), Some(Fault::Type), "{}", kind.name());
+    }
+}
+
+proptest! {
+    /// MLX's form keeps the values where it has the groups for them, and rounds to within half a step
+    /// of its own where it does not.
+    #[test]
+    fn the_form_for_mlx_is_exact_or_near(
+        kind in prop::sample::select(vec![
+            GgmlType::Q2_K, GgmlType::Q3_K, GgmlType::Q4_K, GgmlType::Q5_K, GgmlType::Q6_K,
+            GgmlType::IQ4_NL, GgmlType::IQ4_XS, GgmlType::MXFP4,
+        ]),
+        bytes in prop::collection::vec(any::<u8>(), 210),
+    ) {
+        let mut block = bytes[..kind.block_bytes() as usize].to_vec();
+        let halves: &[usize] = match kind {
+            GgmlType::Q2_K => &[80, 82],
+            GgmlType::Q3_K => &[108],
+            GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
+            GgmlType::Q6_K => &[208],
+            GgmlType::MXFP4 => &[],
+            _ => &[0],
+        };
+        for &at in halves {
+            // Finite and of ordinary size.
+            block[at + 1] = 0x20 | block[at + 1] & 0x9f;
+        }
+        if kind == GgmlType::MXFP4 {
+            block[0] = block[0].clamp(100, 150);
+        }
+        let weight = unpack(kind, &block).unwrap();
+        let exact = values(&weight);
+        let is_rounded = matches!(Form::of(kind), Some(Form::Nested { group: 16, .. }));
+        let converted = affine::for_mlx(weight);
+        let WeightData::Affine { bits, group, .. } = converted else { panic!("not affine") };
+        prop_assert_eq!(group, 32);
+        for (group, found) in exact.chunks(32).zip(values(&converted).chunks(32)) {
+            let (low, high) = group.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+            let largest = low.abs().max(high.abs());
+            // Two roundings of float32 in the affine form, on numbers up to the bias.
+            let step = if is_rounded { 0.51 * (high - low) / ((1 << bits) - 1) as f32 } else { 0.0 };
+            for (exact, found) in group.iter().zip(found) {
+                prop_assert!((exact - found).abs() <= step + largest * 4e-7 + 1e-30, "{} for {}", found, exact);
+            }
+        }
+    }
 }

@@ -108,6 +108,16 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_signed_bytes(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let half =
+                |at: usize| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(at).cast())));
+            Self(half(0), half(8))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_words(from: *const u8) -> Self::Words {
         // SAFETY: the caller's.
         unsafe { (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())) }
@@ -122,6 +132,22 @@ impl Lanes for Avx2 {
                 _mm256_cvtepi32_ps(_mm256_and_si256(words.0, mask)),
                 _mm256_cvtepi32_ps(_mm256_and_si256(words.1, mask)),
             )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(words: Self::Words, numbers: &[f32; 16]) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let (low, high) = (_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8)));
+            // Three bits choose within a half, the fourth, moved to the sign, between the halves.
+            let half = |words: __m256i| {
+                let second = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(words));
+                let (low, high) =
+                    (_mm256_permutevar8x32_ps(low, words), _mm256_permutevar8x32_ps(high, words));
+                _mm256_blendv_ps(low, high, second)
+            };
+            Self(half(words.0), half(words.1))
         }
     }
 

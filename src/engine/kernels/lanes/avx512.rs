@@ -85,6 +85,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_signed_bytes(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))) }
+    }
+
+    #[inline(always)]
     unsafe fn load_words(from: *const u8) -> __m512i {
         // SAFETY: the caller's.
         unsafe { _mm512_loadu_si512(from.cast()) }
@@ -100,6 +106,12 @@ impl Lanes for Avx512 {
             );
             Self(_mm512_permutexvar_ps(words, numbers))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(words: __m512i, numbers: &[f32; 16]) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self(_mm512_permutexvar_ps(words, _mm512_loadu_ps(numbers.as_ptr()))) }
     }
 
     #[inline(always)]

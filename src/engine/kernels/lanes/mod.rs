@@ -6,13 +6,27 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use crate::engine::format::weight::FloatType;
+use crate::engine::format::weight::{CodeTable, FloatType};
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::Avx512;
 pub(super) use portable::Portable;
+
+/// What the codes of [`CodeTable`] stand for, as float32.
+pub(super) const IQ4: [f32; 16] = numbers(CodeTable::Iq4);
+pub(super) const FP4: [f32; 16] = numbers(CodeTable::Fp4);
+
+const fn numbers(table: CodeTable) -> [f32; 16] {
+    let mut numbers = [0.0; 16];
+    let mut code = 0;
+    while code < 16 {
+        numbers[code] = table.values()[code] as f32;
+        code += 1;
+    }
+    numbers
+}
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -41,9 +55,13 @@ pub(super) trait Lanes: Copy {
     unsafe fn load_bf16(from: *const u8) -> Self;
     /// Sixteen bytes as numbers.
     unsafe fn load_bytes(from: *const u8) -> Self;
+    /// Sixteen signed bytes as numbers.
+    unsafe fn load_signed_bytes(from: *const u8) -> Self;
     unsafe fn load_words(from: *const u8) -> Self::Words;
     /// The lowest four bits of each word as numbers.
     unsafe fn low_nibbles(words: Self::Words) -> Self;
+    /// The numbers at the indexes in the lowest four bits of each word.
+    unsafe fn look_up(words: Self::Words, numbers: &[f32; 16]) -> Self;
     /// The next four bits become the lowest.
     unsafe fn next_nibbles(words: Self::Words) -> Self::Words;
 

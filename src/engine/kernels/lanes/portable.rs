@@ -77,6 +77,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_signed_bytes(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from))
+    }
+
+    #[inline(always)]
     unsafe fn load_words(from: *const u8) -> [u32; LANES] {
         // SAFETY: the caller's.
         unsafe { from.cast::<[u32; LANES]>().read_unaligned() }.map(u32::from_le)
@@ -85,6 +91,11 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn low_nibbles(words: [u32; LANES]) -> Self {
         Self(words.map(|word| (word & 15) as i32 as f32))
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(words: [u32; LANES], numbers: &[f32; 16]) -> Self {
+        Self(words.map(|word| numbers[(word & 15) as usize]))
     }
 
     #[inline(always)]

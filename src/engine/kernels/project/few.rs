@@ -7,7 +7,6 @@ use super::MAX_MATRICES;
 use crate::engine::kernels::gemv;
 use crate::engine::kernels::isa::Task;
 use crate::engine::kernels::lanes::{LANES, Lanes};
-use crate::engine::kernels::packed::Element;
 use crate::engine::kernels::pool;
 use crate::engine::kernels::scratch::Scratch;
 
@@ -28,9 +27,24 @@ pub(super) fn run(job: &Job<'_>) {
     pool::run(blocks.div_ceil(together), &|chunk| {
         let first = chunk * together;
         let range = first..blocks.min(first + together);
-        // SAFETY: each block is one worker's; the level was detected.
-        unsafe { job.isa.run(Blocks { job, x: &x, sums: &sums, range }) };
+        match job.tokens {
+            1 => multiply::<1>(job, &x, &sums, range),
+            2 => multiply::<2>(job, &x, &sums, range),
+            3 => multiply::<3>(job, &x, &sums, range),
+            4 => multiply::<4>(job, &x, &sums, range),
+            5 => multiply::<5>(job, &x, &sums, range),
+            6 => multiply::<6>(job, &x, &sums, range),
+            7 => multiply::<7>(job, &x, &sums, range),
+            _ => multiply::<{ gemv::MAX_TOKENS }>(job, &x, &sums, range),
+        }
     });
+}
+
+/// A task of its own for each number of tokens: all of them in one function would need a huge stack where
+/// the compiler does not optimise.
+fn multiply<const T: usize>(job: &Job<'_>, x: &[f32], sums: &GroupSums, range: Range<usize>) {
+    // SAFETY: each block is one worker's; the level was detected.
+    unsafe { job.isa.run(Blocks::<T> { job, x, sums, range }) };
 }
 
 /// For each matrix the sums of `x` over its groups of columns, `[tokens, groups]`.
@@ -43,9 +57,7 @@ impl GroupSums {
     fn new(job: &Job<'_>, x: &[f32]) -> Self {
         let mut groups = [None; MAX_MATRICES];
         for (group, view) in groups.iter_mut().zip(job.views()) {
-            if let Element::Affine { group: size, .. } = view.layout.element {
-                *group = Some(size);
-            }
+            *group = view.layout.element.group();
         }
         let mut all = Scratch::new(groups.iter().flatten().map(|group| x.len() / group).sum());
         let (mut starts, mut next) = ([0; MAX_MATRICES], 0);
@@ -94,37 +106,18 @@ impl Task for Sum<'_> {
     }
 }
 
-struct Blocks<'a> {
+struct Blocks<'a, const T: usize> {
     job: &'a Job<'a>,
     x: &'a [f32],
     sums: &'a GroupSums,
     range: Range<usize>,
 }
 
-impl Task for Blocks<'_> {
+impl<const T: usize> Task for Blocks<'_, T> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        // SAFETY: the caller's.
-        unsafe {
-            match self.job.tokens {
-                1 => self.tokens::<V, 1>(),
-                2 => self.tokens::<V, 2>(),
-                3 => self.tokens::<V, 3>(),
-                4 => self.tokens::<V, 4>(),
-                5 => self.tokens::<V, 5>(),
-                6 => self.tokens::<V, 6>(),
-                7 => self.tokens::<V, 7>(),
-                _ => self.tokens::<V, { gemv::MAX_TOKENS }>(),
-            }
-        }
-    }
-}
-
-impl Blocks<'_> {
-    #[inline(always)]
-    unsafe fn tokens<V: Lanes, const T: usize>(self) {
         let job = self.job;
         assert!(self.x.len() == T * job.columns, "tokens of another number");
         for index in self.range.clone() {

@@ -7,7 +7,7 @@ use super::job::{Job, Part};
 use crate::engine::kernels::gemm::{self, Product};
 use crate::engine::kernels::isa::Task;
 use crate::engine::kernels::lanes::Lanes;
-use crate::engine::kernels::packed::{BLOCK, Element, View};
+use crate::engine::kernels::packed::{BLOCK, View};
 use crate::engine::kernels::pool;
 use crate::engine::kernels::scratch::Scratch;
 
@@ -48,10 +48,8 @@ fn panel_parts(job: &Job<'_>, panel: usize) -> (Part, Option<Part>) {
 
 /// Equal parts of the columns that end at borders of groups in every matrix.
 fn panel_depth(job: &Job<'_>) -> usize {
-    let step = job.views().iter().fold(1, |step, view| match view.layout.element {
-        Element::Dense(_) => step,
-        Element::Affine { group, .. } => least_common_multiple(step, group),
-    });
+    let steps = job.views().iter().map(|view| view.layout.element.step());
+    let step = steps.fold(1, least_common_multiple);
     let parts = job.columns.div_ceil(MAX_DEPTH);
     job.columns.div_ceil(parts).next_multiple_of(step).min(job.columns)
 }

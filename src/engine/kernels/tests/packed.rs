@@ -2,7 +2,7 @@ use half::f16;
 use mlx_rs::{Array, ops};
 
 use super::{Random, assert_close, floats, read};
-use crate::engine::format::weight::{FloatType, Floats, WeightData};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::packed::{Element, Quant};
 use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
@@ -52,6 +52,70 @@ fn groups_of_16_are_packed_and_multiplied() {
     }
 }
 
+/// A nested matrix and one of codes, with their values by the definition.
+fn two_level(bits: usize, group: usize) -> (WeightData, Array) {
+    let (rows, columns) = (20, 2 * OUTER);
+    let mut random = Random(bits as u64);
+    let packed: Vec<u32> = (0..rows * columns * bits / 32).map(|_| random.next() as u32).collect();
+    let outer: Vec<[f32; 2]> = (0..rows * 2).map(|_| [random.float() / 64.0, random.float() / 8.0]).collect();
+    let signed = |random: &mut Random| random.next() as i8;
+    let inner: Vec<[i8; 2]> =
+        (0..rows * columns / group).map(|_| [signed(&mut random), signed(&mut random)]).collect();
+    let mut values = Vec::new();
+    for row in 0..rows {
+        let words = &packed[row * columns * bits / 32..][..columns * bits / 32];
+        for column in 0..columns {
+            let [factor, base] = outer[row * 2 + column / OUTER];
+            let [scale, offset] = inner[(row * columns + column) / group];
+            let quant = f32::from(quant_at(words, bits, column));
+            values.push(factor * f32::from(scale) * quant + base * f32::from(offset));
+        }
+    }
+    let dense = Array::from_slice(&values, &[rows as i32, columns as i32]);
+    (WeightData::Nested { rows, columns, group, bits, packed, outer, inner }, dense)
+}
+
+fn codes(table: CodeTable, group: usize, dtype: FloatType) -> (WeightData, Array) {
+    let (rows, columns) = (20, 96);
+    let mut random = Random(group as u64);
+    let packed: Vec<u32> = (0..rows * columns / 8).map(|_| random.next() as u32).collect();
+    let scales: Vec<f32> = (0..rows * columns / group).map(|_| random.float() / 64.0).collect();
+    let scales = floats(dtype, &scales);
+    let value = |at: usize| {
+        let code = packed[at / 8] >> (at % 8 * 4) & 15;
+        read(&scales)[at / group] * f32::from(table.values()[code as usize])
+    };
+    let values: Vec<f32> = (0..rows * columns).map(value).collect();
+    let dense = Array::from_slice(&values, &[rows as i32, columns as i32]);
+    (WeightData::Codes { rows, columns, group, table, packed, scales }, dense)
+}
+
+#[test]
+fn the_forms_of_gguf_are_packed_and_multiplied() {
+    let nested = [(2, 16), (3, 16), (4, 32), (5, 32), (6, 16)].map(|(bits, group)| two_level(bits, group));
+    let codes = [
+        codes(CodeTable::Iq4, 32, FloatType::F16),
+        codes(CodeTable::Iq4, 32, FloatType::F32),
+        codes(CodeTable::Fp4, 32, FloatType::F32),
+        codes(CodeTable::Fp4, 16, FloatType::BF16),
+    ];
+    for (weight, dense) in nested.into_iter().chain(codes) {
+        let packed = PackedMatrix::pack(&weight).unwrap();
+        let ids: Vec<i32> = (0..20).collect();
+        assert_close(&embed(&packed, &Array::from_slice(&ids, &[20])).unwrap(), &dense, 1e-6, "rows");
+        for tokens in [1, 3, 8, 9, 40] {
+            let x = Random(9).array(&[tokens, dense.dim(1) as usize]);
+            let expected = ops::matmul(&x, dense.swap_axes(0, 1).unwrap()).unwrap();
+            expected.eval().unwrap();
+            forced::each(|isa| {
+                let ours = project(&x, None, &[&packed], None, Epilogue::None).unwrap();
+                let what = format!("{isa:?} {:?}, {tokens} tokens", packed.layout().element);
+                assert_close(&ours, &expected, 1e-5, &what);
+            });
+        }
+    }
+}
+
 #[test]
 fn float32_scales_shrink_only_when_nothing_is_lost() {
     let with = |scale: f32| {
@@ -64,6 +128,7 @@ fn float32_scales_shrink_only_when_nothing_is_lost() {
     assert_eq!(with(f16::from_f32(0.1).to_f32()), kept(FloatType::F16));
     assert_eq!(with(0.1), kept(FloatType::F32));
     assert_eq!(with(1e6), kept(FloatType::F32));
+    assert_eq!(with(2_f32.powi(40)), kept(FloatType::BF16));
 }
 
 #[test]

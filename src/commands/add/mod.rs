@@ -1,80 +1,124 @@
 //! `add`: probe, hash, register; with `--copy`, into the store.
 
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+mod candidate;
 
-use super::facts;
+use std::path::{Path, PathBuf};
+
+use self::candidate::Candidate;
+use super::foreign::{self, Foreign, origin_of};
+use super::status::present_sources;
 use crate::cli::add::AddArgs;
 use crate::context::Context;
-use crate::engine::probe::probe;
 use crate::error::{Code, Error, Result};
-use crate::fs::{Progress, hash_file, open_regular, plain_path};
-use crate::ids::{Host, ModelName, Revision, SnapshotPath};
+use crate::fs::{Progress, hash_file, open_regular};
+use crate::ids::{ModelName, ModelRef, Revision};
 use crate::output::progress::Unit;
-use crate::registry::{Facts, FileRecord, NewSnapshot, Origin, Registry, Snapshot};
-use crate::report::add::{AddReport, AddedReport};
-use crate::store::{Incoming, Ingestion, Store, try_map};
+use crate::registry::{FileRecord, NewSnapshot, Origin, Registry, Snapshot};
+use crate::report::add::{AddReport, AddedReport, SkippedReport};
+use crate::store::{Ingestion, Store, try_map};
 
 pub fn run(args: &AddArgs, context: &Context) -> Result<AddReport> {
-    if args.name.is_some() && args.path.len() > 1 {
+    let subjects = args.path.iter().map(|path| Subject::of(path, context)).collect::<Result<Vec<_>>>()?;
+    if args.name.is_some() && (subjects.len() > 1 || subjects.iter().any(Subject::is_cache)) {
         return Err(Error::new(Code::InvalidRequest, "one name cannot be given to several models")
             .hint("add them one by one, each with its --name"));
     }
-    // Every path is read before anything is registered.
-    let candidates = args
-        .path
-        .iter()
-        .map(|path| Candidate::new(path, args.name.as_deref(), context))
-        .collect::<Result<Vec<_>>>()?;
-    let models = candidates
-        .into_iter()
-        .map(|candidate| candidate.add(args.copy, context))
-        .collect::<Result<Vec<_>>>()?;
-    Ok(AddReport { models })
+    let mut report = AddReport { models: Vec::new(), skipped: Vec::new() };
+    // Every model is read before anything is registered.
+    let mut candidates = Vec::new();
+    for subject in &subjects {
+        for read in subject.candidates(args, context)? {
+            match read {
+                Ok(candidate) => candidates.push((candidate, subject.is_cache())),
+                Err(skipped) => report.skipped.push(skipped),
+            }
+        }
+    }
+    for (candidate, may_fail) in candidates {
+        let (name, path) = (candidate.name.clone(), candidate.path());
+        match candidate.add(args.copy, context) {
+            Ok(added) => report.models.push(added),
+            Err(error) if may_fail && error.code() != Code::Interrupted => {
+                report.skipped.push(skipped(&name, &path, &error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(report)
 }
 
-/// A model to be added.
-struct Candidate {
-    name: ModelName,
-    /// The commit, where the folder's name tells it.
-    revision: Option<Revision>,
-    origin: Origin,
-    root: PathBuf,
-    entry: Option<SnapshotPath>,
-    facts: Facts,
-    files: Vec<Incoming>,
+/// What an argument means.
+enum Subject {
+    /// All models of a tool's caches.
+    Cache(Origin),
+    /// One model of another tool.
+    Model(Box<Foreign>),
+    Path(PathBuf),
+}
+
+impl Subject {
+    /// A folder called as a tool is would be written `./ollama`.
+    fn of(path: &Path, context: &Context) -> Result<Self> {
+        let text = path.to_str().unwrap_or_default();
+        match text {
+            "hf" => return Ok(Self::Cache(Origin::HuggingFaceCache)),
+            "ollama" => return Ok(Self::Cache(Origin::Ollama)),
+            "lmstudio" => return Ok(Self::Cache(Origin::LmStudio)),
+            _ => {}
+        }
+        if !path.exists()
+            && let Ok(reference @ ModelRef::Named { .. }) = text.parse()
+            && let Some(found) = foreign::find(&reference, context)?
+        {
+            return Ok(Self::Model(Box::new(found)));
+        }
+        Ok(Self::Path(path.to_owned()))
+    }
+
+    fn is_cache(&self) -> bool {
+        matches!(self, Self::Cache(_))
+    }
+
+    fn candidates(
+        &self,
+        args: &AddArgs,
+        context: &Context,
+    ) -> Result<Vec<std::result::Result<Candidate, SkippedReport>>> {
+        let name = args.name.as_deref();
+        match self {
+            Self::Path(path) => Ok(vec![Ok(Candidate::new(path, name, context)?)]),
+            Self::Model(found) => Ok(vec![Ok(Candidate::of_foreign(found, name, args.copy)?)]),
+            Self::Cache(origin) => {
+                let found = foreign::all(|other| other == *origin, context)?;
+                if found.is_empty()
+                    && !present_sources(&context.settings).iter().any(|it| origin_of(it.as_ref()) == *origin)
+                {
+                    return Err(Error::new(
+                        Code::FileNotFound,
+                        format!("{} keeps no models on this machine", origin.as_str()),
+                    )
+                    .hint("mlx-cache doctor shows where other tools' models are looked for"));
+                }
+                let read = |found: &Foreign| {
+                    context.cancel.check()?;
+                    Ok(Candidate::of_foreign(found, None, args.copy)
+                        .map_err(|error| skipped(&found.name, &found.path, &error)))
+                };
+                try_map(&found, read)
+            }
+        }
+    }
+}
+
+fn skipped(name: &ModelName, path: &Path, error: &Error) -> SkippedReport {
+    SkippedReport {
+        reference: name.to_string(),
+        path: path.display().to_string(),
+        reason: error.message().to_owned(),
+    }
 }
 
 impl Candidate {
-    fn new(path: &Path, name: Option<&str>, context: &Context) -> Result<Self> {
-        let path = plain_path(path).map_err(|error| Error::io("resolve", path, error))?;
-        let probed = probe(&path)?;
-        let root = if path.is_dir() { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
-        let files = probed
-            .files
-            .iter()
-            .map(|file| {
-                let source = root.join(file);
-                let metadata = fs::metadata(&source).map_err(|error| Error::io("read", &source, error))?;
-                Ok(Incoming { path: snapshot_path(file)?, bytes: metadata.len(), source })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let entry = match files.as_slice() {
-            [only] if !path.is_dir() || only.path.has_extension("gguf") => Some(only.path.clone()),
-            _ => None,
-        };
-        let (derived, revision, origin) = describe(&path, context);
-        let name = match name {
-            Some(name) => ModelName::parse_pair(Host::Local, name)
-                .map_err(|error| error.context(format!("--name '{}'", name.escape_debug())))?,
-            None => derived.ok_or_else(|| {
-                Error::new(Code::InvalidRequest, format!("{} gives no usable name", path.display()))
-                    .hint("name the model with --name org/name")
-            })?,
-        };
-        Ok(Self { name, revision, origin, root, entry, facts: facts::of(&probed), files })
-    }
-
     fn add(self, copy: bool, context: &Context) -> Result<AddedReport> {
         let store = Store::at(&context.settings.home.value);
         let mut registry = store.create()?;
@@ -208,67 +252,4 @@ fn taken(new: &NewSnapshot, other: &Snapshot) -> Error {
         format!("the name {} belongs to another model, at {}", new.name, other.path().display()),
     )
     .hint("choose another name with --name org/name, or remove the other model first")
-}
-
-/// A file's path inside its model's folder.
-fn snapshot_path(path: &Path) -> Result<SnapshotPath> {
-    let text = path.to_str().ok_or_else(|| {
-        Error::new(Code::InvalidRequest, format!("the file name {} is not UTF-8", path.display()))
-            .detail("path", path.display().to_string())
-            .hint("rename the file")
-    })?;
-    text.parse()
-}
-
-/// Name, commit and owner, as far as the path tells them: a snapshot of a Hugging Face cache, a folder
-/// of LM Studio, or any other.
-fn describe(path: &Path, context: &Context) -> (Option<ModelName>, Option<Revision>, Origin) {
-    if let Some((name, revision)) = hugging_face(path) {
-        let inside = path.starts_with(&context.settings.hf_hub_cache.value);
-        let origin = if inside { Origin::HuggingFaceCache } else { Origin::Folder };
-        return (Some(name), Some(revision), origin);
-    }
-    let folder = if path.is_dir() { Some(path) } else { path.parent() };
-    if let Some(folder) = folder
-        && let Ok(below) = folder.strip_prefix(&context.settings.lmstudio_models.value)
-        && let Some(name) = pair(below, Host::LmStudio)
-    {
-        return (Some(name), None, Origin::LmStudio);
-    }
-    let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    let name = stem
-        .and_then(|stem| stem.to_str())
-        .map(tidy)
-        .and_then(|stem| ModelName::new(Host::Local, "local", &stem).ok());
-    (name, None, Origin::Folder)
-}
-
-/// `…/models--org--name/snapshots/<commit>`, or a file in it.
-fn hugging_face(path: &Path) -> Option<(ModelName, Revision)> {
-    path.ancestors().take(3).find_map(|folder| {
-        let commit = folder.file_name()?.to_str()?;
-        let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
-        let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
-        let (org, name) = repository.split_once("--")?;
-        let name = ModelName::new(Host::HuggingFace, org, name).ok()?;
-        Some((name, commit.parse().ok()?))
-    })
-}
-
-/// The first two components as a name.
-fn pair(path: &Path, host: Host) -> Option<ModelName> {
-    let mut parts = path.components().filter_map(|part| match part {
-        Component::Normal(part) => part.to_str(),
-        _ => None,
-    });
-    ModelName::new(host, parts.next()?, parts.next()?).ok()
-}
-
-/// Characters that a name may not have become dashes.
-fn tidy(name: &str) -> String {
-    let kept: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
-        .collect();
-    kept.trim_matches(['-', '.']).to_owned()
 }

@@ -1,0 +1,214 @@
+//! Kept results: writing them down, showing them, holding new ones against them.
+
+use std::fs;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::samples::noise_percent;
+use crate::context::Context;
+use crate::error::{Code, Error, Result};
+use crate::registry::{Benchmark, Registry};
+use crate::report::bench::{
+    BenchBaseline, BenchChange, BenchEnvironment, BenchModel, BenchRecord, BenchResult,
+};
+
+/// The largest baseline file that is read.
+const LARGEST: u64 = 64 << 20;
+
+/// Results to hold new ones against.
+#[derive(Debug)]
+pub struct Baseline {
+    from: String,
+    measured_at: Option<Timestamp>,
+    results: Vec<BenchResult>,
+}
+
+/// Keeps the results of one model. They stand even if that fails.
+pub fn keep(
+    measured_at: Timestamp,
+    environment: &BenchEnvironment,
+    model: &BenchModel,
+    results: &[&BenchResult],
+    context: &Context,
+) {
+    let write = || {
+        // A model that lies outside any store is no reason to make one.
+        let Some(mut registry) = Registry::open(&context.settings.home.value)? else { return Ok(()) };
+        let json = |value| {
+            serde_json::to_string(&value)
+                .map_err(|error| Error::internal(format!("results as JSON: {error}")))
+        };
+        let results = json(serde_json::to_value(results).unwrap_or_default())?;
+        let environment = json(serde_json::to_value(environment).unwrap_or_default())?;
+        let described = json(serde_json::to_value(model).unwrap_or_default())?;
+        registry
+            .record_benchmark(measured_at, &model.reference, &environment, &described, &results)
+            .map(|number| context.output.detail(format!("kept as result {number}")))
+    };
+    if let Err(error) = write() {
+        context.output.warn(format!("the results are not kept: {}", error.message()));
+    }
+}
+
+/// The results kept of a model, newest first.
+pub fn of(reference: &str, context: &Context) -> Result<Vec<BenchRecord>> {
+    let registry = Registry::open(&context.settings.home.value)?;
+    registry.map_or(Ok(Vec::new()), |registry| registry.benchmarks(reference))?.iter().map(record).collect()
+}
+
+fn record(kept: &Benchmark) -> Result<BenchRecord> {
+    Ok(BenchRecord {
+        number: kept.number,
+        measured_at: kept.measured_at,
+        environment: parse(&kept.environment, kept.number)?,
+        model: parse(&kept.model, kept.number)?,
+        results: parse(&kept.results, kept.number)?,
+    })
+}
+
+fn parse<T: DeserializeOwned>(json: &str, number: i64) -> Result<T> {
+    serde_json::from_str(json).map_err(|error| {
+        Error::new(Code::IntegrityFailed, format!("the kept result {number} cannot be read: {error}"))
+            .hint("compare with another one: mlx-cache bench --history MODEL lists them")
+    })
+}
+
+/// What `--compare` names: `last`, a number, or a file. `models` are those to be measured.
+pub fn baseline(text: &str, models: &[String], context: &Context) -> Result<Baseline> {
+    let missing = |what: String| {
+        Error::new(Code::FileNotFound, what)
+            .hint("mlx-cache bench --history MODEL lists what is kept; --json writes a file to compare with")
+    };
+    if text == "last" {
+        let mut results = Vec::new();
+        let mut newest = None;
+        for model in models {
+            if let Some(last) = of(model, context)?.into_iter().next() {
+                newest = newest.max(Some(last.measured_at));
+                results.extend(last.results);
+            }
+        }
+        if results.is_empty() {
+            return Err(missing(format!("no result of {} is kept", models.join(", "))));
+        }
+        return Ok(Baseline { from: "last".to_owned(), measured_at: newest, results });
+    }
+    if let Ok(number) = text.parse::<i64>() {
+        let registry = Registry::open(&context.settings.home.value)?;
+        let kept = registry.map_or(Ok(None), |registry| registry.benchmark(number))?;
+        let kept = kept.ok_or_else(|| missing(format!("no result {number} is kept")))?;
+        let record = record(&kept)?;
+        return Ok(Baseline {
+            from: number.to_string(),
+            measured_at: Some(record.measured_at),
+            results: record.results,
+        });
+    }
+    from_file(Path::new(text))
+}
+
+/// Reads what `bench --json` has written.
+fn from_file(path: &Path) -> Result<Baseline> {
+    #[derive(Deserialize)]
+    struct File {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        results: Vec<BenchResult>,
+    }
+    let metadata = fs::metadata(path).map_err(|error| Error::io("read", path, error))?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        return Err(Error::new(Code::InvalidRequest, format!("{} is no result of bench", path.display()))
+            .detail("path", path.display().to_string())
+            .hint("give a file that mlx-cache bench --json has written"));
+    }
+    let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
+    let file: File = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::new(Code::InvalidRequest, format!("{} is no result of bench: {error}", path.display()))
+            .detail("path", path.display().to_string())
+            .hint("give a file that mlx-cache bench --json has written")
+    })?;
+    Ok(Baseline { from: path.display().to_string(), measured_at: None, results: file.data.results })
+}
+
+impl Baseline {
+    /// Holds results against it. A mean that is worse by more than `tolerated` percent and by more than
+    /// the noise is a regression; none is where nothing is said to be tolerated.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST if there is no test that both have.
+    pub fn compare(self, results: &[BenchResult], tolerated: Option<f64>) -> Result<BenchBaseline> {
+        let changes: Vec<BenchChange> = results
+            .iter()
+            .filter_map(|now| {
+                let before =
+                    self.results.iter().find(|it| (&it.model, &it.test) == (&now.model, &now.test))?;
+                (before.unit == now.unit && before.mean > 0.0).then(|| change(before, now, tolerated))
+            })
+            .collect();
+        if changes.is_empty() {
+            return Err(Error::new(
+                Code::InvalidRequest,
+                format!("the baseline {} has none of these tests", self.from),
+            )
+            .hint("measure the same model with the same -p, -g and --depth as it did"));
+        }
+        let regression = changes.iter().any(|change| change.regression);
+        Ok(BenchBaseline { from: self.from, measured_at: self.measured_at, changes, regression })
+    }
+}
+
+fn change(before: &BenchResult, now: &BenchResult, tolerated: Option<f64>) -> BenchChange {
+    let difference = (now.mean - before.mean) / before.mean * 100.0;
+    // More tokens per second are better; fewer seconds and bytes are.
+    let better_percent = if now.unit == "tokens/s" { difference } else { -difference };
+    let noise_percent = noise_percent(before, now);
+    BenchChange {
+        model: now.model.clone(),
+        test: now.test.clone(),
+        before: before.mean,
+        now: now.mean,
+        better_percent,
+        noise_percent,
+        regression: tolerated
+            .zip(noise_percent)
+            .is_some_and(|(percent, noise)| -better_percent > percent.max(noise)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::result;
+    use super::*;
+
+    fn compared(before: &[f64], now: &[f64], unit: &str, tolerated: Option<f64>) -> BenchBaseline {
+        let baseline = Baseline {
+            from: "1".to_owned(),
+            measured_at: None,
+            results: vec![result("m", "t", unit, before.to_vec())],
+        };
+        baseline.compare(&[result("m", "t", unit, now.to_vec())], tolerated).expect("comparable")
+    }
+
+    #[test]
+    fn slower_beyond_tolerance_and_noise_is_a_regression() {
+        let steady = [100.0, 101.0, 99.0, 100.0];
+        assert!(compared(&steady, &[80.0, 81.0, 79.0], "tokens/s", Some(5.0)).regression);
+        assert!(!compared(&steady, &[97.0, 98.0, 96.0], "tokens/s", Some(5.0)).regression, "tolerated");
+        assert!(!compared(&steady, &[120.0, 121.0], "tokens/s", Some(5.0)).regression, "better");
+        assert!(!compared(&steady, &[80.0, 81.0], "tokens/s", None).regression, "not asked");
+        assert!(!compared(&[100.0, 140.0], &[80.0, 110.0], "tokens/s", Some(5.0)).regression, "noise");
+        assert!(compared(&[1.0, 1.01], &[1.2, 1.21], "s", Some(5.0)).regression, "seconds grow");
+    }
+
+    #[test]
+    fn tests_that_only_one_has_are_not_compared() {
+        let baseline = Baseline { from: "1".to_owned(), measured_at: None, results: Vec::new() };
+        let error = baseline.compare(&[result("m", "t", "s", vec![1.0])], None).expect_err("nothing");
+        assert_eq!(error.code(), Code::InvalidRequest);
+    }
+}

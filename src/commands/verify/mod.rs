@@ -1,0 +1,81 @@
+//! `verify`: select, look, read, compare, tell; with `--repair`, make good and look again.
+
+mod report;
+mod select;
+
+use std::time::Instant;
+
+use crate::cli::verify::VerifyArgs;
+use crate::context::Context;
+use crate::error::{Code, Error, Result};
+use crate::output::progress::Unit;
+use crate::registry::Registry;
+use crate::report::verify::VerifyReport;
+use crate::store::{Store, default_threads};
+use crate::verify::{Contents, Findings};
+
+use self::select::Selection;
+
+pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
+    let started = Instant::now();
+    let store = Store::at(&context.settings.home.value);
+    let mut registry = store.registry()?;
+    let selection = Selection::new(args, context)?;
+    let findings = check(args, &selection, &store, registry.as_ref(), None, context)?;
+    if let Some(registry) = &mut registry {
+        findings.record(registry)?;
+    }
+    refuse_nothing(args, &findings, context)?;
+    Ok(report::of(&findings, args.quick, Vec::new(), started.elapsed()))
+}
+
+/// One pass over everything that is selected; what `earlier` read is not read again.
+fn check(
+    args: &VerifyArgs,
+    selection: &Selection,
+    store: &Store,
+    registry: Option<&Registry>,
+    earlier: Option<&Contents>,
+    context: &Context,
+) -> Result<Findings> {
+    let mut verification = selection.subjects(store, registry, context)?;
+    verification.inspect(&context.cancel)?;
+    if let Some(earlier) = earlier {
+        verification.contents.recall(earlier);
+    }
+    if !args.quick {
+        let total = verification.contents.unread_bytes();
+        let bar = context.output.progress("verifying", Some(total), Unit::Bytes);
+        let threads = args.jobs.map_or_else(default_threads, usize::from);
+        verification.measure(threads, &|bytes| {
+            bar.advance(bytes);
+            context.cancel.check()
+        })?;
+    }
+    Ok(verification.judge())
+}
+
+/// That nothing was checked is no success.
+fn refuse_nothing(args: &VerifyArgs, findings: &Findings, context: &Context) -> Result<()> {
+    let all = &findings.judged;
+    if all.is_empty() {
+        let hint = if args.source.is_empty() && args.path.is_empty() {
+            "add or pull a model first, or check other tools' caches with --source all"
+        } else {
+            "mlx-cache status shows where models are looked for"
+        };
+        let message = "nothing was checked: there is no model";
+        return Err(Error::new(Code::ModelNotFound, message).hint(hint));
+    }
+    let compared = |it: &crate::verify::Judged| if args.quick { it.files_compared } else { it.files_ok };
+    if all.iter().any(|it| compared(it) > 0 || !it.problems.is_empty()) {
+        return Ok(());
+    }
+    let names: Vec<&str> = all.iter().map(|it| it.reference.as_str()).take(8).collect();
+    context.output.detail("no size and no digest of these files is on record");
+    Err(Error::new(
+        Code::IntegrityFailed,
+        format!("nothing was checked: no digest is on record for {}", names.join(", ")),
+    )
+    .hint("mlx-cache add PATH puts digests on record; the next verify compares with them"))
+}

@@ -1,0 +1,102 @@
+//! Other packings in MLX's affine form, for the devices where MLX's own operations compute.
+//!
+//! What has groups of 32 keeps its values: a scale and a bias take the place of two-level ones, and
+//! codes become the quants that their table spaces out (Iq4 needs 8 bits for its uneven steps, Fp4 5).
+//! MLX has no groups of 16: two of them become one of 32 in more bits, rounded to the nearest step.
+
+use crate::engine::format::weight::{Floats, OUTER, WeightData, pack_quants, quant_at};
+
+/// The smallest group that MLX has.
+const GROUP: usize = 32;
+
+/// Bits that elements of `bits` bits in groups of 16 become in groups of 32, so that the rounding is
+/// small beside that of the first quantization.
+pub fn widened(bits: usize) -> usize {
+    match bits {
+        2 => 4,
+        3 => 5,
+        4 | 5 => 6,
+        _ => 8,
+    }
+}
+
+/// Bits of a table's numbers as quants.
+pub fn spaced(table: &[i8; 16]) -> usize {
+    let (low, high) = bounds(table);
+    match high - low {
+        0..=15 => 4,
+        16..=31 => 5,
+        32..=63 => 6,
+        _ => 8,
+    }
+}
+
+/// The weight in a form that MLX computes with; dense and affine ones stay as they are.
+pub fn for_mlx(weight: WeightData) -> WeightData {
+    match weight {
+        WeightData::Nested { rows, columns, group, bits, packed, outer, inner } if group >= GROUP => {
+            let (scales, biases) = flat(columns, group, &outer, &inner);
+            let (scales, biases) = (Floats::singles(&scales), Floats::singles(&biases));
+            WeightData::Affine { rows, columns, group, bits, packed, scales, biases }
+        }
+        WeightData::Nested { rows, columns, group, bits, packed, outer, inner } => {
+            let (scales, biases) = flat(columns, group, &outer, &inner);
+            let value = |row: usize, column: usize| {
+                let words = columns * bits / 32;
+                let at = row * (columns / group) + column / group;
+                let quant = quant_at(&packed[row * words..][..words], bits, column);
+                scales[at] * f32::from(quant) + biases[at]
+            };
+            rounded(rows, columns, widened(bits), value)
+        }
+        WeightData::Codes { rows, columns, group, table, packed, scales } => {
+            let table = table.values();
+            let ((low, _), bits) = (bounds(table), spaced(table));
+            let quants = packed.iter().flat_map(|word| {
+                (0..8).map(move |i| (i16::from(table[(word >> (4 * i) & 15) as usize]) - low) as u8)
+            });
+            let mut words = Vec::with_capacity(packed.len() * bits / 4);
+            pack_quants(quants, bits, &mut words);
+            let biases: Vec<f32> = scales.to_f32().iter().map(|scale| scale * f32::from(low)).collect();
+            let scales = Floats::singles(&scales.to_f32());
+            let biases = Floats::singles(&biases);
+            WeightData::Affine { rows, columns, group, bits, packed: words, scales, biases }
+        }
+        other => other,
+    }
+}
+
+fn bounds(table: &[i8; 16]) -> (i16, i16) {
+    table.iter().fold((i16::MAX, i16::MIN), |(low, high), &n| (low.min(n.into()), high.max(n.into())))
+}
+
+/// One scale and one bias for each group.
+fn flat(columns: usize, group: usize, outer: &[[f32; 2]], inner: &[[i8; 2]]) -> (Vec<f32>, Vec<f32>) {
+    let (groups, outers) = (columns / group, columns / OUTER);
+    let one = |(at, [scale, offset]): (usize, &[i8; 2])| {
+        let [factor, base] = outer[at / groups * outers + at % groups * group / OUTER];
+        (factor * f32::from(*scale), base * f32::from(*offset))
+    };
+    inner.iter().enumerate().map(one).unzip()
+}
+
+/// Rounds to the nearest of the steps between the smallest and the largest value of each group of 32.
+fn rounded(rows: usize, columns: usize, bits: usize, value: impl Fn(usize, usize) -> f32) -> WeightData {
+    let steps = ((1 << bits) - 1) as f32;
+    let mut packed = Vec::with_capacity(rows * columns * bits / 32);
+    let (mut scales, mut biases) = (Vec::new(), Vec::new());
+    for row in 0..rows {
+        for first in (0..columns).step_by(GROUP) {
+            let values: [f32; GROUP] = std::array::from_fn(|i| value(row, first + i));
+            let low = values.iter().copied().fold(f32::INFINITY, f32::min);
+            let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let scale = (high - low) / steps;
+            let quant = |x: &f32| if scale > 0.0 { ((x - low) / scale).round().min(steps) as u8 } else { 0 };
+            pack_quants(values.iter().map(quant), bits, &mut packed);
+            scales.push(scale);
+            biases.push(low);
+        }
+    }
+    let (scales, biases) = (Floats::singles(&scales), Floats::singles(&biases));
+    WeightData::Affine { rows, columns, group: GROUP, bits, packed, scales, biases }
+}

@@ -1,0 +1,131 @@
+//! How much memory a model's weights take, by the code that computes with them.
+
+use crate::engine::config::Affine;
+use crate::engine::format::affine;
+use crate::engine::format::unpack::{Form, GROUP};
+use crate::engine::format::weight::{FloatType, OUTER};
+
+/// How a matrix is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    Dense(FloatType),
+    Affine { affine: Affine, scale: FloatType },
+    Blocks(Form),
+}
+
+/// Memory of all weights that a model needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WeightSizes {
+    /// Bytes in the layout of the Linux CPU's kernels, where 16-bit floats stay what they are.
+    pub kernel_bytes: u64,
+    /// Bytes of packed elements where MLX's own operations compute.
+    pub packed_bytes: u64,
+    /// Numbers beside them that take what the computing type takes: dense matrices, vectors, scales
+    /// and biases.
+    pub floats: u64,
+}
+
+impl WeightSizes {
+    /// Counts a matrix; one of unknown storage as float32.
+    pub fn add_matrix(&mut self, rows: usize, columns: usize, storage: Option<Storage>) {
+        let storage = storage.unwrap_or(Storage::Dense(FloatType::F32));
+        let elements = rows as u64 * columns as u64;
+        // The kernels' blocks are whole sixteens of rows.
+        let padded = rows.next_multiple_of(16) as u64 * columns as u64;
+        let bits = |bits: usize, of: u64| of * bits as u64 / 8;
+        // Kernels hold nibbles or bytes.
+        let held = |bits: usize| if bits <= 4 { 4 } else { 8 };
+        match storage {
+            Storage::Dense(float) => {
+                self.kernel_bytes += padded * float.size() as u64;
+                self.floats += elements;
+            }
+            Storage::Affine { affine: Affine { group, bits: wide }, scale } => {
+                self.kernel_bytes +=
+                    bits(held(wide), padded) + padded / group as u64 * 2 * scale.size() as u64;
+                self.packed_bytes += bits(wide, elements);
+                self.floats += elements / group as u64 * 2;
+            }
+            Storage::Blocks(Form::Affine { bits: wide }) => {
+                self.kernel_bytes += bits(held(wide), padded) + padded / GROUP as u64 * 4;
+                self.packed_bytes += bits(wide, elements);
+                self.floats += elements / GROUP as u64 * 2;
+            }
+            Storage::Blocks(Form::Nested { bits: wide, group }) => {
+                let scales = padded / group as u64 * 2 + padded / OUTER as u64 * 8;
+                self.kernel_bytes += bits(held(wide), padded) + scales;
+                let wide = if group < GROUP { affine::widened(wide) } else { wide };
+                self.packed_bytes += bits(wide, elements);
+                self.floats += elements / GROUP as u64 * 2;
+            }
+            Storage::Blocks(Form::Codes(table)) => {
+                self.kernel_bytes += bits(4, padded) + padded / GROUP as u64 * 4;
+                self.packed_bytes += bits(affine::spaced(table.values()), elements);
+                self.floats += elements / GROUP as u64 * 2;
+            }
+        }
+    }
+
+    /// Counts a norm's weight or a bias.
+    pub fn add_vector(&mut self, size: usize) {
+        self.kernel_bytes += 4 * size as u64;
+        self.floats += size as u64;
+    }
+
+    /// Bytes in all, computed with in `dtype`.
+    pub fn bytes(&self, kernels: bool, dtype: FloatType) -> u64 {
+        if kernels {
+            return self.kernel_bytes;
+        }
+        self.packed_bytes.saturating_add(self.floats.saturating_mul(dtype.size() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::format::ggml_type::GgmlType;
+
+    fn matrix(rows: usize, columns: usize, storage: Storage) -> WeightSizes {
+        let mut sizes = WeightSizes::default();
+        sizes.add_matrix(rows, columns, Some(storage));
+        sizes
+    }
+
+    #[test]
+    fn halves_stay_halves_on_the_cpu() {
+        let sizes = matrix(32, 100, Storage::Dense(FloatType::BF16));
+        assert_eq!(sizes.bytes(true, FloatType::F32), 6400);
+        assert_eq!(sizes.bytes(false, FloatType::F32), 12800);
+        assert_eq!(sizes.bytes(false, FloatType::BF16), 6400);
+    }
+
+    #[test]
+    fn blocks_take_little_more_than_their_file() {
+        // Type, and how much more than the file the kernels and MLX (in float16) may take.
+        for (kind, kernels, mlx) in [
+            (GgmlType::Q4_0, 1.12, 1.12),
+            (GgmlType::Q4_1, 1.0, 1.0),
+            (GgmlType::Q5_0, 1.64, 1.1),
+            (GgmlType::Q5_1, 1.5, 1.0),
+            (GgmlType::Q8_0, 1.06, 1.06),
+            (GgmlType::Q2_K, 2.01, 1.91),
+            (GgmlType::Q3_K, 1.53, 1.75),
+            (GgmlType::Q4_K, 1.06, 1.12),
+            (GgmlType::Q5_K, 1.6, 1.1),
+            (GgmlType::Q6_K, 1.42, 1.38),
+            (GgmlType::IQ4_NL, 1.12, 2.0),
+            (GgmlType::IQ4_XS, 1.18, 2.12),
+            (GgmlType::MXFP4, 1.18, 1.42),
+        ] {
+            let (rows, columns) = (64, 1024);
+            let sizes = matrix(rows, columns, Storage::Blocks(Form::of(kind).expect("blocks")));
+            let file = (rows as u64 * columns as u64 / kind.block_elements() * kind.block_bytes()) as f64;
+            let share = |bytes: u64| bytes as f64 / file;
+            let (found, other) =
+                (share(sizes.bytes(true, FloatType::F32)), share(sizes.bytes(false, FloatType::F16)));
+            assert!((0.99..=kernels).contains(&found), "{}: {found} on the CPU", kind.name());
+            assert!((0.99..=mlx).contains(&other), "{}: {other} by MLX", kind.name());
+        }
+    }
+}

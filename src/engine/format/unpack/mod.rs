@@ -1,0 +1,253 @@
+//! GGUF's blocks in forms that matrices are computed with, value for value.
+//!
+//! A block holds 32 consecutive elements of a row (ggml-common.h, `block_q4_0` and the following), those
+//! of the K types and IQ4_XS 256 (see [`nested`]); all numbers are little-endian:
+//!
+//! | type | block | element | form |
+//! | --- | --- | --- | --- |
+//! | Q4_0 | f16 d, 16 bytes of nibbles | d · (q − 8) | affine, 4 bits |
+//! | Q4_1 | f16 d, f16 m, 16 bytes of nibbles | d · q + m | affine, 4 bits |
+//! | Q5_0 | f16 d, 32 high bits, 16 bytes of nibbles | d · (q − 16) | affine, 5 bits |
+//! | Q5_1 | f16 d, f16 m, 32 high bits, 16 bytes of nibbles | d · q + m | affine, 5 bits |
+//! | Q8_0 | f16 d, 32 signed bytes | d · q | affine, 8 bits |
+//! | IQ4_NL | f16 d, 16 bytes of nibbles | d · table[q] | codes |
+//! | MXFP4 | exponent, 16 bytes of nibbles | 2^(exponent − 128) · table[q] | codes |
+//!
+//! Low nibbles are elements 0 to 15, high ones 16 to 31. In the affine form `q` is unsigned, so the
+//! bias is m, or −8 d, −16 d, −128 d.
+
+mod nested;
+
+use half::f16;
+
+use crate::engine::format::ggml_type::GgmlType;
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData, pack_quants};
+
+/// Elements that share a scale in the affine forms and the codes.
+pub const GROUP: usize = 32;
+
+/// Why a tensor's blocks cannot be unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The type is not known here.
+    Type,
+    /// A scale or offset is infinite or not a number.
+    NotFinite,
+}
+
+/// The form that a type's blocks are unpacked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// MLX's affine form with groups of 32.
+    Affine { bits: usize },
+    /// Scales that are quantized themselves, in blocks of 256.
+    Nested { bits: usize, group: usize },
+    /// Four-bit codes with groups of 32.
+    Codes(CodeTable),
+}
+
+impl Form {
+    /// The form of a block type; `None` for types without blocks, and for those not known here.
+    pub fn of(kind: GgmlType) -> Option<Self> {
+        Some(match kind {
+            GgmlType::Q4_0 | GgmlType::Q4_1 => Self::Affine { bits: 4 },
+            GgmlType::Q5_0 | GgmlType::Q5_1 => Self::Affine { bits: 5 },
+            GgmlType::Q8_0 => Self::Affine { bits: 8 },
+            GgmlType::Q2_K => Self::Nested { bits: 2, group: 16 },
+            GgmlType::Q3_K => Self::Nested { bits: 3, group: 16 },
+            GgmlType::Q4_K => Self::Nested { bits: 4, group: 32 },
+            GgmlType::Q5_K => Self::Nested { bits: 5, group: 32 },
+            GgmlType::Q6_K => Self::Nested { bits: 6, group: 16 },
+            GgmlType::IQ4_NL | GgmlType::IQ4_XS => Self::Codes(CodeTable::Iq4),
+            GgmlType::MXFP4 => Self::Codes(CodeTable::Fp4),
+            _ => return None,
+        })
+    }
+}
+
+/// Takes a tensor's blocks piece by piece, so that a large tensor is never in memory twice.
+pub struct Unpacker {
+    kind: GgmlType,
+    form: Form,
+    packed: Vec<u32>,
+    /// As in the file; float32 for IQ4_XS and MXFP4.
+    scales: Vec<u8>,
+    biases: Vec<u8>,
+    outer: Vec<[f32; 2]>,
+    inner: Vec<[i8; 2]>,
+}
+
+impl Unpacker {
+    /// For a tensor of this many blocks.
+    pub fn new(kind: GgmlType, blocks: usize) -> Result<Self, Fault> {
+        let form = Form::of(kind).ok_or(Fault::Type)?;
+        let elements = blocks * kind.block_elements() as usize;
+        let mut unpacker = Self {
+            kind,
+            form,
+            packed: Vec::new(),
+            scales: Vec::new(),
+            biases: Vec::new(),
+            outer: Vec::new(),
+            inner: Vec::new(),
+        };
+        match form {
+            Form::Affine { bits } => {
+                unpacker.packed.reserve_exact(elements * bits / 32);
+                unpacker.scales.reserve_exact(elements / GROUP * 2);
+            }
+            Form::Nested { bits, group } => {
+                unpacker.packed.reserve_exact(elements * bits / 32);
+                unpacker.outer.reserve_exact(blocks);
+                unpacker.inner.reserve_exact(elements / group);
+            }
+            Form::Codes(_) => {
+                unpacker.packed.reserve_exact(elements / 8);
+                unpacker.scales.reserve_exact(elements / GROUP * 4);
+            }
+        }
+        Ok(unpacker)
+    }
+
+    /// Adds whole blocks.
+    pub fn push(&mut self, blocks: &[u8]) {
+        match self.kind {
+            GgmlType::Q4_0 | GgmlType::IQ4_NL => {
+                for block in blocks.as_chunks::<18>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.packed.extend_from_slice(&nibble_words(&block[2..]));
+                }
+            }
+            GgmlType::Q4_1 => {
+                for block in blocks.as_chunks::<20>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.biases.extend_from_slice(&block[2..4]);
+                    self.packed.extend_from_slice(&nibble_words(&block[4..]));
+                }
+            }
+            GgmlType::Q5_0 => {
+                for block in blocks.as_chunks::<22>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.fives(&block[2..]);
+                }
+            }
+            GgmlType::Q5_1 => {
+                for block in blocks.as_chunks::<24>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.biases.extend_from_slice(&block[2..4]);
+                    self.fives(&block[4..]);
+                }
+            }
+            GgmlType::Q8_0 => {
+                for block in blocks.as_chunks::<34>().0 {
+                    self.scales.extend_from_slice(&block[..2]);
+                    self.packed.extend_from_slice(&byte_words(&block[2..]));
+                }
+            }
+            GgmlType::MXFP4 => {
+                for block in blocks.as_chunks::<17>().0 {
+                    self.scales.extend_from_slice(&half_power_of_two(block[0]).to_le_bytes());
+                    self.packed.extend_from_slice(&nibble_words(&block[1..]));
+                }
+            }
+            _ => self.push_nested(blocks),
+        }
+    }
+
+    /// 32 high bits, then 16 bytes of nibbles.
+    fn fives(&mut self, block: &[u8]) {
+        let high = u32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+        let low = |i: usize| if i < 16 { block[4 + i] & 15 } else { block[4 + i - 16] >> 4 };
+        let quants = (0..GROUP).map(|i| low(i) | ((high >> i & 1) as u8) << 4);
+        pack_quants(quants, 5, &mut self.packed);
+    }
+
+    /// The matrix of the blocks. Scales and biases are float16 as in the file, or float32 where that
+    /// would not be exact.
+    pub fn finish(self, rows: usize, columns: usize) -> Result<WeightData, Fault> {
+        match self.form {
+            Form::Affine { bits } => {
+                let half = |bytes| Floats { dtype: FloatType::F16, bytes };
+                let scales = half(self.scales);
+                let (scales, biases) = match self.kind {
+                    GgmlType::Q4_1 | GgmlType::Q5_1 => (scales, half(self.biases)),
+                    GgmlType::Q8_0 => from_zero(scales, -128.0),
+                    GgmlType::Q5_0 => from_zero(scales, -16.0),
+                    _ => from_zero(scales, -8.0),
+                };
+                if !(scales.all_finite() && biases.all_finite()) {
+                    return Err(Fault::NotFinite);
+                }
+                let packed = self.packed;
+                Ok(WeightData::Affine { rows, columns, group: GROUP, bits, packed, scales, biases })
+            }
+            Form::Nested { bits, group } => {
+                if self.outer.iter().flatten().any(|factor| !factor.is_finite()) {
+                    return Err(Fault::NotFinite);
+                }
+                let Self { packed, outer, inner, .. } = self;
+                Ok(WeightData::Nested { rows, columns, group, bits, packed, outer, inner })
+            }
+            Form::Codes(table) => {
+                let dtype = if self.kind == GgmlType::IQ4_NL { FloatType::F16 } else { FloatType::F32 };
+                let scales = Floats { dtype, bytes: self.scales };
+                if !scales.all_finite() {
+                    return Err(Fault::NotFinite);
+                }
+                Ok(WeightData::Codes { rows, columns, group: GROUP, table, packed: self.packed, scales })
+            }
+        }
+    }
+}
+
+/// Scales, and biases that are the scales times `zero`, a negative power of two: exact unless it overflows.
+fn from_zero(scales: Floats, zero: f32) -> (Floats, Floats) {
+    let wide = scales.to_f32();
+    let exact: Vec<f32> = wide.iter().map(|scale| scale * zero).collect();
+    let narrow: Vec<f16> = exact.iter().map(|&bias| f16::from_f32(bias)).collect();
+    let is_exact =
+        narrow.iter().zip(&exact).all(|(narrow, exact)| narrow.to_f32().to_bits() == exact.to_bits());
+    if is_exact {
+        let bytes = narrow.iter().flat_map(|bias| bias.to_le_bytes()).collect();
+        return (scales, Floats { dtype: FloatType::F16, bytes });
+    }
+    (Floats::singles(&wide), Floats::singles(&exact))
+}
+
+/// 2^(exponent − 128), half of what the exponent stands for in the Microscaling formats: the table
+/// holds doubled numbers (`ggml_e8m0_to_fp32_half`).
+fn half_power_of_two(exponent: u8) -> f32 {
+    match exponent {
+        0 | 1 => f32::from_bits(0x0020_0000 << exponent),
+        _ => f32::from_bits(u32::from(exponent - 1) << 23),
+    }
+}
+
+/// Four words of eight nibbles each, from 16 bytes that hold element i low and element i + 16 high.
+fn nibble_words(bytes: &[u8]) -> [u32; 4] {
+    let (halves, _) = bytes.as_chunks::<8>();
+    let mut words = [0; 4];
+    for (i, half) in halves.iter().take(2).enumerate() {
+        let pairs = u64::from_le_bytes(*half);
+        words[i] = squeeze(pairs & 0x0f0f_0f0f_0f0f_0f0f);
+        words[i + 2] = squeeze((pairs >> 4) & 0x0f0f_0f0f_0f0f_0f0f);
+    }
+    words
+}
+
+/// The low nibbles of eight bytes, side by side.
+fn squeeze(bytes: u64) -> u32 {
+    let pairs = (bytes | bytes >> 4) & 0x00ff_00ff_00ff_00ff;
+    let quads = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    (quads | quads >> 16) as u32
+}
+
+/// Eight words of four bytes, from 32 signed bytes shifted by 128: that flips each top bit.
+fn byte_words(bytes: &[u8]) -> [u32; 8] {
+    let (words, _) = bytes.as_chunks::<4>();
+    let mut shifted = [0; 8];
+    for (to, from) in shifted.iter_mut().zip(words) {
+        *to = u32::from_le_bytes(*from) ^ 0x8080_8080;
+    }
+    shifted
+}

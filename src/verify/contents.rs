@@ -1,0 +1,182 @@
+//! Distinct contents: each is read once, however many names and links it has.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::inspect;
+use crate::error::{Code, Result};
+use crate::fs::{Checksums, FileStamp, Progress, Wanted, checksums};
+use crate::ids::Digest;
+use crate::sources::Checksum;
+use crate::store::try_map_on;
+
+/// The contents of all subjects.
+#[derive(Debug, Default)]
+pub struct Contents {
+    list: Vec<Content>,
+    by_inode: HashMap<(u64, u64), usize>,
+}
+
+/// One content.
+#[derive(Debug)]
+pub struct Content {
+    /// One of its names.
+    pub path: PathBuf,
+    pub stamp: FileStamp,
+    wanted: Wanted,
+    /// Its digest when it was last hashed, if it has not changed since.
+    pub remembered: Option<Digest>,
+    pub found: Found,
+    /// Whether it was read before, by an earlier pass over the same file.
+    pub is_recalled: bool,
+    header: Header,
+    /// Whether it is a pointer of git-lfs.
+    pub is_pointer: bool,
+}
+
+/// What looking at a content's header gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Header {
+    Unread,
+    Sound,
+    /// What is wrong with it.
+    Broken(String),
+}
+
+/// What reading a content gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It was not read.
+    Nothing,
+    Sums(Checksums),
+    /// Why it could not be read.
+    Unreadable(String),
+}
+
+impl Contents {
+    /// Takes note of a content and of the checksums that will be compared; gives back its number.
+    pub fn add(
+        &mut self,
+        path: &Path,
+        stamp: FileStamp,
+        claims: &[Checksum],
+        remembered: Option<Digest>,
+    ) -> usize {
+        let number = *self.by_inode.entry((stamp.device, stamp.inode)).or_insert_with(|| {
+            self.list.push(Content {
+                path: path.to_owned(),
+                stamp,
+                wanted: Wanted::default(),
+                remembered: None,
+                found: Found::Nothing,
+                is_recalled: false,
+                header: Header::Unread,
+                is_pointer: inspect::is_lfs_pointer(path, stamp.bytes),
+            });
+            self.list.len() - 1
+        });
+        if let Some(content) = self.list.get_mut(number) {
+            content.remembered = content.remembered.or(remembered);
+            content.wanted = claims.iter().fold(content.wanted, |wanted, claim| wanted.and(wanted_by(claim)));
+        }
+        number
+    }
+
+    pub fn get(&self, number: usize) -> Option<&Content> {
+        self.list.get(number)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Content> {
+        self.list.iter()
+    }
+
+    /// Looks at the header of a content, by the name of the file that it is in.
+    pub fn look_at_header(&mut self, number: usize, name: &str) {
+        if let Some(content) = self.list.get_mut(number)
+            && content.header == Header::Unread
+        {
+            content.header = inspect::header(&content.path, name).map_or(Header::Sound, Header::Broken);
+        }
+    }
+
+    /// What looking at the header of a content gave.
+    pub fn header_fault(&self, number: usize) -> Option<&str> {
+        match &self.get(number)?.header {
+            Header::Broken(what) => Some(what),
+            Header::Unread | Header::Sound => None,
+        }
+    }
+
+    /// Takes over what an earlier pass read of files that have not changed since.
+    pub fn recall(&mut self, earlier: &Self) {
+        let read: HashMap<(u64, u64), &Checksums> = earlier
+            .list
+            .iter()
+            .filter_map(|content| match &content.found {
+                Found::Sums(sums) => Some(((sums.stamp.device, sums.stamp.inode), sums)),
+                _ => None,
+            })
+            .collect();
+        for content in &mut self.list {
+            let Some(sums) = read.get(&(content.stamp.device, content.stamp.inode)) else { continue };
+            let covers = (sums.sha256.is_some() || !content.wanted.sha256)
+                && (sums.git_sha1.is_some() || !content.wanted.git_sha1);
+            if sums.stamp == content.stamp && covers {
+                content.found = Found::Sums(**sums);
+                content.is_recalled = true;
+            }
+        }
+    }
+
+    /// How much [`Contents::measure`] will read.
+    pub fn unread_bytes(&self) -> u64 {
+        self.list.iter().filter(|content| content.is_unread()).map(|content| content.stamp.bytes).sum()
+    }
+
+    /// Reads what was not read yet, the largest first, on this many threads. What cannot be read is a
+    /// finding, not an error; the only error is that of `progress`.
+    pub fn measure(&mut self, threads: usize, progress: Progress<'_>) -> Result<()> {
+        let mut order: Vec<usize> =
+            (0..self.list.len()).filter(|number| self.list[*number].is_unread()).collect();
+        order.sort_by_key(|number| Reverse(self.list[*number].stamp.bytes));
+        let list = &self.list;
+        let measured = try_map_on(threads, &order, |number| {
+            let content = &list[*number];
+            // A pipe's end or a signal's arrival is no property of the file.
+            match checksums(&content.path, content.wanted, progress) {
+                Ok(sums) => Ok(Found::Sums(sums)),
+                Err(error) if error.code() == Code::Interrupted => Err(error),
+                Err(error) => Ok(Found::Unreadable(error.message().to_owned())),
+            }
+        })?;
+        for (number, found) in order.into_iter().zip(measured) {
+            if let Some(content) = self.list.get_mut(number) {
+                content.found = found;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    fn is_unread(&self) -> bool {
+        self.wanted.any() && self.found == Found::Nothing
+    }
+
+    /// Its SHA-256, if it was read or is remembered.
+    pub fn sha256(&self) -> Option<Digest> {
+        match &self.found {
+            Found::Sums(sums) => sums.sha256,
+            Found::Nothing => self.remembered,
+            Found::Unreadable(_) => None,
+        }
+    }
+}
+
+fn wanted_by(claim: &Checksum) -> Wanted {
+    match claim {
+        Checksum::Sha256(_) => Wanted { sha256: true, git_sha1: false },
+        Checksum::GitSha1(_) => Wanted { sha256: false, git_sha1: true },
+    }
+}

@@ -1,0 +1,191 @@
+//! `bench`: what is measured, kept and compared.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, minilm};
+
+/// A small model in the store of the sandbox.
+fn with_tiny() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/llama_mha");
+    let outcome = sandbox.run(&["add", model.to_str().expect("UTF-8"), "--name", "some/tiny"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    sandbox
+}
+
+fn bench(sandbox: &Sandbox, args: &[&str]) -> Value {
+    let (status, envelope) = sandbox.json(&[&["bench"], args].concat());
+    assert_eq!(status, 0, "{envelope}");
+    envelope["data"].clone()
+}
+
+fn tests(data: &Value) -> Vec<&str> {
+    data["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|it| it["test"].as_str().expect("a name"))
+        .collect()
+}
+
+#[test]
+fn each_test_is_measured_as_often_as_asked() {
+    let sandbox = with_tiny();
+    let data = bench(&sandbox, &["tiny", "-p", "16,5", "-g", "4", "--depth", "0,7", "-r", "3"]);
+    let names = tests(&data);
+    for test in [
+        "pp16",
+        "pp5",
+        "tg4",
+        "pp16@d7",
+        "pp5@d7",
+        "tg4@d7",
+        "ttft16",
+        "ttft5@d7",
+        "load",
+        "kv_cache",
+        "peak_memory",
+    ] {
+        assert!(names.contains(&test), "{test}: {names:?}");
+    }
+    for result in data["results"].as_array().expect("results") {
+        assert_eq!(result["model"], "some/tiny");
+        let samples: Vec<f64> = result["samples"]
+            .as_array()
+            .expect("samples")
+            .iter()
+            .map(|it| it.as_f64().expect("a number"))
+            .collect();
+        let once =
+            ["load", "load-cold", "kv_cache", "peak_memory"].iter().any(|name| result["test"] == **name);
+        assert_eq!(samples.len(), if once { 1 } else { 3 }, "{result}");
+        assert!(samples.iter().all(|sample| *sample > 0.0), "{result}");
+        let mean = result["mean"].as_f64().expect("a number");
+        let (min, max) =
+            (result["min"].as_f64().expect("a number"), result["max"].as_f64().expect("a number"));
+        assert!(min <= mean * 1.000_001 && mean <= max * 1.000_001, "{result}");
+    }
+    let model = &data["models"][0];
+    assert_eq!(
+        (model["reference"].as_str(), model["digest"].as_str().map(str::len)),
+        (Some("some/tiny"), Some(64))
+    );
+    assert!(
+        data["environment"]["mlx"].is_string()
+            && data["environment"]["memory_bytes"].as_u64() > Some(1 << 20)
+    );
+}
+
+#[test]
+fn results_are_kept_and_shown_again() {
+    let sandbox = with_tiny();
+    for _ in 0..2 {
+        bench(&sandbox, &["tiny", "-p", "8", "-g", "0", "-r", "2"]);
+    }
+    bench(&sandbox, &["tiny", "-p", "8", "-g", "0", "-r", "2", "--no-save"]);
+    let data = bench(&sandbox, &["--history", "tiny"]);
+    let history = data["history"].as_array().expect("a list");
+    assert_eq!(history.iter().map(|kept| kept["number"].as_i64()).collect::<Vec<_>>(), [Some(2), Some(1)]);
+    assert_eq!(history[0]["results"][0]["model"], "some/tiny");
+    // They outlive the model.
+    assert_eq!(sandbox.run(&["rm", "tiny", "--yes"]).status, 0);
+    assert_eq!(bench(&sandbox, &["--history", "some/tiny"])["history"].as_array().map(Vec::len), Some(2));
+    assert_eq!(sandbox.error(&["bench", "--history", "other"]).1["code"], "FILE_NOT_FOUND");
+}
+
+#[test]
+fn a_regression_beyond_tolerance_ends_with_status_1() {
+    let sandbox = with_tiny();
+    let args = ["bench", "tiny", "-p", "8", "-g", "4", "-r", "2"];
+    let (_, mut envelope) = sandbox.json(&args);
+    let baseline = sandbox.home().join("base.json");
+    // As if all had been a thousand times as much before: speeds are worse now, times and sizes better.
+    for result in envelope["data"]["results"].as_array_mut().expect("results") {
+        result["mean"] = (result["mean"].as_f64().expect("a number") * 1000.0).into();
+    }
+    std::fs::write(&baseline, envelope.to_string()).expect("written");
+    let (status, envelope) = sandbox.json(&[&args[..], &["--compare", "base.json"]].concat());
+    assert_eq!((status, &envelope["data"]["baseline"]["regression"]), (0, &Value::Bool(false)), "{envelope}");
+    let against = ["--compare", "base.json", "--fail-on-regression", "5%"];
+    let (status, envelope) = sandbox.json(&[&args[..], &against].concat());
+    assert_eq!((status, &envelope["data"]["baseline"]["regression"]), (1, &Value::Bool(true)), "{envelope}");
+    let changes = envelope["data"]["baseline"]["changes"].as_array().expect("changes");
+    let worse: Vec<_> = changes.iter().filter(|it| it["regression"] == true).map(|it| &it["test"]).collect();
+    assert_eq!(worse, ["pp8", "tg4"]);
+    // With what was kept, by name and by number.
+    for baseline in ["last", "1"] {
+        let data = bench(&sandbox, &["tiny", "-p", "8", "-g", "4", "-r", "2", "--compare", baseline]);
+        assert!(data["baseline"]["changes"].as_array().is_some_and(|changes| changes.len() >= 5), "{data}");
+    }
+}
+
+#[test]
+fn another_program_is_measured_in_turn() {
+    let sandbox = with_tiny();
+    let command = "echo x >> rounds; echo 'prompt 1 tok/s'; echo 'generation: 12.5 tok/s' >&2";
+    let data = bench(&sandbox, &["tiny", "-p", "0", "-g", "4", "-r", "3", "--against-command", command]);
+    let rounds = std::fs::read_to_string(sandbox.home().join("rounds")).expect("it ran");
+    assert_eq!(rounds.lines().count(), 4, "three rounds and one to warm up");
+    let peer = data["results"].as_array().expect("results").iter().find(|it| it["model"] == command);
+    assert_eq!(peer.expect("the peer")["samples"], serde_json::json!([12.5, 12.5, 12.5]));
+    let own = data["results"].as_array().expect("results").iter().find(|it| it["test"] == "tg4");
+    let (ratio, median) = (data["peers"][0]["ratio"].as_f64(), own.expect("ours")["median"].as_f64());
+    assert!((ratio.expect("a ratio") * 12.5 / median.expect("a median") - 1.0).abs() < 1e-9, "{data}");
+
+    // One that stops in the middle leaves what was measured.
+    let command = "echo x >> fails; test $(wc -l < fails) -lt 3 || exit 7; echo '5 t/s'";
+    let (status, error) =
+        sandbox.error(&["bench", "tiny", "-p", "0", "-g", "4", "--against-command", command]);
+    assert_eq!((status, error["code"].as_str()), (1, Some("SERVER_CRASHED")), "{error}");
+    let measured = error["details"]["measured"].as_array().expect("what was measured");
+    assert!(
+        measured
+            .iter()
+            .any(|result| result["model"] == command && result["samples"] == serde_json::json!([5.0]))
+    );
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let sandbox = with_tiny();
+    let minilm = minilm();
+    let minilm = minilm.to_str().expect("UTF-8");
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["tiny", "-p", "0", "-g", "0"], 2, "INVALID_REQUEST"),
+        (&["tiny", "-p", "100000000"], 2, "INVALID_REQUEST"),
+        (&["tiny", "-r", "0"], 2, "INVALID_REQUEST"),
+        (&["tiny", "--against-command", "true", "--against-pattern", "("], 2, "INVALID_REQUEST"),
+        (&["tiny", "--against-command", "true", "--against-pattern", "x"], 2, "INVALID_REQUEST"),
+        (&["tiny", "--compare", "no-such-file.json"], 3, "FILE_NOT_FOUND"),
+        (&["nothing/here"], 3, "MODEL_NOT_FOUND"),
+        (&[minilm], 7, "CAPABILITY_MISSING"),
+    ];
+    for (args, status, code) in cases {
+        let (ended, error) = sandbox.error(&[&["bench"], args].concat());
+        assert_eq!((ended, error["code"].as_str()), (status, Some(code)), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn results_are_a_table_markdown_or_csv() {
+    let sandbox = with_tiny();
+    let printed = |format: &str| {
+        let outcome = sandbox.run(&["bench", "tiny", "-p", "4", "-g", "2", "-r", "2", "--format", format]);
+        assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+        outcome.stdout
+    };
+    let table = printed("table");
+    assert!(table.starts_with("MODEL") && table.contains("tg2") && table.contains("tok/s"), "{table}");
+    let markdown = printed("markdown");
+    assert!(
+        markdown.starts_with("| model | test |") && markdown.contains("| some/tiny | pp4 |"),
+        "{markdown}"
+    );
+    let csv = printed("csv");
+    let mut lines = csv.lines();
+    let head = lines.next().expect("a head");
+    assert!(lines.clone().count() >= 5);
+    assert!(lines.all(|line| line.split(',').count() == head.split(',').count()), "{csv}");
+}
