@@ -34,8 +34,14 @@ pub fn figures(report: &EmbedReport) -> String {
     let (usage, timings) = (report.usage, report.timings);
     let normalized = if report.normalized { "length 1" } else { "as long as they are" };
     let rows = [
-        ("vectors", format!("{} of {} numbers, {}, {normalized}", report.count, report.dimensions, report.pooling)),
-        ("tokens", format!("{}, {} texts shortened, {} skipped", usage.tokens, usage.truncated, usage.skipped)),
+        (
+            "vectors",
+            format!("{} of {} numbers, {}, {normalized}", report.count, report.dimensions, report.pooling),
+        ),
+        (
+            "tokens",
+            format!("{}, {} texts shortened, {} skipped", usage.tokens, usage.truncated, usage.skipped),
+        ),
         ("load", format!("{:.2} s", timings.load_s)),
         (
             "embed",

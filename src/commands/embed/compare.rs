@@ -29,16 +29,12 @@ pub fn similarity(vectors: &[f32], width: usize, how: Similarity) -> Result<Vec<
             format!("a matrix of {} texts with each other is too large", rows.len()),
         )
         .hint(format!("compare at most {MOST}, or write vectors to a file and use --nearest"))),
-        Similarity::Matrix => {
-            Ok(rows.iter().map(|a| rows.iter().map(|b| product(a, b)).collect()).collect())
-        }
+        Similarity::Matrix => Ok(rows.iter().map(|a| rows.iter().map(|b| product(a, b)).collect()).collect()),
         Similarity::Pairs if rows.len() % 2 == 1 => {
             Err(Error::new(Code::InvalidRequest, format!("{} texts do not make pairs", rows.len()))
                 .hint("give an even number of texts"))
         }
-        Similarity::Pairs => {
-            Ok(vec![rows.chunks_exact(2).map(|pair| product(&pair[0], &pair[1])).collect()])
-        }
+        Similarity::Pairs => Ok(vec![rows.chunks_exact(2).map(|pair| product(&pair[0], &pair[1])).collect()]),
     }
 }
 
@@ -180,10 +176,10 @@ impl NpyRows {
         if value("fortran_order").is_none_or(|rest| !rest.starts_with("False")) {
             return Err(broken(path, "has its numbers column by column"));
         }
-        let shape = value("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')')).map(|parts| parts.0);
-        let sizes: Option<Vec<u64>> = shape.map(|shape| {
-            shape.split(',').filter_map(|size| size.trim().parse().ok()).collect()
-        });
+        let shape =
+            value("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')')).map(|parts| parts.0);
+        let sizes: Option<Vec<u64>> =
+            shape.map(|shape| shape.split(',').filter_map(|size| size.trim().parse().ok()).collect());
         let (rows, columns) = match sizes.as_deref() {
             Some([rows, columns]) if (1..=1 << 24).contains(columns) => (*rows, *columns as usize),
             _ => return Err(broken(path, &format!("has the shape ({})", shape.unwrap_or_default()))),
@@ -259,7 +255,10 @@ mod tests {
         assert_eq!(rows, [1, 3, 2]);
         assert!((found[0][2].score - std::f32::consts::FRAC_1_SQRT_2).abs() < 1e-6);
 
-        assert_eq!(nearest(&[1.0], 1, 3, &path, &Cancel::default()).unwrap_err().code(), Code::InvalidRequest);
+        assert_eq!(
+            nearest(&[1.0], 1, 3, &path, &Cancel::default()).unwrap_err().code(),
+            Code::InvalidRequest
+        );
         for (length, what) in [(bytes.len() - 1, "last row"), (30, "header"), (4, "header")] {
             std::fs::write(&path, &bytes[..length]).unwrap();
             let error = nearest(&[1.0, 0.0], 2, 3, &path, &Cancel::default()).unwrap_err();

@@ -319,7 +319,13 @@ impl Run<'_> {
             normalized: self.embedder.is_normalized(),
             prompt: self.embedder.text().prompt().to_owned(),
             usage: self.usage,
-            timings: EmbedTimings { load_s: 0.0, embed_s: 0.0, total_s: 0.0, texts_per_s: 0.0, tokens_per_s: 0.0 },
+            timings: EmbedTimings {
+                load_s: 0.0,
+                embed_s: 0.0,
+                total_s: 0.0,
+                texts_per_s: 0.0,
+                tokens_per_s: 0.0,
+            },
             memory: MemoryReport { peak_bytes: self.peak_bytes },
         }
     }
@@ -370,8 +376,7 @@ impl<'a> Bar<'a> {
     fn show(&mut self, position: u64) {
         if self.started.elapsed() > WORTH_A_BAR {
             let output = &self.context.output;
-            let bar =
-                self.bar.get_or_insert_with(|| output.progress("embedding", self.bytes, Unit::Bytes));
+            let bar = self.bar.get_or_insert_with(|| output.progress("embedding", self.bytes, Unit::Bytes));
             bar.set(position);
         }
     }

@@ -131,7 +131,8 @@ impl PartFile {
             .ok()
             .filter(|state: &State| state.version == VERSION)
             .ok_or_else(|| {
-                Error::new(Code::IntegrityFailed, format!("{} cannot be understood", self.state.display())).hint(again)
+                Error::new(Code::IntegrityFailed, format!("{} cannot be understood", self.state.display()))
+                    .hint(again)
             })?;
         if state.made_with != self.made_with {
             return Err(Error::new(
@@ -144,7 +145,11 @@ impl PartFile {
         if length < state.reached.bytes {
             return Err(Error::new(
                 Code::IntegrityFailed,
-                format!("{} has {length} bytes, fewer than the {} it had", self.path.display(), state.reached.bytes),
+                format!(
+                    "{} has {length} bytes, fewer than the {} it had",
+                    self.path.display(),
+                    state.reached.bytes
+                ),
             )
             .hint(again));
         }

@@ -24,6 +24,8 @@ pub struct Sink<'a> {
     reached: Reached,
     checksum: crc32fast::Hasher,
     saved: Instant,
+    /// How often something was added.
+    added: u64,
 }
 
 enum Place<'a> {
@@ -50,9 +52,15 @@ impl<'a> Sink<'a> {
         match reached {
             None => Self::begin(Place::File(file), writer),
             Some(reached) => {
-                let checksum =
-                    crc32fast::Hasher::new_with_initial_len(reached.checksum, reached.body_bytes);
-                Ok(Self { place: Place::File(file), writer, reached, checksum, saved: Instant::now() })
+                let checksum = crc32fast::Hasher::new_with_initial_len(reached.checksum, reached.body_bytes);
+                Ok(Self {
+                    place: Place::File(file),
+                    writer,
+                    reached,
+                    checksum,
+                    saved: Instant::now(),
+                    added: 0,
+                })
             }
         }
     }
@@ -60,7 +68,8 @@ impl<'a> Sink<'a> {
     fn begin(place: Place<'a>, writer: VectorWriter) -> Result<Self> {
         let checksum = crc32fast::Hasher::new();
         let beginning = writer.beginning(0, &checksum);
-        let mut sink = Self { place, writer, reached: Reached::default(), checksum, saved: Instant::now() };
+        let (reached, saved) = (Reached::default(), Instant::now());
+        let mut sink = Self { place, writer, reached, checksum, saved, added: 0 };
         sink.put(&beginning)?;
         Ok(sink)
     }
@@ -94,7 +103,9 @@ impl<'a> Sink<'a> {
         self.reached.texts.clone_from(&read.digest);
         self.reached.tokens += tokens;
         self.reached.truncated += truncated;
-        if self.saved.elapsed() >= SAVED_EVERY {
+        self.added += 1;
+        // Whatever is not done at once is worth being gone on with, however soon it ends.
+        if self.added == 2 || self.saved.elapsed() >= SAVED_EVERY {
             self.save()?;
         }
         Ok(())

@@ -159,7 +159,8 @@ impl Windows {
 /// The tokens of all texts; the first error in their order.
 fn tokens(records: &[Record], encoder: &TextEncoder, located: &Located) -> Result<Vec<Tokens>> {
     let cut = |records: &[Record]| -> Result<Vec<Tokens>> {
-        let one = |record: &Record| encoder.encode(&record.text).map_err(|error| located.error(record, error));
+        let one =
+            |record: &Record| encoder.encode(&record.text).map_err(|error| located.error(record, error));
         records.iter().map(one).collect()
     };
     let threads = thread::available_parallelism().map_or(1, usize::from).min(records.len().div_ceil(EACH));

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::EmbedOptions;
 use super::dense::{Dense, VectorNorm};
 use super::pooling::{Pooling, normalize};
-use super::EmbedOptions;
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::metadata::Metadata;
 use crate::error::{Code, Error, Result};
@@ -219,7 +219,11 @@ impl Pipeline {
             Prompt::Default => config.default_prompt_name.as_deref().and_then(prompt).unwrap_or_default(),
             Prompt::Named(name) => {
                 // What sentence-transformers looks for when documents are encoded.
-                let names = if name == "document" { &["document", "passage", "corpus"][..] } else { &[name.as_str()] };
+                let names = if name == "document" {
+                    &["document", "passage", "corpus"][..]
+                } else {
+                    &[name.as_str()]
+                };
                 match names.iter().find_map(|name| prompt(name)) {
                     Some(text) => text,
                     None if name == "document" || name == "query" => {

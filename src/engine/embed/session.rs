@@ -304,9 +304,12 @@ impl Worker {
             let found = self.compute(&ids)?;
             for (&index, vector) in batch.iter().zip(found.chunks_exact(self.dimensions)) {
                 if !vector.iter().all(|value| value.is_finite()) {
-                    return Err(Error::new(Code::EmbeddingFailed, "the vector of a text is not made of numbers")
-                        .hint("the weights are damaged or not supported: get the model again")
-                        .detail("text", index as u64));
+                    return Err(Error::new(
+                        Code::EmbeddingFailed,
+                        "the vector of a text is not made of numbers",
+                    )
+                    .hint("the weights are damaged or not supported: get the model again")
+                    .detail("text", index as u64));
                 }
                 vectors[index * self.dimensions..][..self.dimensions].copy_from_slice(vector);
             }
@@ -337,7 +340,8 @@ impl Worker {
         states.eval()?;
         #[cfg(target_os = "linux")]
         crate::engine::ffi::check()?;
-        let states = states.try_as_slice::<f32>().map_err(|error| Error::internal(format!("states: {error}")))?;
+        let states =
+            states.try_as_slice::<f32>().map_err(|error| Error::internal(format!("states: {error}")))?;
         let hidden = self.encoder.hidden();
         let mut vectors = Vec::with_capacity(texts.len() * self.dimensions);
         let mut rest = states;

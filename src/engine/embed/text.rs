@@ -91,7 +91,10 @@ impl TextEncoder {
         if max_tokens <= before + after {
             return Err(Error::new(
                 Code::InvalidRequest,
-                format!("texts of at most {max_tokens} tokens have no room beside the {} special ones", before + after),
+                format!(
+                    "texts of at most {max_tokens} tokens have no room beside the {} special ones",
+                    before + after
+                ),
             )
             .hint("allow longer texts with --max-length"));
         }
@@ -141,7 +144,11 @@ impl TextEncoder {
             Truncate::None => {
                 return Err(Error::new(
                     Code::EmbeddingFailed,
-                    format!("the text has {} tokens, more than the {} that are taken", ids.len(), self.max_tokens),
+                    format!(
+                        "the text has {} tokens, more than the {} that are taken",
+                        ids.len(),
+                        self.max_tokens
+                    ),
                 )
                 .hint("keep a part of such texts with --truncate head or tail, or break them up")
                 .detail("tokens", ids.len() as u64)

@@ -57,7 +57,8 @@ impl Attention {
         let (heads, head_dim) = (self.heads as i32, self.head_dim as i32);
         // [L, 3 * heads * head_dim] → [3, B, heads, P, head_dim]
         let spread = qkv.take_axis(&padding.spread, 0)?;
-        let spread = spread.reshape(&[texts, longest, 3, heads, head_dim])?.transpose_axes(&[2, 0, 3, 1, 4])?;
+        let spread =
+            spread.reshape(&[texts, longest, 3, heads, head_dim])?.transpose_axes(&[2, 0, 3, 1, 4])?;
         let part = |index: i32| -> Array { spread.index((index, ..)) };
         let (mut queries, mut keys, values) = (part(0), part(1), part(2));
         if let Some(rotation) = rotation {

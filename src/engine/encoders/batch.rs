@@ -103,7 +103,8 @@ impl Padding {
     pub(super) fn mask(&self, reach: Option<usize>, causal: bool, dtype: Dtype) -> Result<Array> {
         /// Large enough for a weight of 0, small enough for float16.
         const HIDDEN: f32 = -30_000.0;
-        let known = self.masks.borrow().iter().find(|mask| (mask.0, mask.1) == (reach, causal)).map(|m| m.2.clone());
+        let known =
+            self.masks.borrow().iter().find(|mask| (mask.0, mask.1) == (reach, causal)).map(|m| m.2.clone());
         if let Some(mask) = known {
             return Ok(mask);
         }

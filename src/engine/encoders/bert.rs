@@ -61,7 +61,12 @@ pub(super) fn with_names(
             padding,
         }),
         kind: weights.first_row(&kind_name, shape.hidden)?,
-        embeddings_norm: Some(weights.norm(&at("embeddings.LayerNorm"), shape.hidden, shape.epsilon, true)?),
+        embeddings_norm: Some(weights.norm(
+            &at("embeddings.LayerNorm"),
+            shape.hidden,
+            shape.epsilon,
+            true,
+        )?),
         blocks,
         rotations: Vec::new(),
         final_norm: None,

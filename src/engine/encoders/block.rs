@@ -146,12 +146,7 @@ impl Block {
 }
 
 /// Both norms of a layer with norms after the residuals.
-pub fn norms_after(
-    weights: &Weights,
-    shape: &Shape,
-    attention: &str,
-    feed_forward: &str,
-) -> Result<Norms> {
+pub fn norms_after(weights: &Weights, shape: &Shape, attention: &str, feed_forward: &str) -> Result<Norms> {
     let norm = |name: &str| weights.norm(name, shape.hidden, shape.epsilon, true);
     Ok(Norms::After { attention: norm(attention)?, feed_forward: norm(feed_forward)? })
 }
@@ -166,7 +161,8 @@ pub fn bert_shape(settings: &Settings, reserved_positions: usize) -> Result<Shap
         inner: settings.required(&["intermediate_size", ".feed_forward_length"])?,
         vocabulary: settings.vocabulary()?,
         max_tokens: positions.saturating_sub(reserved_positions),
-        epsilon: settings.float(&["layer_norm_eps", ".attention.layer_norm_epsilon"])?.unwrap_or(1e-12) as f32,
+        epsilon: settings.float(&["layer_norm_eps", ".attention.layer_norm_epsilon"])?.unwrap_or(1e-12)
+            as f32,
         activation: settings.activation(&["hidden_act"])?,
     })
 }

@@ -46,7 +46,12 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
             padding: None,
         }),
         kind: None,
-        embeddings_norm: Some(weights.norm(&at("embeddings.LayerNorm"), shape.hidden, shape.epsilon, true)?),
+        embeddings_norm: Some(weights.norm(
+            &at("embeddings.LayerNorm"),
+            shape.hidden,
+            shape.epsilon,
+            true,
+        )?),
         blocks,
         rotations: Vec::new(),
         final_norm: None,

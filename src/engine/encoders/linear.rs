@@ -56,7 +56,9 @@ impl Linear {
             }
             _ => Matrices::Stock(
                 stack(weights.into_iter().map(affine::for_mlx).collect())?
-                    .iter().map(|weight| Matrix::new(weight, dtype)).collect::<Result<_>>()?,
+                    .iter()
+                    .map(|weight| Matrix::new(weight, dtype))
+                    .collect::<Result<_>>()?,
             ),
         };
         Ok(Self { matrices, bias })

@@ -179,8 +179,9 @@ impl Encoder {
 
     /// Hidden states of the last layer, `[L, hidden]` in the compute type, lazily.
     pub fn forward(&mut self, batch: &Batch) -> Result<Array> {
-        let mut x = Array::from_slice(&self.embed(batch)?, &[batch.tokens() as i32, self.shape.hidden as i32])
-            .as_dtype(self.dtype)?;
+        let mut x =
+            Array::from_slice(&self.embed(batch)?, &[batch.tokens() as i32, self.shape.hidden as i32])
+                .as_dtype(self.dtype)?;
         if let Some(norm) = &self.embeddings_norm {
             x = norm.forward(&x)?;
         }

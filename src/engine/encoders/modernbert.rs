@@ -119,5 +119,9 @@ fn theta(settings: &Settings, kind: &str, name: &str, default: f64) -> Result<f6
         Some(theta) => theta,
         None => settings.float(&[name])?.unwrap_or(default),
     };
-    if theta > 0.0 { Ok(theta) } else { Err(damaged(settings.path(), &format!("has the impossible {name} {theta}"))) }
+    if theta > 0.0 {
+        Ok(theta)
+    } else {
+        Err(damaged(settings.path(), &format!("has the impossible {name} {theta}")))
+    }
 }

@@ -19,8 +19,7 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
 
     let buckets = settings.size(&["relative_attention_num_buckets"])?.unwrap_or(32);
     // [buckets, heads]
-    let table =
-        weights.vector(&at("encoder.relative_attention_bias.weight"), buckets * shape.heads)?;
+    let table = weights.vector(&at("encoder.relative_attention_bias.weight"), buckets * shape.heads)?;
     let width = 2 * shape.max_tokens - 1;
     let mut bias = Vec::with_capacity(shape.heads * width);
     for head in 0..shape.heads {
@@ -59,7 +58,12 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
             padding: Some(padding as u32),
         }),
         kind: None,
-        embeddings_norm: Some(weights.norm(&at("embeddings.LayerNorm"), shape.hidden, shape.epsilon, true)?),
+        embeddings_norm: Some(weights.norm(
+            &at("embeddings.LayerNorm"),
+            shape.hidden,
+            shape.epsilon,
+            true,
+        )?),
         blocks,
         rotations: Vec::new(),
         final_norm: None,
@@ -89,7 +93,8 @@ mod tests {
 
     #[test]
     fn near_distances_have_buckets_of_their_own() {
-        let found: Vec<usize> = [0, -1, -7, -8, -16, -127, -500, 1, 7, 8, 500].map(|d| bucket(d, 32)).to_vec();
+        let found: Vec<usize> =
+            [0, -1, -7, -8, -16, -127, -500, 1, 7, 8, 500].map(|d| bucket(d, 32)).to_vec();
         assert_eq!(found, [0, 1, 7, 8, 10, 15, 15, 17, 23, 24, 31]);
     }
 }

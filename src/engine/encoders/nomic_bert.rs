@@ -11,9 +11,13 @@ use crate::engine::format::file::unsupported;
 use crate::error::Result;
 
 pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
-    if settings.flag("prenorm")? == Some(true) || settings.size(&["num_experts", ".expert_count"])?.unwrap_or(0) > 1
+    if settings.flag("prenorm")? == Some(true)
+        || settings.size(&["num_experts", ".expert_count"])?.unwrap_or(0) > 1
     {
-        return Err(unsupported(settings.path(), "is a Nomic BERT with norms before its parts, or with experts"));
+        return Err(unsupported(
+            settings.path(),
+            "is a Nomic BERT with norms before its parts, or with experts",
+        ));
     }
     let activation = match settings.value("activation_function").and_then(|value| value.as_str()) {
         None | Some("swiglu") => settings.activation(&["hidden_act"]).map(|activation| match activation {

@@ -20,9 +20,7 @@ impl LayerNorm {
     pub fn forward(&self, x: &Array) -> Result<Array> {
         match self.backend {
             #[cfg(target_os = "linux")]
-            Backend::Kernels => {
-                Ok(kernels::layer_norm(x, &self.weight, self.bias.as_ref(), self.epsilon)?)
-            }
+            Backend::Kernels => Ok(kernels::layer_norm(x, &self.weight, self.bias.as_ref(), self.epsilon)?),
             _ => Ok(fast::layer_norm(x, Some(&self.weight), self.bias.as_ref(), self.epsilon)?),
         }
     }

@@ -10,7 +10,7 @@ use crate::error::Result;
 pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
     let padding = settings.size(&["pad_token_id"])?.unwrap_or(1);
     let shape = bert_shape(settings, padding + 1)?;
-    let prefix = weights
-        .prefix(&["", "roberta.", "xlm-roberta.", "model."], "embeddings.word_embeddings.weight");
+    let prefix =
+        weights.prefix(&["", "roberta.", "xlm-roberta.", "model."], "embeddings.word_embeddings.weight");
     bert::with_names(weights, shape, prefix, Some(padding as u32))
 }

@@ -157,7 +157,8 @@ impl Settings {
 
     /// Checks sizes before anything is computed from them.
     pub fn checked(&self, shape: Shape) -> Result<Shape> {
-        let sizes = [shape.hidden, shape.layers, shape.heads, shape.inner, shape.vocabulary, shape.max_tokens];
+        let sizes =
+            [shape.hidden, shape.layers, shape.heads, shape.inner, shape.vocabulary, shape.max_tokens];
         let fits = sizes.iter().all(|&size| size > 0 && size <= MAX_SIZE)
             && shape.layers <= MAX_LAYERS
             && shape.hidden % shape.heads == 0

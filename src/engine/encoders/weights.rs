@@ -99,7 +99,13 @@ impl<'a> Weights<'a> {
     }
 
     /// One or more matrices `[rows[i], columns]` that share their input, with their biases side by side.
-    pub fn linear(&self, names: &[String], rows: &[usize], columns: usize, with_bias: bool) -> Result<Linear> {
+    pub fn linear(
+        &self,
+        names: &[String],
+        rows: &[usize],
+        columns: usize,
+        with_bias: bool,
+    ) -> Result<Linear> {
         let mut weights = Vec::with_capacity(names.len());
         let mut biases = Vec::new();
         for (name, &rows) in names.iter().zip(rows) {
@@ -232,7 +238,10 @@ impl<'a> Weights<'a> {
                 };
                 packing = affine.map(|affine| (affine, scales, biases));
                 if packing.is_none() {
-                    return Err(damaged(path, &format!("has {name:?} packed in a way that does not fit its size")));
+                    return Err(damaged(
+                        path,
+                        &format!("has {name:?} packed in a way that does not fit its size"),
+                    ));
                 }
                 vec![tensor.shape[0], columns]
             }
@@ -294,8 +303,7 @@ impl<'a> Weights<'a> {
     }
 
     fn require(&self, name: &str) -> Result<&Tensor> {
-        self.find(name)
-            .ok_or_else(|| damaged(self.tensors.main_path(), &format!("has no tensor {name:?}")))
+        self.find(name).ok_or_else(|| damaged(self.tensors.main_path(), &format!("has no tensor {name:?}")))
     }
 
     fn strange(&self, name: &str, tensor: &Tensor, path: &Path) -> Error {

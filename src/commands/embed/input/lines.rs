@@ -25,7 +25,8 @@ impl Pieces {
     /// The next piece, without the `\r` of a line's end.
     pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let mut piece = Vec::new();
-        let read = self.reader.by_ref().take(LONGEST + 1).read_until(self.end, &mut piece).map_err(unreadable)?;
+        let read =
+            self.reader.by_ref().take(LONGEST + 1).read_until(self.end, &mut piece).map_err(unreadable)?;
         if read == 0 {
             return Ok(None);
         }

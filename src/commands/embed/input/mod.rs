@@ -68,8 +68,11 @@ impl Input {
             (None, []) => true,
             (None, texts) => {
                 if texts.iter().any(|text| text == "-") {
-                    return Err(Error::new(Code::InvalidRequest, "'-' stands for standard input, beside other texts")
-                        .hint("give texts as arguments or on standard input, not both"));
+                    return Err(Error::new(
+                        Code::InvalidRequest,
+                        "'-' stands for standard input, beside other texts",
+                    )
+                    .hint("give texts as arguments or on standard input, not both"));
                 }
                 false
             }
@@ -98,7 +101,9 @@ impl Input {
                 let end = if args.input.null { 0 } else { b'\n' };
                 Box::new(lines::Lines::new(reader, end, invalid))
             }
-            InputFormat::Jsonl => Box::new(objects::Objects::new(reader, args.input.field.as_deref(), invalid)),
+            InputFormat::Jsonl => {
+                Box::new(objects::Objects::new(reader, args.input.field.as_deref(), invalid))
+            }
             InputFormat::Csv => Box::new(rows::Rows::new(reader, b',', args.input.column.clone(), invalid)),
             InputFormat::Tsv => Box::new(rows::Rows::new(reader, b'\t', args.input.column.clone(), invalid)),
         };
@@ -183,8 +188,11 @@ fn open_file(path: &PathBuf) -> Result<(File, Option<u64>)> {
     let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
     let metadata = file.metadata().map_err(|error| Error::io("read", path, error))?;
     if metadata.is_dir() {
-        return Err(Error::new(Code::InvalidRequest, format!("{} is a folder, not a file of texts", path.display()))
-            .hint("name one file"));
+        return Err(Error::new(
+            Code::InvalidRequest,
+            format!("{} is a folder, not a file of texts", path.display()),
+        )
+        .hint("name one file"));
     }
     Ok((file, metadata.is_file().then_some(metadata.len())))
 }
@@ -213,11 +221,10 @@ fn check_flags(args: &EmbedArgs, format: InputFormat) -> Result<()> {
     };
     match misplaced {
         None => Ok(()),
-        Some((flag, what)) => Err(Error::new(
-            Code::InvalidRequest,
-            format!("{flag} is for {what}, which this input is not"),
-        )
-        .hint("leave it out, or say what the input is with --input-format")),
+        Some((flag, what)) => {
+            Err(Error::new(Code::InvalidRequest, format!("{flag} is for {what}, which this input is not"))
+                .hint("leave it out, or say what the input is with --input-format"))
+        }
     }
 }
 

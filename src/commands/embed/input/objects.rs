@@ -25,8 +25,9 @@ impl Objects {
     }
 
     fn text(&self, line: &str, number: u64) -> Result<String> {
-        let value: Value = serde_json::from_str(line)
-            .map_err(|error| broken(number, &format!("is not JSON: {error}")).hint("give one JSON value a line"))?;
+        let value: Value = serde_json::from_str(line).map_err(|error| {
+            broken(number, &format!("is not JSON: {error}")).hint("give one JSON value a line")
+        })?;
         if let (true, Value::String(text)) = (self.plain, &value) {
             return Ok(text.clone());
         }
@@ -75,11 +76,8 @@ impl Records for Objects {
                 continue;
             }
             let text = self.text(trimmed, number)?;
-            let carried = if trimmed.starts_with('{') {
-                Carried::Object(trimmed.to_owned())
-            } else {
-                Carried::Nothing
-            };
+            let carried =
+                if trimmed.starts_with('{') { Carried::Object(trimmed.to_owned()) } else { Carried::Nothing };
             return Ok(Some(Record { number, text, carried }));
         }
     }

@@ -44,8 +44,11 @@ impl Rows {
         let found = names.iter().position(|name| name == wanted);
         let only = (self.column.is_none() && names.len() == 1).then_some(0);
         let Some(column) = found.or(only) else {
-            return Err(Error::new(Code::InvalidRequest, format!("the first line names no column '{wanted}'"))
-                .hint(format!("choose with --column among {}", names.join(", ").escape_debug())));
+            return Err(Error::new(
+                Code::InvalidRequest,
+                format!("the first line names no column '{wanted}'"),
+            )
+            .hint(format!("choose with --column among {}", names.join(", ").escape_debug())));
         };
         self.head = Some((Arc::clone(&names), column));
         Ok((names, column))

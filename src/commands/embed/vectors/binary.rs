@@ -15,7 +15,9 @@ pub(super) fn npy_header(dtype: VectorType, rows: u64, columns: usize) -> Vec<u8
     };
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend(((LENGTH - 10) as u16).to_le_bytes());
-    header.extend(format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}").bytes());
+    header.extend(
+        format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}").bytes(),
+    );
     header.resize(LENGTH - 1, b' ');
     header.push(b'\n');
     header

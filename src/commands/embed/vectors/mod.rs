@@ -109,7 +109,9 @@ impl VectorWriter {
             }
             VectorType::Binary => {
                 let byte = |bits: &[f32]| {
-                    bits.iter().enumerate().fold(0, |byte, (place, &bit)| byte | u8::from(bit > 0.0) << (7 - place))
+                    bits.iter()
+                        .enumerate()
+                        .fold(0, |byte, (place, &bit)| byte | u8::from(bit > 0.0) << (7 - place))
                 };
                 Numbers::U8(vector.chunks(8).map(byte).collect())
             }

@@ -26,7 +26,9 @@ fn joined(numbers: &Numbers, to: &mut Vec<u8>) {
     match numbers {
         Numbers::F32(values) => join(values.iter(), to, float),
         // Of the numbers that become this half, the one with the fewest digits as a float32.
-        Numbers::F16(values) => join(values.iter().map(|value| value.to_f32()), to, |value, to| float(&value, to)),
+        Numbers::F16(values) => {
+            join(values.iter().map(|value| value.to_f32()), to, |value, to| float(&value, to))
+        }
         Numbers::I8(values) => join(values.iter(), to, plain),
         Numbers::U8(values) => join(values.iter(), to, plain),
     }

@@ -76,7 +76,9 @@ pub fn sequence_attention(
     if let Some(bias) = bias {
         let (bias_heads, width) = check::matrix(bias, "the relative bias")?;
         if bias_heads != heads || width % 2 == 0 {
-            return Err(Exception::custom(format!("a relative bias [{bias_heads}, {width}] for {heads} heads")));
+            return Err(Exception::custom(format!(
+                "a relative bias [{bias_heads}, {width}] for {heads} heads"
+            )));
         }
         bias_positions = Some(width.div_ceil(2));
         inputs.push(bias);
@@ -109,8 +111,11 @@ impl Kernel for Attend {
     fn run(&self, buffers: &Buffers<'_>) {
         let qkv = buffers.input::<f32>(0);
         let width = (self.layer.heads + 2 * self.layer.kv_heads) * self.layer.head_dim;
-        let starts: Vec<usize> =
-            buffers.input::<i32>(1).iter().map(|&start| usize::try_from(start).unwrap_or(usize::MAX)).collect();
+        let starts: Vec<usize> = buffers
+            .input::<i32>(1)
+            .iter()
+            .map(|&start| usize::try_from(start).unwrap_or(usize::MAX))
+            .collect();
         let fits = starts.windows(2).all(|pair| pair[0] < pair[1] && pair[1] - pair[0] <= self.longest)
             && starts.first() == Some(&0)
             && starts.last() == Some(&(qkv.len() / width));

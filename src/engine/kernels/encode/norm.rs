@@ -18,12 +18,7 @@ const TOGETHER: usize = 32;
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
-pub fn layer_norm(
-    x: &Array,
-    weight: &Array,
-    bias: Option<&Array>,
-    epsilon: f32,
-) -> Result<Array, Exception> {
+pub fn layer_norm(x: &Array, weight: &Array, bias: Option<&Array>, epsilon: f32) -> Result<Array, Exception> {
     let (rows, columns) = check::matrix(x, "the input of a norm")?;
     check::shape(weight, "the weight of a norm", &[columns])?;
     let mut inputs = vec![x, weight];

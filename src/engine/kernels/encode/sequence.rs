@@ -65,7 +65,9 @@ impl Unit {
                 }
             }
         }
-        units.sort_by_key(|unit| std::cmp::Reverse(unit.queries.len() * unit.sequence.len() * unit.heads.len()));
+        units.sort_by_key(|unit| {
+            std::cmp::Reverse(unit.queries.len() * unit.sequence.len() * unit.heads.len())
+        });
         units
     }
 }
@@ -140,7 +142,8 @@ impl Task for Head<'_> {
         let (layer, length) = (job.layer, unit.sequence.len());
         let (head_dim, group) = (layer.head_dim, layer.heads / layer.kv_heads);
         // Positions that any of the queries sees.
-        let seen = job.visible(unit.queries.start, length).start..job.visible(unit.queries.end - 1, length).end;
+        let seen =
+            job.visible(unit.queries.start, length).start..job.visible(unit.queries.end - 1, length).end;
         let stride = seen.len().next_multiple_of(LANES);
         let padded = head_dim.next_multiple_of(LANES);
 
@@ -151,7 +154,11 @@ impl Task for Head<'_> {
             let token = unit.sequence.start + position;
             let key = job.head(token, layer.heads + self.head);
             let to = &mut keys[row * head_dim..][..head_dim];
-            if job.rotated > 0 { job.rotate(position, key, to) } else { to.copy_from_slice(key) }
+            if job.rotated > 0 {
+                job.rotate(position, key, to)
+            } else {
+                to.copy_from_slice(key)
+            }
             let to = &mut values[row * padded..][..padded];
             to[..head_dim].copy_from_slice(job.head(token, layer.heads + layer.kv_heads + self.head));
             to[head_dim..].fill(0.0);
@@ -222,7 +229,13 @@ impl Head<'_> {
     /// Turns the scores of one query with the positions `seen` into weights relative to the largest, and
     /// sums them up. `scores` are padded to whole vectors.
     #[inline(always)]
-    unsafe fn weigh<V: Lanes>(&self, head: usize, query: usize, seen: &Range<usize>, scores: &mut [f32]) -> f32 {
+    unsafe fn weigh<V: Lanes>(
+        &self,
+        head: usize,
+        query: usize,
+        seen: &Range<usize>,
+        scores: &mut [f32],
+    ) -> f32 {
         let job = self.job;
         let visible = job.visible(query, self.unit.sequence.len());
         // SAFETY: the caller's; `scores` are whole vectors.

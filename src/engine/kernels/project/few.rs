@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::job::Job;
 use super::MAX_MATRICES;
+use super::job::Job;
 use crate::engine::kernels::gemv;
 use crate::engine::kernels::isa::Task;
 use crate::engine::kernels::lanes::{LANES, Lanes};

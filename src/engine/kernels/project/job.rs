@@ -156,7 +156,8 @@ impl<'a> Job<'a> {
                 Finish::Store => {}
                 Finish::Activate(activation) => result = activation::apply(activation, result),
                 Finish::Gate(activation) => {
-                    result = activation::apply(activation, result).mul(self.with_bias(self.second(part), second));
+                    result =
+                        activation::apply(activation, result).mul(self.with_bias(self.second(part), second));
                 }
                 Finish::Add => {
                     if let Some(residual) = self.residual {
