@@ -7,6 +7,7 @@ mod config;
 mod contract;
 mod doctor;
 mod documents;
+mod embed;
 mod gc;
 mod golden;
 mod models;
