@@ -22,7 +22,9 @@ demo: build ## Show the main job on a real model, in a store of its own under ta
 
 test: setup ## Run every test
 	@tests/models.sh "$(TARGET)/models"
-	@MLX_CACHE_TEST_MODELS="$(abspath $(TARGET)/models)" cargo test --release --locked
+	@tests/python.sh "$(TARGET)/python"
+	@MLX_CACHE_TEST_MODELS="$(abspath $(TARGET)/models)" MLX_CACHE_TEST_PYTHON="$(abspath $(TARGET)/python)" \
+	  cargo test --release --locked
 
 lint: setup ## Check format and lints
 	@cargo fmt --all --check

@@ -114,6 +114,9 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Some("free some disk space and try again")
             }
+            io::ErrorKind::FileTooLarge => Some(
+                "raise the limit on the size of files (ulimit -f), or choose another disk with MLX_CACHE_HOME",
+            ),
             io::ErrorKind::ReadOnlyFilesystem => Some("choose a writable folder with MLX_CACHE_HOME"),
             _ => None,
         };

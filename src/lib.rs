@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod cli;
 pub mod commands;
 pub mod context;
+pub mod dedupe;
 pub mod engine;
 pub mod error;
 pub mod fs;

@@ -47,6 +47,10 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t)]
     pub format: BenchFormat,
 
+    /// Pull models that are missing without asking
+    #[arg(long, short)]
+    pub yes: bool,
+
     /// Do not keep the results
     #[arg(long)]
     pub no_save: bool,

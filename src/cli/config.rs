@@ -19,13 +19,13 @@ pub enum ConfigAction {
     },
     /// Write a value into config.toml
     Set {
-        /// default_model, memory_limit, offline, device, threads or aliases.NAME
+        /// default_model, memory_limit, offline, auto_pull, device, threads or aliases.NAME
         key: String,
         value: String,
     },
     /// Take a setting out of config.toml
     Unset {
-        /// default_model, memory_limit, offline, device, threads or aliases.NAME
+        /// default_model, memory_limit, offline, auto_pull, device, threads or aliases.NAME
         key: String,
     },
 }

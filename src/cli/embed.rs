@@ -191,6 +191,10 @@ pub struct EmbedEngineArgs {
     /// Run although memory seems too small
     #[arg(long)]
     pub force: bool,
+
+    /// Pull the model without asking if it is not on this machine
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// What an input is.

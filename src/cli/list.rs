@@ -42,7 +42,7 @@ pub enum Format {
 pub enum SourceFilter {
     /// The known models and all that other tools have
     All,
-    /// In the store
+    /// Copied or pulled into the store
     Store,
     /// In the Hugging Face cache
     Hf,

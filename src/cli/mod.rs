@@ -4,12 +4,17 @@ pub mod add;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod embed;
+pub mod export;
 pub mod gc;
+pub mod import;
+pub mod link;
 pub mod list;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -66,13 +71,18 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Embed(Box<embed::EmbedArgs>),
     Bench(Box<bench::BenchArgs>),
+    Pull(pull::PullArgs),
     Add(add::AddArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
     Path(path::PathArgs),
     Rm(rm::RmArgs),
+    Link(link::LinkArgs),
+    Dedupe(dedupe::DedupeArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -87,13 +97,18 @@ impl Command {
             Self::Run(_) => "run",
             Self::Embed(_) => "embed",
             Self::Bench(_) => "bench",
+            Self::Pull(_) => "pull",
             Self::Add(_) => "add",
             Self::List(_) => "list",
             Self::Show(_) => "show",
             Self::Path(_) => "path",
             Self::Rm(_) => "rm",
+            Self::Link(_) => "link",
+            Self::Dedupe(_) => "dedupe",
             Self::Verify(_) => "verify",
             Self::Gc(_) => "gc",
+            Self::Export(_) => "export",
+            Self::Import(_) => "import",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",
@@ -104,7 +119,23 @@ impl Command {
 
     /// Whether the command prints events as lines of JSON, of which the last is the envelope.
     pub fn streams_json(&self) -> bool {
-        matches!(self, Self::Run(args) if args.stream_json)
+        match self {
+            Self::Run(args) => args.stream_json,
+            Self::Pull(args) => args.progress_json,
+            _ => false,
+        }
+    }
+
+    /// Whether the command may change the store: what was cut short there is settled first.
+    pub fn changes_the_store(&self) -> bool {
+        match self {
+            Self::Pull(_) | Self::Add(_) | Self::Rm(_) | Self::Dedupe(_) | Self::Gc(_) | Self::Import(_) => {
+                true
+            }
+            Self::Verify(args) => args.repair,
+            Self::Doctor(args) => args.fix,
+            _ => false,
+        }
     }
 
     /// Whether the command works with what is readable when config.toml or a variable is broken,

@@ -12,6 +12,10 @@ pub struct RmArgs {
     #[arg(required = true)]
     pub model: Vec<String>,
 
+    /// Where other tools' files are links to the content, give them files of their own first
+    #[arg(long)]
+    pub restore_links: bool,
+
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,

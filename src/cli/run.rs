@@ -44,6 +44,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub stream_json: bool,
 
+    /// Pull the model without asking if it is not on this machine
+    #[arg(long, short)]
+    pub yes: bool,
+
     #[command(flatten)]
     pub sampling: SamplingArgs,
 

@@ -10,12 +10,13 @@ use clap::{Args, ValueEnum, ValueHint};
 /// they were when they were added. Other tools' caches are checked by what their own files tell (names that
 /// are checksums, listings, manifests), without the network:
 ///
-///   mlx-cache verify
-///   mlx-cache verify smollm2 --repair
-///   mlx-cache verify --source all --quick
+///     mlx-cache verify
+///     mlx-cache verify smollm2 --repair
+///     mlx-cache verify --source all --quick
 ///
 /// The exit status is 4 when damage remains, and never 0 when nothing was checked.
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct VerifyArgs {
     /// Names, parts of names that are unambiguous, or paths [default: all]
     pub model: Vec<String>,

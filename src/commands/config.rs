@@ -66,6 +66,9 @@ fn elsewhere(key: &str, error: Error) -> Error {
         "hf_hub_cache" => "HF_HUB_CACHE",
         "hf_endpoint" => "HF_ENDPOINT",
         "hf_token" => "HF_TOKEN",
+        "hf_disable_xet" => "HF_HUB_DISABLE_XET",
+        "http_timeout" => "MLX_CACHE_HTTP_TIMEOUT",
+        "http_retries" => "MLX_CACHE_HTTP_RETRIES",
         "ollama_models" => "OLLAMA_MODELS",
         _ => return error,
     };
@@ -80,6 +83,7 @@ fn rows(settings: &Settings) -> Vec<SettingReport> {
         row("default_model", &settings.default_model, settings.default_model.value.clone()),
         row("memory_limit", &settings.memory_limit, settings.memory_limit.value),
         row("offline", &settings.offline, settings.offline.value),
+        row("auto_pull", &settings.auto_pull, settings.auto_pull.value.as_str()),
         row("device", &settings.device, json!(settings.device.value)),
         row("threads", &settings.threads, settings.threads.value),
     ];
@@ -95,6 +99,9 @@ fn rows(settings: &Settings) -> Vec<SettingReport> {
         row("hf_hub_cache", &settings.hf_hub_cache, shown(&settings.hf_hub_cache.value)),
         row("hf_endpoint", &settings.hf_endpoint, settings.hf_endpoint.value.clone()),
         row("hf_token", &settings.hf_token, settings.hf_token.value.as_ref().map(|_| "present")),
+        row("hf_disable_xet", &settings.hf_disable_xet, settings.hf_disable_xet.value),
+        row("http_timeout", &settings.http_timeout, settings.http_timeout.value.as_secs_f64()),
+        row("http_retries", &settings.http_retries, settings.http_retries.value),
         row("ollama_models", &settings.ollama_models, shown(&settings.ollama_models.value)),
         row("lmstudio_models", &settings.lmstudio_models, shown(&settings.lmstudio_models.value)),
     ]);

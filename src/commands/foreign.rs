@@ -8,9 +8,9 @@ use super::status::present_sources;
 use crate::context::Context;
 use crate::engine::format::layout::Layout;
 use crate::error::{Code, Error, Result};
-use crate::ids::{FileChoice, Host, ModelName, ModelRef, Revision, RevisionSpec, SnapshotPath};
+use crate::ids::{Digest, FileChoice, Host, ModelName, ModelRef, Revision, RevisionSpec, SnapshotPath};
 use crate::registry::Origin;
-use crate::sources::{ForeignModel, HuggingFace, Instructions, Ollama, Scan, Source};
+use crate::sources::{Checksum, ForeignModel, HuggingFace, Instructions, Ollama, Scan, Source};
 
 /// A model of another tool.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct Foreign {
     pub files: Vec<(SnapshotPath, PathBuf)>,
     /// Of its content, what several files share counted once.
     pub bytes: u64,
+    /// Digest and size of its largest file, if the cache's records claim one.
+    pub largest: Option<(Digest, u64)>,
     /// What is missing from it, if anything.
     pub fault: Option<String>,
 }
@@ -128,6 +130,15 @@ impl Foreign {
             model.files.iter().filter_map(|file| file.content.as_deref().ok()).collect();
         let bytes =
             contents.iter().filter_map(|path| scan.payload(path)).map(|found| found.stamp.bytes).sum();
+        let sized = model
+            .files
+            .iter()
+            .filter_map(|file| Some((file, scan.payload(file.content.as_deref().ok()?)?.stamp.bytes)));
+        let largest =
+            sized.max_by_key(|(_, bytes)| *bytes).and_then(|(file, bytes)| match file.expected.checksum? {
+                Checksum::Sha256(digest) => Some((digest, bytes)),
+                Checksum::GitSha1(_) => None,
+            });
         let missing = model.files.iter().find(|file| file.content.is_err());
         let path = match origin {
             // The blobs of all models share a folder.
@@ -147,6 +158,7 @@ impl Foreign {
             path,
             files: model.files.iter().map(|file| (file.path.clone(), file.place.to_path_buf())).collect(),
             bytes,
+            largest,
             fault: missing.map(|file| format!("{} leads to no content", file.place.display())),
         }
     }

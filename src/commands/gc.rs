@@ -9,11 +9,12 @@ use crate::store::{Garbage, GarbageKind, Kept, Store};
 
 pub fn run(args: &GcArgs, context: &Context) -> Result<GcReport> {
     let store = Store::at(&context.settings.home.value);
-    // A store that has lost its registry is an error: without it everything would seem unused.
-    let Some(mut registry) = store.registry()? else {
+    if !store.home().exists() {
         return Ok(report(args.dry_run, &[], &[]));
-    };
-    let plan = store.garbage(&registry, args.older_than)?;
+    }
+    // A store with models that has lost its registry is an error: everything would seem unused.
+    let mut registry = store.registry()?;
+    let plan = store.garbage(registry.as_ref(), args.older_than)?;
     let planned = report(true, &plan.garbage, &plan.kept);
     if args.dry_run {
         return Ok(planned);
@@ -28,7 +29,7 @@ pub fn run(args: &GcArgs, context: &Context) -> Result<GcReport> {
             return Err(Error::new(Code::Interrupted, "not confirmed"));
         }
     }
-    let gone = store.collect(&mut registry, &plan, args.older_than)?;
+    let gone = store.collect(registry.as_mut(), &plan, args.older_than)?;
     Ok(report(false, &gone, &plan.kept))
 }
 
@@ -44,10 +45,9 @@ fn report(dry_run: bool, garbage: &[Garbage], kept: &[Kept]) -> GcReport {
         path: garbage.path.display().to_string(),
         bytes: garbage.bytes.0,
     });
-    let kept = kept.iter().map(|kept| KeptReport {
-        reference: kept.path.display().to_string(),
-        reason: kept.reason.clone(),
-    });
+    let kept = kept
+        .iter()
+        .map(|kept| KeptReport { reference: kept.path.display().to_string(), reason: kept.reason.clone() });
     GcReport {
         dry_run,
         removed: removed.collect(),

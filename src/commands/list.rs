@@ -129,7 +129,7 @@ pub fn model(snapshot: &Snapshot) -> ModelReport {
 
 fn source_of(origin: Origin) -> SourceFilter {
     match origin {
-        Origin::Copied => SourceFilter::Store,
+        Origin::Copied | Origin::Hub => SourceFilter::Store,
         Origin::HuggingFaceCache => SourceFilter::Hf,
         Origin::Ollama => SourceFilter::Ollama,
         Origin::LmStudio => SourceFilter::Lmstudio,

@@ -5,20 +5,26 @@ mod aliases;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod embed;
+mod export;
 mod facts;
 mod foreign;
 pub mod gc;
+mod import;
+pub mod link;
 pub mod list;
 mod loading;
 pub mod man;
 pub mod path;
+pub mod pull;
 pub mod resolve;
 pub mod rm;
 pub mod run;
 pub mod show;
 pub mod status;
+mod used_by;
 pub mod verify;
 
 use crate::cli::Command;
@@ -28,16 +34,24 @@ use crate::report::Report;
 
 /// Runs one command.
 pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
+    if command.changes_the_store() {
+        dedupe::settle(context);
+    }
     match command {
         Command::Run(args) => run::run(&args, context),
         Command::Embed(args) => embed::run(&args, context).map(Report::from),
         Command::Bench(args) => bench::run(&args, context).map(Report::from),
+        Command::Pull(args) => pull::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),
         Command::List(args) => list::run(&args, context).map(Report::from),
         Command::Show(args) => show::run(&args, context).map(Report::from),
         Command::Path(args) => path::run(&args, context).map(Report::from),
         Command::Rm(args) => rm::run(&args, context).map(Report::from),
+        Command::Link(args) => link::run(&args, context).map(Report::from),
+        Command::Dedupe(args) => dedupe::run(&args, context).map(Report::from),
         Command::Verify(args) => verify::run(&args, context).map(Report::from),
+        Command::Export(args) => export::run(&args, context).map(Report::from),
+        Command::Import(args) => import::run(&args, context).map(Report::from),
         Command::Gc(args) => gc::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),

@@ -85,7 +85,12 @@ pub fn resolve(reference: &str, context: &Context) -> Result<Resolved> {
 
 /// Finds what a reference leads to.
 pub fn find(reference: &str, context: &Context) -> Result<Found> {
-    let snapshots = Store::at(&context.settings.home.value).snapshots()?;
+    let snapshots = match Store::at(&context.settings.home.value).snapshots() {
+        Ok(snapshots) => snapshots,
+        // A path needs no registry, be it damaged or of a newer version.
+        Err(_) if matches!(reference.parse(), Ok(ModelRef::Path(_))) => Vec::new(),
+        Err(error) => return Err(error),
+    };
     let matches = match matching(reference, &snapshots, context)? {
         Matches::Path(path) => return by_path(&path, &snapshots),
         Matches::Foreign(foreign) => return Ok(Found::Foreign(foreign)),
@@ -239,7 +244,11 @@ fn narrow<'a>(
     revision: Option<&RevisionSpec>,
     file: Option<&FileChoice>,
 ) -> Vec<&'a Snapshot> {
-    let has_revision = |snapshot: &&Snapshot| revision.is_none_or(|wanted| snapshot.revision.matches(wanted));
+    let has_revision = |snapshot: &&Snapshot| {
+        revision.is_none_or(|wanted| {
+            snapshot.revision.matches(wanted) || snapshot.branches.iter().any(|name| name == wanted.as_str())
+        })
+    };
     // Which file of a folder is meant is seen once its files are read.
     let has_file = |snapshot: &&Snapshot| match (file, &snapshot.entry) {
         (Some(file), Some(entry)) => file.matches(entry),

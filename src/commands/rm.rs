@@ -1,11 +1,14 @@
 //! `rm`: plan, show, ask, remove.
 
+use std::path::Path;
+
 use super::resolve::registered;
 use crate::cli::rm::RmArgs;
 use crate::context::Context;
+use crate::dedupe::{self, Selection, Undone, Watch};
 use crate::error::{Code, Error, Result};
 use crate::ids::Bytes;
-use crate::registry::Snapshot;
+use crate::registry::{Link, Registry, Snapshot};
 use crate::report::rm::{KeptReport, RemovedReport, RmReport};
 use crate::store::{RemovalPlan, Store};
 
@@ -22,7 +25,10 @@ pub fn run(args: &RmArgs, context: &Context) -> Result<RmReport> {
     let Some(mut registry) = store.registry()? else {
         return Err(Error::internal("a model of a registry that is not there"));
     };
-    let plan = RemovalPlan::new(&registry, snapshots)?;
+    let mut plan = RemovalPlan::new(&registry, snapshots)?;
+    if !args.restore_links {
+        refuse_linked(&plan)?;
+    }
     let planned = report(true, &plan, plan.bytes());
     if args.dry_run {
         return Ok(planned);
@@ -35,8 +41,59 @@ pub fn run(args: &RmArgs, context: &Context) -> Result<RmReport> {
             return Err(Error::new(Code::Interrupted, "not confirmed"));
         }
     }
+    let links = std::mem::take(&mut plan.links);
+    if !links.is_empty() {
+        restore(&links, &store, &mut registry, context)?;
+        plan = RemovalPlan::new(&registry, plan.snapshots)?;
+        // Somebody may have linked more meanwhile.
+        refuse_linked(&plan)?;
+    }
     let freed = store.remove(&mut registry, &plan)?;
+    plan.links = links;
     Ok(report(false, &plan, freed))
+}
+
+/// Gives other tools files of their own in place of links.
+fn restore(links: &[Link], store: &Store, registry: &mut Registry, context: &Context) -> Result<()> {
+    let contents = links.iter().map(|link| link.new.digest).collect();
+    let plan = dedupe::plan_undo(store, registry, &Selection::Contents(contents))?;
+    for undone in dedupe::undo(store, registry, &plan, &Watcher(context))? {
+        if let Undone::Kept(reason) = undone.outcome {
+            let path = undone.link.new.path;
+            return Err(Error::new(Code::Locked, format!("{} stays a link: {reason}", path.display()))
+                .detail("path", path.display().to_string())
+                .hint("nothing was removed; see to the file, then try again"));
+        }
+    }
+    Ok(())
+}
+
+/// Tells `--verbose` what is done, and ends the work when the user asks for it.
+struct Watcher<'a>(&'a Context);
+
+impl Watch for Watcher<'_> {
+    fn check(&self) -> Result<()> {
+        self.0.cancel.check()
+    }
+
+    fn step(&self, step: &'static str, path: &Path) {
+        self.0.output.detail(format!("{step}: {}", path.display()));
+    }
+}
+
+/// Other tools' files may lead to what is to be removed.
+fn refuse_linked(plan: &RemovalPlan) -> Result<()> {
+    let Some(first) = plan.links.first() else { return Ok(()) };
+    let more = match plan.links.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message =
+        format!("{}{more} would lose their content: they are links to it", first.new.path.display());
+    let paths: Vec<String> = plan.links.iter().map(|link| link.new.path.display().to_string()).collect();
+    Err(Error::new(Code::Locked, message)
+        .detail("links", paths)
+        .hint("give these tools files of their own first, with --restore-links"))
 }
 
 fn report(dry_run: bool, plan: &RemovalPlan, freed: Bytes) -> RmReport {
@@ -56,5 +113,6 @@ fn report(dry_run: bool, plan: &RemovalPlan, freed: Bytes) -> RmReport {
         };
         Some(KeptReport { reference: snapshot.name.to_string(), reason })
     });
-    RmReport { dry_run, removed: removed.collect(), bytes_freed: freed.0, kept: kept.collect() }
+    let restored = plan.links.iter().map(|link| link.new.path.display().to_string()).collect();
+    RmReport { dry_run, removed: removed.collect(), bytes_freed: freed.0, kept: kept.collect(), restored }
 }

@@ -8,6 +8,7 @@ use super::facts;
 use super::foreign::Foreign;
 use super::list;
 use super::resolve::{Found, find};
+use super::used_by::{Bulk, used_by};
 use crate::cli::show::ShowArgs;
 use crate::context::Context;
 use crate::engine::format::layout::Layout;
@@ -26,11 +27,12 @@ use crate::store::Store;
 pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     let found = find(&args.model, context)?;
     let path = found.path(&args.model, context)?;
-    let (model, files, probed) = match found {
+    let (model, files, probed, bulk) = match found {
         Found::Registered(snapshot) => {
             let files = Store::at(&context.settings.home.value)
                 .registry()?
                 .map_or(Ok(Vec::new()), |registry| registry.files(snapshot.id))?;
+            let bulk = Bulk::of_files(&files);
             let files = files
                 .into_iter()
                 .map(|file| FileReport {
@@ -39,17 +41,17 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
                     digest: Some(file.digest.to_string()),
                 })
                 .collect();
-            (list::model(&snapshot), files, probe(&path))
+            (list::model(&snapshot), files, probe(&path), bulk)
         }
         Found::Foreign(foreign) => {
             let probed = probe(&path);
             let facts = facts::at(&path);
-            (list::foreign(&foreign, facts), foreign_files(&foreign)?, probed)
+            (list::foreign(&foreign, facts), foreign_files(&foreign)?, probed, Bulk::of_foreign(&foreign))
         }
         Found::Unregistered(path) => {
             let probed = probe(&path)?;
             let files = files_of(&path, &probed)?;
-            (unregistered(&path, &probed, &files), files, Ok(probed))
+            (unregistered(&path, &probed, &files), files, Ok(probed), None)
         }
     };
     let policy = probed.as_ref().ok().map(|probed| estimate(probed, context)).transpose()?.flatten();
@@ -63,6 +65,7 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<ShowReport> {
     };
     Ok(ShowReport {
         capabilities,
+        used_by: used_by(bulk, context)?,
         memory_estimate_bytes: policy.as_ref().map(|policy| policy.estimate_bytes),
         context: policy.as_ref().map(|policy| policy.context as u64),
         runnable: reason.is_none(),

@@ -2,22 +2,30 @@
 
 use crate::cli::status::StatusArgs;
 use crate::context::Context;
+use crate::dedupe;
 use crate::error::Result;
 use crate::fs::space;
+use crate::registry::Registry;
 use crate::report::status::{DiskStatus, SourceStatus, StatusReport, StoreStatus};
 use crate::settings::Settings;
-use crate::sources::{self, Locations, Source};
+use crate::sources::{self, Locations, Source, Survey};
 use crate::store::Store;
 
 pub fn run(_args: &StatusArgs, context: &Context) -> Result<StatusReport> {
     let home = &context.settings.home.value;
-    let counts =
-        Store::at(home).registry()?.map(|registry| registry.counts()).transpose()?.unwrap_or_default();
-    let mut found = Vec::new();
+    let store = Store::at(home);
+    let registry = store.registry()?;
+    let counts = registry.as_ref().map(Registry::counts).transpose()?.unwrap_or_default();
+    let (mut found, mut own) = (Vec::new(), Vec::new());
     for source in present_sources(&context.settings) {
         context.cancel.check()?;
-        found.push(survey(source.as_ref(), context)?);
+        let scan = source.scan(&context.cancel)?;
+        found.push(status_of(source.as_ref(), scan.survey()));
+        if source.is_own() {
+            own.push(scan);
+        }
     }
+    let reclaimable = dedupe::estimate(&own, &store, registry.as_ref())?;
     let disk = space(home)?;
     Ok(StatusReport {
         store: StoreStatus {
@@ -27,6 +35,7 @@ pub fn run(_args: &StatusArgs, context: &Context) -> Result<StatusReport> {
             blobs: counts.blobs,
         },
         sources: found,
+        reclaimable_bytes: reclaimable.0,
         disk: DiskStatus { free: disk.free, total: disk.total },
     })
 }
@@ -41,14 +50,13 @@ pub(super) fn present_sources(settings: &Settings) -> Vec<Box<dyn Source>> {
     })
 }
 
-fn survey(source: &dyn Source, context: &Context) -> Result<SourceStatus> {
-    let survey = source.scan(&context.cancel)?.survey();
-    Ok(SourceStatus {
+fn status_of(source: &dyn Source, survey: Survey) -> SourceStatus {
+    SourceStatus {
         name: source.name().to_owned(),
         path: source.root().display().to_string(),
         models: survey.models,
         bytes: survey.bytes,
         unreadable: survey.unreadable,
         own: source.is_own(),
-    })
+    }
 }

@@ -36,10 +36,21 @@ pub struct Generator {
     pub cache: KvCache,
     /// The tokens whose keys and values are in the cache.
     pub held: Vec<u32>,
+    /// The step that may still be computing when an answer ends before it is needed.
+    pub ahead: Option<Pending>,
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        // The device must be done with the model before the model and, at the process's end, the library go.
+        if let Some(ahead) = self.ahead.take() {
+            let _ = ahead.wait();
+        }
+    }
 }
 
 /// The outcome of a step that may still be computing.
-pub(super) enum Pending {
+pub enum Pending {
     /// The next token, chosen on the device: `[1]` int32.
     Token(Array),
     /// Logits `[1, vocabulary]` from which the host chooses.
@@ -264,15 +275,15 @@ impl Generator {
         let mut finish_reason = FinishReason::Length;
         let tokenizer = Rc::clone(&self.tokenizer);
         let mut detokenizer = Detokenizer::new(&tokenizer, true);
-        let mut pending = Some(first);
+        self.ahead = Some(first);
 
         for step in 0..limit {
-            let Some(now) = pending.take() else { break };
+            let Some(now) = self.ahead.take() else { break };
             let more = step + 1 < limit;
             let id = match now {
                 Pending::Token(token) => {
                     if more {
-                        pending = Some(self.step(&token, greedy)?);
+                        self.ahead = Some(self.step(&token, greedy)?);
                     }
                     item(&token)?
                 }
@@ -284,7 +295,7 @@ impl Generator {
                         .to_vec();
                     let id = sampler.sample(&mut logits, &history, step as u64)?;
                     if more {
-                        pending = Some(self.step(&ids(&[id]), greedy)?);
+                        self.ahead = Some(self.step(&ids(&[id]), greedy)?);
                     }
                     id
                 }

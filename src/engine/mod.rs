@@ -2,7 +2,6 @@
 //!
 //! The way of a run: probe (headers only) → policy (device, type, memory) → load → generate.
 
-pub mod activation;
 pub mod cache;
 pub mod config;
 pub mod device;

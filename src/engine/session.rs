@@ -216,7 +216,7 @@ fn load(
     let backend = Backend::of(policy.device == Device::Gpu);
     let (model, text) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&checkpoint));
-        let model = models::load(&checkpoint, backend, array::dtype(policy.dtype), progress);
+        let model = models::load(&checkpoint, backend, array::dtype(policy.dtype), policy.context, progress);
         (model, text.join().unwrap_or_else(|_| Err(Error::internal("the tokenizer's thread panicked"))))
     });
     let (model, (tokenizer, template)) = (model?, text?);
@@ -227,6 +227,7 @@ fn load(
         context: policy.context,
         cache: KvCache::new(model.cache_shape()),
         held: Vec::new(),
+        ahead: None,
         model,
         tokenizer: Rc::new(tokenizer),
         template,

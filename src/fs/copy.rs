@@ -1,5 +1,7 @@
 //! Content that moves into a folder of ours.
 
+use std::fs::File;
+use std::io::Seek;
 use std::path::Path;
 
 use super::hash::{Progress, check_unchanged, pump};
@@ -32,8 +34,15 @@ pub struct Copied {
 /// Clones a file where the filesystem can share blocks and copies it elsewhere, and hashes what
 /// arrived.
 pub fn copy_hashed(copy: Copy<'_>, progress: Progress<'_>) -> Result<Copied> {
-    let (file, stamp) = open_regular(copy.source)?;
-    let (temp, digest) = if let Some(mut temp) = TempFile::clone_in(copy.temp_dir, &file) {
+    copy_open(&open_regular(copy.source)?.0, copy, progress)
+}
+
+/// The same for a file that is open; its path is for messages.
+pub fn copy_open(mut file: &File, copy: Copy<'_>, progress: Progress<'_>) -> Result<Copied> {
+    let fail = |error| Error::io("read", copy.source, error);
+    let stamp = FileStamp::of(&file.metadata().map_err(fail)?);
+    file.rewind().map_err(fail)?;
+    let (temp, digest) = if let Some(mut temp) = TempFile::clone_in(copy.temp_dir, file) {
         let path = temp.path().to_owned();
         let digest = pump(temp.file(), &path, &mut std::io::sink(), &path, progress)?;
         (temp, digest)
@@ -41,10 +50,10 @@ pub fn copy_hashed(copy: Copy<'_>, progress: Progress<'_>) -> Result<Copied> {
         check_space(copy.temp_dir, copy.still_needed)?;
         let mut temp = TempFile::create_in(copy.temp_dir)?;
         let path = temp.path().to_owned();
-        let digest = pump(&file, copy.source, temp.file(), &path, progress)?;
+        let digest = pump(file, copy.source, temp.file(), &path, progress)?;
         (temp, digest)
     };
-    check_unchanged(&file, copy.source, &stamp)?;
+    check_unchanged(file, copy.source, &stamp)?;
     Ok(Copied { temp, digest, source: stamp })
 }
 

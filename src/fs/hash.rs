@@ -1,21 +1,25 @@
 //! SHA-256 of files.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sha2::Digest as _;
 
 use super::file::{FileStamp, open_regular};
 use crate::error::{Code, Error, Result};
-use crate::ids::Digest;
+use crate::ids::{Checksum, Digest};
 
 /// Called with the number of bytes done since the last call, from whichever thread does the work; an
 /// error ends the work.
 pub type Progress<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
 
 /// Large enough that system calls do not count, small enough to stay in the processor's cache.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 128 << 10;
+
+/// How much of a file's beginning and of its end [`hash_ends`] looks at, in bytes.
+pub const ENDS: u64 = 8 << 10;
 
 /// A file's content and the identity it had while it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,29 +36,122 @@ pub fn hash_file(path: &Path, progress: Progress<'_>) -> Result<Hashed> {
     Ok(Hashed { digest, stamp })
 }
 
+/// Hashes a file that is open, from its beginning; `path` is for messages.
+pub fn hash_open(mut file: &File, path: &Path, progress: Progress<'_>) -> Result<Hashed> {
+    let fail = |error| Error::io("read", path, error);
+    let stamp = FileStamp::of(&file.metadata().map_err(fail)?);
+    file.rewind().map_err(fail)?;
+    let digest = pump(file, path, &mut io::sink(), path, progress)?;
+    check_unchanged(file, path, &stamp)?;
+    Ok(Hashed { digest, stamp })
+}
+
+/// A short hash of a file's first and last bytes, [`ENDS`] each: files that differ in it differ.
+pub fn hash_ends(file: &File, bytes: u64) -> io::Result<u64> {
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = [0; ENDS as usize];
+    for at in [0, bytes.saturating_sub(ENDS)] {
+        let length = bytes.min(ENDS) as usize;
+        let piece = buffer.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(piece, at)?;
+        hasher.update(&*piece);
+    }
+    let hash: [u8; 32] = hasher.finalize().into();
+    Ok(hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
+}
+
+/// The names that content has: our own, and git's where it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentHashes {
+    pub digest: Digest,
+    /// SHA-1 of `blob <length>\0` and the content.
+    pub git: Option<[u8; 20]>,
+}
+
+impl ContentHashes {
+    /// Whether the content is what the checksum says.
+    pub fn are(&self, checksum: &Checksum) -> bool {
+        match checksum {
+            Checksum::Sha256(digest) => self.digest == *digest,
+            Checksum::GitSha1(name) => self.git == Some(*name),
+        }
+    }
+}
+
+/// What it takes to name content and to compare it with a checksum, in one pass.
+#[derive(Debug, Clone)]
+pub struct ContentHasher {
+    sha256: sha2::Sha256,
+    sha1: Option<sha1::Sha1>,
+}
+
+impl ContentHasher {
+    /// For content of this many bytes that is to be compared with this checksum.
+    pub fn new(checksum: &Checksum, bytes: u64) -> Self {
+        let sha1 = match checksum {
+            Checksum::Sha256(_) => None,
+            Checksum::GitSha1(_) => Some(sha1::Sha1::new().chain_update(format!("blob {bytes}\0"))),
+        };
+        Self { sha256: sha2::Sha256::new(), sha1 }
+    }
+
+    pub fn update(&mut self, piece: &[u8]) {
+        self.sha256.update(piece);
+        if let Some(sha1) = &mut self.sha1 {
+            sha1.update(piece);
+        }
+    }
+
+    pub fn finish(self) -> ContentHashes {
+        ContentHashes {
+            digest: Digest::from_bytes(self.sha256.finalize().into()),
+            git: self.sha1.map(|sha1| sha1.finalize().into()),
+        }
+    }
+}
+
+/// Hashes a file for a comparison with a checksum. One that changes meanwhile is INTEGRITY_FAILED.
+pub fn hash_contents(path: &Path, checksum: &Checksum, progress: Progress<'_>) -> Result<ContentHashes> {
+    let (file, stamp) = open_regular(path)?;
+    let mut hasher = ContentHasher::new(checksum, stamp.bytes);
+    read_pieces(&file, path, &mut |piece| {
+        hasher.update(piece);
+        progress(piece.len() as u64)
+    })?;
+    check_unchanged(&file, path, &stamp)?;
+    Ok(hasher.finish())
+}
+
 /// Reads `source` to its end into `target` and hashes it on the way.
 pub(super) fn pump(
-    mut source: &File,
+    source: &File,
     source_path: &Path,
     target: &mut dyn Write,
     target_path: &Path,
     progress: Progress<'_>,
 ) -> Result<Digest> {
     let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let length = match source.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io("read", source_path, error)),
-        };
-        let piece = buffer.get(..length).unwrap_or_default();
+    read_pieces(source, source_path, &mut |piece| {
         hasher.update(piece);
         target.write_all(piece).map_err(|error| Error::io("write", target_path, error))?;
-        progress(length as u64)?;
-    }
+        progress(piece.len() as u64)
+    })?;
     Ok(Digest::from_bytes(hasher.finalize().into()))
+}
+
+/// Reads a file to its end.
+fn read_pieces(mut source: &File, path: &Path, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    // Of a small file no more than it needs: there may be very many.
+    let length = source.metadata().map_or(BUFFER as u64, |metadata| metadata.len());
+    let mut buffer = vec![0; BUFFER.min(length as usize + 1)];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => take(buffer.get(..length).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", path, error)),
+        }
+    }
 }
 
 /// Whether an open file still has the content that it had when it got this stamp. The time of the
@@ -94,6 +191,27 @@ mod tests {
         let digest = hash_file(&path, &|_| Ok(())).expect("hash").digest.to_string();
         // FIPS 180-2, appendix B.1.
         assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn ends_tell_files_apart_that_begin_and_end_differently() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        let ends = |content: &[u8]| {
+            std::fs::write(&path, content).expect("write");
+            hash_ends(&File::open(&path).expect("open"), content.len() as u64).expect("hash")
+        };
+        let content = vec![7; 5 * ENDS as usize];
+        let changed = |at: usize| {
+            let mut content = content.clone();
+            content[at] = 8;
+            ends(&content)
+        };
+        assert_eq!(changed(2 * ENDS as usize), ends(&content), "the middle is not looked at");
+        assert_ne!(changed(0), ends(&content));
+        assert_ne!(changed(content.len() - 1), ends(&content));
+        assert_ne!(ends(b"a"), ends(b"b"));
+        ends(b"");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig};
-
+use super::client::{http, reason};
+use super::patience::unavailable;
+use super::{address, runtime};
 use crate::error::{Code, Error, Result};
 
 /// Long enough for a slow line, short enough to wait for.
@@ -18,30 +18,24 @@ pub struct Reached {
     pub seconds: f64,
 }
 
-/// Asks for the hub's front page, without a token and without reading it.
+/// Asks for the hub's front page, without a token and without reading it. An answer is an answer,
+/// wherever it points.
 ///
 /// # Errors
 /// NETWORK_ERROR if nothing answers, HUB_UNAVAILABLE if a server does but cannot serve.
 pub fn reach(endpoint: &str) -> Result<Reached> {
-    let agent: Agent = Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        // An answer is an answer, wherever it points.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .user_agent(concat!("mlx-cache/", env!("CARGO_PKG_VERSION")))
-        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-        .build()
-        .into();
+    let url = address::parse(endpoint)?;
+    let server = address::shown(&url);
+    let request = http(PATIENCE)?.head(url).timeout(PATIENCE);
     let start = Instant::now();
-    let answer = agent.head(endpoint).call().map_err(|error| {
-        Error::new(Code::NetworkError, format!("cannot reach {endpoint}: {error}"))
+    // Sending sets a timer, which only a runtime has.
+    let answer = runtime(1)?.block_on(async { request.send().await }).map_err(|error| {
+        Error::new(Code::NetworkError, format!("cannot reach {server}: {}", reason(error)))
             .hint("check the network, HTTPS_PROXY and HF_ENDPOINT, or work offline with MLX_CACHE_OFFLINE=1")
     })?;
     let status = answer.status().as_u16();
     if status >= 500 {
-        return Err(Error::new(Code::HubUnavailable, format!("{endpoint} answers with status {status}"))
-            .hint("try again later"));
+        return Err(unavailable(&server, status));
     }
     Ok(Reached { status, seconds: start.elapsed().as_secs_f64() })
 }

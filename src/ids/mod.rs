@@ -2,6 +2,7 @@
 //! a path or a query.
 
 mod bytes;
+mod checksum;
 mod digest;
 mod name;
 mod path;
@@ -10,6 +11,7 @@ mod revision;
 mod url;
 
 pub use bytes::Bytes;
+pub use checksum::Checksum;
 pub use digest::Digest;
 pub use name::{Host, ModelName};
 pub use path::SnapshotPath;

@@ -41,7 +41,10 @@ impl FromStr for SnapshotPath {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let wrong = |why| Err(invalid("file path", text, why));
+        let wrong = |why| {
+            Err(invalid("file path", text, why)
+                .hint("write the path of a file inside the model, as its list shows it"))
+        };
         if text.len() > 1024 || text.split('/').any(|part| part.len() > 255) {
             return wrong("it is too long");
         }

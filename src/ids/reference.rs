@@ -65,7 +65,8 @@ impl FromStr for FileChoice {
 
     fn from_str(text: &str) -> Result<Self> {
         if text.to_ascii_lowercase().ends_with(".gguf") {
-            return Ok(Self::Path(text.parse()?));
+            let path = text.parse().map_err(|error: Error| error.hint("name a GGUF file of the model"));
+            return Ok(Self::Path(path?));
         }
         let fits = (1..=64).contains(&text.len())
             && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'));

@@ -33,6 +33,11 @@ impl Revision {
         &self.0
     }
 
+    /// Whether it is written as git writes a commit.
+    pub fn is_commit(&self) -> bool {
+        self.0.len() == 40 && self.0.bytes().all(|digit| digit.is_ascii_hexdigit())
+    }
+
     /// Whether a person who writes `spec` may mean this revision: all of it, or its start (7 digits
     /// at least, as git abbreviates).
     pub fn matches(&self, spec: &RevisionSpec) -> bool {
@@ -73,7 +78,8 @@ impl FromStr for RevisionSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let wrong = |why| Err(invalid("revision", text, why));
+        let wrong =
+            |why| Err(invalid("revision", text, why).hint("name a branch, a tag or a commit of the model"));
         if text.is_empty() {
             return wrong("it is empty");
         }

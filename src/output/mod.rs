@@ -7,14 +7,19 @@ mod add;
 mod bench;
 mod completions;
 mod config;
+mod dedupe;
 mod doctor;
 pub mod embed;
+mod export;
 mod gc;
+mod import;
+mod link;
 mod list;
 mod man;
 pub mod page;
 mod path;
 pub mod progress;
+mod pull;
 mod rm;
 pub mod run;
 mod show;
@@ -23,7 +28,7 @@ pub mod units;
 mod verify;
 
 use std::fmt::Display;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -106,14 +111,17 @@ impl Output {
 
     /// Prints a command's report: its text, or the envelope around it. Returns the exit status.
     pub fn report(&self, report: &Report) -> u8 {
-        let text = if self.style.json {
-            json_line(&Envelope::ok(report))
-        } else {
-            let mut page = Page::for_stdout(self.stdout_color);
-            human(report).human(&mut page);
-            page.into_text()
-        };
-        self.finish(&text, report.exit_status())
+        if self.style.json {
+            // Never as a whole in memory: a report can be long.
+            let written = self.write(|stdout| {
+                serde_json::to_writer(&mut *stdout, &Envelope::ok(report))?;
+                stdout.write_all(b"\n")
+            });
+            return self.done(written, report.exit_status());
+        }
+        let mut page = Page::for_stdout(self.stdout_color);
+        human(report).human(&mut page);
+        self.finish(&page.into_text(), report.exit_status())
     }
 
     /// Prints a failure: two lines on stderr, or the envelope. Returns the exit status.
@@ -180,7 +188,7 @@ impl Output {
     /// Where nobody can answer it is an INVALID_REQUEST that asks for `--yes`. It blocks on the
     /// terminal: call it inside [`crate::cancel::Cancel::while_waiting`].
     pub fn confirm(&self, question: &str) -> Result<bool> {
-        if self.style.json || !io::stdin().is_terminal() {
+        if !self.can_ask() {
             return Err(Error::new(
                 Code::InvalidRequest,
                 format!("cannot ask \"{question}\": there is no terminal to answer on"),
@@ -194,6 +202,11 @@ impl Output {
             .read_line(&mut answer)
             .map_err(|error| Error::new(Code::IoError, format!("cannot read the answer: {error}")))?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Whether somebody can answer a question.
+    pub fn can_ask(&self) -> bool {
+        !self.style.json && io::stdin().is_terminal()
     }
 
     /// A progress bar, drawn only on a terminal and gone when dropped.
@@ -214,7 +227,7 @@ impl Output {
     ///
     /// The error is that of [`Output::stream`].
     pub fn bytes(&self, bytes: &[u8]) -> Result<()> {
-        self.write(bytes)
+        self.write(|stdout| stdout.write_all(bytes))
     }
 
     /// Writes a piece of a model's answer to stdout at once, on a terminal without what would steer it.
@@ -235,7 +248,11 @@ impl Output {
     }
 
     fn finish(&self, text: &str, status: u8) -> u8 {
-        match self.to_stdout(text) {
+        self.done(self.to_stdout(text), status)
+    }
+
+    fn done(&self, written: Result<()>, status: u8) -> u8 {
+        match written {
             Ok(()) => status,
             Err(_) if self.reader_gone.load(Ordering::Relaxed) => READER_GONE,
             Err(error) => {
@@ -248,12 +265,12 @@ impl Output {
     }
 
     fn to_stdout(&self, text: &str) -> Result<()> {
-        self.write(text.as_bytes())
+        self.write(|stdout| stdout.write_all(text.as_bytes()))
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
+    fn write(&self, work: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        work(&mut stdout).and_then(|()| stdout.flush()).map_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 self.reader_gone.store(true, Ordering::Relaxed);
                 return Error::new(Code::Interrupted, "the reader of the output is gone");
@@ -277,13 +294,18 @@ fn human(report: &Report) -> &dyn Human {
         Report::Chat => &(),
         Report::Embed(report) => report,
         Report::Bench(report) => report,
+        Report::Pull(report) => report,
         Report::Add(report) => report,
         Report::List(report) => report,
         Report::Show(report) => report,
         Report::Path(report) => report,
         Report::Rm(report) => report,
+        Report::Link(report) => report,
+        Report::Dedupe(report) => report,
         Report::Verify(report) => report,
         Report::Gc(report) => report,
+        Report::Export(report) => report,
+        Report::Import(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

@@ -23,6 +23,9 @@ impl Human for ShowReport {
         rows.push(("Size", format!("{} in {} {files}", units::bytes(model.bytes), self.files.len())));
         rows.push(("Origin", model.origin.clone()));
         rows.push(("Path", model.path.clone()));
+        if !self.used_by.is_empty() {
+            rows.push(("Used by", self.used_by.join(", ")));
+        }
         rows.push(("Last used", model.last_used.map_or_else(|| "never".to_owned(), |time| page.ago(time))));
         match (self.memory_estimate_bytes, self.context, &self.reason) {
             (Some(bytes), Some(context), _) => {

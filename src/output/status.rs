@@ -19,6 +19,13 @@ impl Human for StatusReport {
         if self.sources.is_empty() {
             return;
         }
+        if self.reclaimable_bytes > 0 {
+            let bytes = units::bytes(self.reclaimable_bytes);
+            page.pairs([(
+                "twice",
+                format!("about {bytes}: `mlx-cache dedupe` shows what could be reclaimed"),
+            )]);
+        }
         page.line("");
         page.table(
             ["CACHE", "MODELS", "SIZE", "PATH"],

@@ -1,7 +1,8 @@
 //! `verify` as text.
 
 use crate::report::verify::{
-    CheckedReport, CheckedStatus, ProblemKind, ProblemReport, RepairAction, RepairReport, VerifyReport,
+    CheckedReport, CheckedStatus, ProblemKind, ProblemReport, RepairAction, RepairPlan, RepairReport,
+    VerifyReport,
 };
 
 use super::page::{BAD, DOUBTFUL, FAINT, GOOD, Human, Page, printable};
@@ -32,6 +33,14 @@ impl Human for VerifyReport {
             format!("{} read in {:.1} s", units::bytes(self.bytes_hashed), self.seconds)
         };
         page.line(format!("{}; {how}", counts.join(", ")));
+    }
+}
+
+impl Human for RepairPlan {
+    fn human(&self, page: &mut Page) {
+        for repair in &self.0 {
+            one_repair(page, repair);
+        }
     }
 }
 

@@ -64,6 +64,38 @@ pub struct NewLink {
     pub strategy: LinkStrategy,
     /// Nothing if nothing is replaced.
     pub original: Option<Original>,
+    /// The copy that a clone shares its blocks with.
+    pub kept: Option<Identity>,
+}
+
+impl NewLink {
+    /// A symlink where nothing was.
+    pub fn where_nothing_was(source: &str, root: &Path, path: &Path, digest: Digest, bytes: u64) -> Self {
+        Self {
+            source: source.to_owned(),
+            root: root.to_owned(),
+            path: path.to_owned(),
+            digest,
+            bytes,
+            strategy: LinkStrategy::Symlink,
+            original: None,
+            kept: None,
+        }
+    }
+}
+
+/// What tells that a file is still the same one with the same content, whatever names it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    pub device: u64,
+    pub inode: u64,
+    pub modified_ns: i64,
+}
+
+impl Identity {
+    pub fn of(stamp: &FileStamp) -> Self {
+        Self { device: stamp.device, inode: stamp.inode, modified_ns: stamp.modified_ns }
+    }
 }
 
 /// A link of the registry.
@@ -98,8 +130,9 @@ impl Registry {
             let attributes = original.map(|original| json(&original.attributes));
             transaction.execute(
                 "INSERT INTO links (source, root, path, digest, bytes, strategy, state, device, inode,
-                     modified_ns, changed_ns, mode, attributes, changed_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'planned', ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                     modified_ns, changed_ns, mode, attributes, changed_at, kept_device, kept_inode,
+                     kept_modified_ns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'planned', ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
                 params![
                     new.source,
                     root,
@@ -114,6 +147,9 @@ impl Registry {
                     original.map(|original| original.mode),
                     attributes,
                     Timestamp::now().as_millisecond(),
+                    new.kept.map(|kept| kept.device as i64),
+                    new.kept.map(|kept| kept.inode as i64),
+                    new.kept.map(|kept| kept.modified_ns),
                 ],
             )?;
             let id = transaction.last_insert_rowid();
@@ -195,6 +231,18 @@ impl Registry {
         })
     }
 
+    /// Whether a snapshot of the store uses this content.
+    pub fn is_stored(&self, digest: &Digest) -> Result<bool> {
+        self.connection
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM files f JOIN snapshots s ON s.id = f.snapshot_id
+                 WHERE f.digest = ?1 AND s.stored)",
+                [digest],
+                |row| row.get(0),
+            )
+            .map_err(|error| self.failure("read", error))
+    }
+
     /// Forgets content that is no longer in the store.
     pub fn forget_blob(&mut self, digest: &Digest) -> Result<()> {
         self.transaction(|transaction| transaction.execute("DELETE FROM blobs WHERE digest = ?1", [digest]))
@@ -268,7 +316,7 @@ pub(super) fn restore(connection: &Connection, home: &Path, link: &Link) -> Resu
     connection
         .execute(
             "INSERT OR IGNORE INTO links VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
-                 ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+                 ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
             params![
                 link.id,
                 new.source,
@@ -290,6 +338,9 @@ pub(super) fn restore(connection: &Connection, home: &Path, link: &Link) -> Resu
                 link.placed.map(|stamp| stamp.inode as i64),
                 link.placed.map(|stamp| stamp.modified_ns),
                 link.placed.map(|stamp| stamp.changed_ns),
+                new.kept.map(|kept| kept.device as i64),
+                new.kept.map(|kept| kept.inode as i64),
+                new.kept.map(|kept| kept.modified_ns),
                 Timestamp::now().as_millisecond(),
             ],
         )
@@ -328,6 +379,14 @@ fn link(row: &Row<'_>, home: &Path) -> rusqlite::Result<Link> {
             changed_ns: row.get("placed_changed_ns")?,
         }),
     };
+    let kept = match row.get::<_, Option<i64>>("kept_inode")? {
+        None => None,
+        Some(inode) => Some(Identity {
+            device: row.get::<_, i64>("kept_device")? as u64,
+            inode: inode as u64,
+            modified_ns: row.get("kept_modified_ns")?,
+        }),
+    };
     let state: String = row.get("state")?;
     let strategy: String = row.get("strategy")?;
     Ok(Link {
@@ -340,6 +399,7 @@ fn link(row: &Row<'_>, home: &Path) -> rusqlite::Result<Link> {
             bytes,
             strategy: LinkStrategy::from_word(&strategy).ok_or_else(|| wrong("strategy"))?,
             original,
+            kept,
         },
         state: LinkState::from_word(&state).ok_or_else(|| wrong("state"))?,
         name: path("name")?,

@@ -24,7 +24,8 @@ pub struct Counts {
 }
 
 impl Registry {
-    /// All snapshots, by the names of their models; of one model the newest first.
+    /// All snapshots, by the names of their models; of one model first what its branch `main` is, then
+    /// the newest.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let read = || {
             self.connection
@@ -33,7 +34,8 @@ impl Registry {
                      ORDER BY m.reference, s.added_at DESC, s.id DESC",
                 )?
                 .query_map([], |row| snapshot(row, &self.home))?
-                .collect::<rusqlite::Result<_>>()
+                .collect::<rusqlite::Result<Vec<_>>>()
+                .and_then(|mut snapshots| self.with_branches(&mut snapshots).map(|()| snapshots))
         };
         read().map_err(|error| self.failure("read", error))
     }
@@ -227,6 +229,7 @@ pub(super) fn snapshot(row: &Row<'_>, home: &Path) -> rusqlite::Result<Snapshot>
         file_count: count(row, "file_count")?,
         added_at: time(row, "added_at")?.ok_or_else(|| wrong("time"))?,
         last_used: time(row, "last_used_at")?,
+        branches: Vec::new(),
     })
 }
 

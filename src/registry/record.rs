@@ -18,7 +18,7 @@ macro_rules! words {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            pub(super) fn from_word(word: &str) -> Option<Self> {
+            pub fn from_word(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)* _ => None }
             }
         }
@@ -43,6 +43,8 @@ words! {
     Origin {
         /// Copied into the store from a folder or file.
         Copied "copied",
+        /// Fetched from the Hugging Face Hub.
+        Hub "hub",
         /// Adopted in a Hugging Face cache.
         HuggingFaceCache "hf",
         /// Adopted among Ollama's models.
@@ -57,7 +59,7 @@ words! {
 impl Origin {
     /// Whether the content lies in the store, so that it goes when the model is removed.
     pub fn is_stored(self) -> bool {
-        matches!(self, Self::Copied)
+        matches!(self, Self::Copied | Self::Hub)
     }
 }
 
@@ -118,6 +120,8 @@ pub struct Snapshot {
     pub file_count: u64,
     pub added_at: Timestamp,
     pub last_used: Option<Timestamp>,
+    /// Branches and tags of its repository that it was when they were last asked for.
+    pub branches: Vec<String>,
 }
 
 impl Snapshot {

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use super::Registry;
 use super::columns::count;
+use super::links::{Link, LinkStrategy};
 use crate::error::Result;
 use crate::ids::{Bytes, Digest};
 
@@ -25,6 +26,28 @@ impl Registry {
     /// The blobs that nothing would use any more without these snapshots.
     pub fn blobs_only_of(&self, snapshots: &[i64]) -> Result<Vec<(Digest, Bytes)>> {
         freed(&self.connection, snapshots).map_err(|error| self.failure("read", error))
+    }
+
+    /// The symlinks in other tools' folders whose content no stored snapshot would have without these.
+    pub fn links_only_of(&self, snapshots: &[i64]) -> Result<Vec<Link>> {
+        let read = || {
+            let list = serde_json::Value::from(snapshots).to_string();
+            self.connection
+                .prepare(
+                    "SELECT DISTINCT f.digest FROM files f JOIN snapshots s ON s.id = f.snapshot_id
+                     WHERE s.stored AND s.id IN (SELECT value FROM json_each(?1))
+                     AND NOT EXISTS (
+                         SELECT 1 FROM files g JOIN snapshots t ON t.id = g.snapshot_id
+                         WHERE g.digest = f.digest AND t.stored
+                             AND t.id NOT IN (SELECT value FROM json_each(?1)))",
+                )?
+                .query_map([list], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<Digest>>>()
+        };
+        let digests = read().map_err(|error| self.failure("read", error))?;
+        let mut links = self.links_of(&digests)?;
+        links.retain(|link| link.new.strategy == LinkStrategy::Symlink);
+        Ok(links)
     }
 
     /// Forgets snapshots and models without any, in one transaction; gives back the blobs that

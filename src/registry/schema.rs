@@ -12,8 +12,12 @@ use crate::fs::sync_dir;
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// The statements that lead from one version to the next, the first from an empty database.
-pub(super) const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+pub(super) const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
 
 /// Brings the database at `path` from `version` to the last of `migrations`, each step in a
 /// transaction, after a copy of what was there.

@@ -8,7 +8,7 @@ use rusqlite::params;
 use super::Registry;
 use crate::error::Result;
 use crate::fs::FileStamp;
-use crate::ids::{Digest, SnapshotPath};
+use crate::ids::{Digest, ModelName, Revision, SnapshotPath};
 
 /// Content and what reading it told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,29 @@ impl Registry {
             }
             Ok(())
         })
+    }
+
+    /// Sets when a snapshot was registered first and used last, as another registry knew it.
+    pub fn set_times(
+        &mut self,
+        name: &ModelName,
+        revision: &Revision,
+        added_at: Timestamp,
+        last_used: Option<Timestamp>,
+    ) -> Result<()> {
+        self.transaction(|transaction| {
+            transaction.execute(
+                "UPDATE snapshots SET added_at = ?3, last_used_at = ?4
+                 WHERE revision = ?2 AND model_id = (SELECT id FROM models WHERE reference = ?1)",
+                params![
+                    name.to_string(),
+                    revision,
+                    added_at.as_millisecond(),
+                    last_used.map(Timestamp::as_millisecond)
+                ],
+            )
+        })
+        .map(|_| ())
     }
 
     /// The content that stored snapshots have.

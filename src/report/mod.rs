@@ -4,13 +4,18 @@ pub mod add;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dedupe;
 pub mod doctor;
 pub mod embed;
+pub mod export;
 pub mod gc;
+pub mod import;
+pub mod link;
 pub mod list;
 pub mod man;
 pub mod model;
 pub mod path;
+pub mod pull;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -77,12 +82,17 @@ reports! {
     Run "run" run::RunReport;
     Embed "embed" embed::EmbedReport;
     Bench "bench" bench::BenchReport;
+    Pull "pull" pull::PullReport;
     Add "add" add::AddReport;
     List "list" list::ListReport;
     Show "show" show::ShowReport;
     Path "path" path::PathReport;
     Rm "rm" rm::RmReport;
+    Link "link" link::LinkReport;
+    Dedupe "dedupe" dedupe::DedupeReport;
     Verify "verify" verify::VerifyReport;
+    Export "export" export::ExportReport;
+    Import "import" import::ImportReport;
     Gc "gc" gc::GcReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
@@ -165,7 +175,7 @@ impl From<&Error> for ErrorReport {
 
 /// Each kind of event that a command prints as lines of JSON, with its schema.
 pub fn event_schemas() -> Vec<(&'static str, Schema)> {
-    vec![("run-event", schema_of::<run::RunEvent>())]
+    vec![("run-event", schema_of::<run::RunEvent>()), ("pull-event", schema_of::<pull::PullEvent>())]
 }
 
 /// The schema of the envelope whatever the command.

@@ -23,8 +23,8 @@ pub struct ModelReport {
     pub context_length: Option<u64>,
     /// Size of all its files.
     pub bytes: u64,
-    /// `copied` into the store, or in the cache of another tool, `hf`, `ollama` or `lmstudio`, or in a
-    /// `folder`; `path` if it was named by its path.
+    /// `copied` into the store, pulled from the `hub`, or in the cache of another tool, `hf`, `ollama` or
+    /// `lmstudio`, or in a `folder`; `path` if it was named by its path.
     pub origin: String,
     /// Whether its files are there.
     pub status: ModelStatus,

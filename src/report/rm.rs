@@ -16,6 +16,8 @@ pub struct RmReport {
     pub bytes_freed: u64,
     /// What stays on disk although its model goes.
     pub kept: Vec<KeptReport>,
+    /// Other tools' files that were links to the content and are files of their own now.
+    pub restored: Vec<String>,
 }
 
 /// Files of a removed model that stay.
@@ -34,7 +36,7 @@ pub struct RemovedReport {
     pub reference: String,
     /// Which of its revisions.
     pub revision: String,
-    /// `copied`: its content is deleted as far as nothing else uses it; else it is only forgotten.
+    /// `copied` or `hub`: its content is deleted as far as nothing else uses it; else it is only forgotten.
     pub origin: String,
     /// Where it lies or lay.
     pub path: String,

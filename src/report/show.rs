@@ -22,6 +22,8 @@ pub struct ShowReport {
     pub runnable: bool,
     /// Why not.
     pub reason: Option<String>,
+    /// Tools on this machine that have its content, such as `hf` and `ollama`.
+    pub used_by: Vec<String>,
     /// Its files.
     pub files: Vec<FileReport>,
     /// With `--config`: config.json, or the metadata of a GGUF file without the tokenizer.

@@ -12,6 +12,9 @@ pub struct StatusReport {
     pub store: StoreStatus,
     /// The caches of other tools that exist on this machine.
     pub sources: Vec<SourceStatus>,
+    /// Disk space that `dedupe` would give back, as far as names and what was read before tell: an
+    /// estimate, since nothing is read for it.
+    pub reclaimable_bytes: u64,
     /// The filesystem that holds the store.
     pub disk: DiskStatus,
 }

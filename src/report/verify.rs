@@ -147,6 +147,10 @@ pub struct RepairReport {
     pub reason: Option<String>,
 }
 
+/// What `--repair` is about to do, as a person reads it before.
+#[derive(Debug, Clone)]
+pub struct RepairPlan(pub Vec<RepairReport>);
+
 /// What a repair does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

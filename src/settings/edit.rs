@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value, value};
 
 use super::file::{ConfigFile, KEYS};
-use super::value::{parse_bool, parse_bytes, parse_device, parse_name, parse_threads};
+use super::value::{parse_auto_pull, parse_bool, parse_bytes, parse_device, parse_name, parse_threads};
 use crate::error::{Code, Error, Result};
 use crate::fs::{FileLock, create_private_dir, write_atomic};
 
@@ -63,6 +63,7 @@ impl Assignment {
             KeyName::Alias(_) | KeyName::Top("default_model") => parse_name(text).map(Value::from),
             KeyName::Top("memory_limit") => parse_bytes(text).map(|_| Value::from(text.trim())),
             KeyName::Top("offline") => parse_bool(text).map(Value::from),
+            KeyName::Top("auto_pull") => parse_auto_pull(text).map(|choice| choice.as_str().into()),
             KeyName::Top("device") => parse_device(text).map(|_| text.to_ascii_lowercase().into()),
             KeyName::Top("threads") => parse_threads(text).map(|threads| Value::from(threads as i64)),
             KeyName::Top(other) => Err(Error::internal(format!("the setting {other} has no form"))),
@@ -197,6 +198,7 @@ mod tests {
             ("default_model", "org/name"),
             ("memory_limit", "8GB"),
             ("offline", "true"),
+            ("auto_pull", "Always"),
             ("device", "CPU"),
             ("threads", "3"),
             ("aliases.NAME", "org/name"),
@@ -205,7 +207,7 @@ mod tests {
             let after = edited("", |file| set(file, &assign(key, value)).expect("set"));
             ConfigFile::parse(&after, Path::new("config.toml")).expect("what is written can be read");
         }
-        assert_eq!(KEYS.len(), 6);
+        assert_eq!(KEYS.len(), 7);
     }
 
     #[test]

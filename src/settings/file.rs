@@ -10,7 +10,7 @@ use toml_edit::{Document, Item, Table, Value};
 use crate::engine::request::DeviceChoice;
 use crate::error::{Code, Error, Result};
 
-use super::value::{parse_bytes, parse_device, parse_name, parse_threads};
+use super::value::{AutoPull, parse_auto_pull, parse_bytes, parse_device, parse_name, parse_threads};
 
 /// What config.toml says; absent keys are `None`.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,7 @@ pub struct ConfigFile {
     pub default_model: Option<String>,
     pub memory_limit: Option<u64>,
     pub offline: Option<bool>,
+    pub auto_pull: Option<AutoPull>,
     pub device: Option<DeviceChoice>,
     pub threads: Option<usize>,
     /// Short names and what they stand for.
@@ -47,6 +48,11 @@ pub const KEYS: &[Key] = &[
         meaning: "memory that a model and its cache may take; what the machine has free without it",
     },
     Key { name: "offline", form: "true or false", meaning: "forbids every use of the network" },
+    Key {
+        name: "auto_pull",
+        form: "\"ask\", \"always\" or \"never\"",
+        meaning: "whether a missing model is fetched when a command needs it; `ask` asks on a terminal, or takes `--yes`",
+    },
     Key { name: "device", form: "\"auto\", \"gpu\" or \"cpu\"", meaning: "where to compute" },
     Key {
         name: "threads",
@@ -105,6 +111,7 @@ impl ConfigFile {
                 "offline" => {
                     config.offline = Some(item.as_bool().ok_or_else(|| at(expected("true or false", item)))?);
                 }
+                "auto_pull" => config.auto_pull = Some(text_of(item).and_then(parse_auto_pull).map_err(at)?),
                 "device" => config.device = Some(text_of(item).and_then(parse_device).map_err(at)?),
                 "threads" => {
                     let number = item.as_integer().ok_or_else(|| at(expected("a whole number", item)))?;

@@ -9,12 +9,16 @@ pub mod variables;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::engine::request::DeviceChoice;
 use crate::error::{Code, Error, Result};
 
 use self::file::ConfigFile;
-use self::value::{Origin, Setting, Token, parse_bool, parse_bytes, parse_device, parse_name, parse_threads};
+use self::value::{
+    AutoPull, Origin, Setting, Token, parse_auto_pull, parse_bool, parse_bytes, parse_device, parse_name,
+    parse_retries, parse_seconds, parse_threads,
+};
 use self::variables::{self as var, Environment, Variable};
 
 /// Everything that can be set without a flag.
@@ -38,6 +42,14 @@ pub struct Settings {
     /// The hub's address, without a slash at its end.
     pub hf_endpoint: Setting<String>,
     pub hf_token: Setting<Option<Token>>,
+    /// Whether files of Xet storage come over plain HTTP.
+    pub hf_disable_xet: Setting<bool>,
+    /// Whether a missing model is fetched when a command needs it.
+    pub auto_pull: Setting<AutoPull>,
+    /// How long to wait for a connection, an answer's first byte, and its next one.
+    pub http_timeout: Setting<Duration>,
+    /// How often in a row to try again what brings nothing new.
+    pub http_retries: Setting<u32>,
     /// Ollama's models, whether they exist or not.
     pub ollama_models: Setting<PathBuf>,
     /// LM Studio's models, whether they exist or not.
@@ -89,6 +101,20 @@ impl Settings {
                 "https://huggingface.co".to_owned(),
             ),
             hf_token: token(environment, &hf_home.value),
+            hf_disable_xet: reader.with_default(&[var::HF_HUB_DISABLE_XET], parse_bool, None, false),
+            auto_pull: reader.with_default(
+                &[var::MLX_CACHE_AUTO_PULL],
+                parse_auto_pull,
+                file.auto_pull,
+                AutoPull::default(),
+            ),
+            http_timeout: reader.with_default(
+                &[var::MLX_CACHE_HTTP_TIMEOUT],
+                parse_seconds,
+                None,
+                Duration::from_secs(30),
+            ),
+            http_retries: reader.with_default(&[var::MLX_CACHE_HTTP_RETRIES], parse_retries, None, 5),
             ollama_models: first_path(environment, &[var::OLLAMA_MODELS])
                 .unwrap_or_else(|| Setting::default(user_folder(environment).join(".ollama/models"))),
             lmstudio_models: Setting::default(lmstudio_models(&user_folder(environment))),

@@ -1,6 +1,8 @@
 //! The types of settings' values and how they are read from text.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::time::Duration;
 
 use crate::engine::request::DeviceChoice;
 use crate::error::{Code, Error, Result};
@@ -29,6 +31,27 @@ impl<T> Setting<T> {
     }
 }
 
+/// Whether a missing model is fetched from the hub when a command needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AutoPull {
+    /// After a question on a terminal, or with `--yes`.
+    #[default]
+    Ask,
+    Always,
+    /// Not even with `--yes`.
+    Never,
+}
+
+impl AutoPull {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ask => "ask",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
 /// The hub's access token. Neither `Debug` nor anything else shows it.
 #[derive(Clone)]
 pub struct Token(String);
@@ -40,9 +63,19 @@ impl Token {
         (!line.is_empty()).then(|| Self(line.to_owned()))
     }
 
+    /// A token as it was given, whatever it is: an error of the command line would quote it.
+    pub fn given(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.trim().to_owned()))
+    }
+
+    /// The token itself, for requests to the hub and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// Whether the hub can have issued it: one printable word, so that it fits into a header.
     pub fn is_well_formed(&self) -> bool {
-        self.0.chars().all(|c| c.is_ascii_graphic())
+        !self.0.is_empty() && self.0.chars().all(|c| c.is_ascii_graphic())
     }
 }
 
@@ -104,6 +137,33 @@ pub fn parse_device(text: &str) -> Result<DeviceChoice> {
         _ => Err(Error::new(Code::InvalidRequest, format!("'{text}' is not a device"))
             .hint("write auto, gpu or cpu")),
     }
+}
+
+pub fn parse_auto_pull(text: &str) -> Result<AutoPull> {
+    match text.to_ascii_lowercase().as_str() {
+        "ask" => Ok(AutoPull::Ask),
+        "always" => Ok(AutoPull::Always),
+        "never" => Ok(AutoPull::Never),
+        _ => Err(Error::new(Code::InvalidRequest, format!("'{text}' does not say when to pull"))
+            .hint("write ask, always or never")),
+    }
+}
+
+/// A time to wait, in seconds, up to an hour.
+pub fn parse_seconds(text: &str) -> Result<Duration> {
+    let seconds = text.parse().ok().filter(|seconds| (0.05..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        Error::new(Code::InvalidRequest, format!("'{text}' is not a time to wait"))
+            .hint("write a number of seconds, such as 30")
+    })
+}
+
+/// How often something is tried again.
+pub fn parse_retries(text: &str) -> Result<u32> {
+    text.parse().ok().filter(|retries| *retries <= 1000).ok_or_else(|| {
+        Error::new(Code::InvalidRequest, format!("'{text}' is not a number of retries"))
+            .hint("write a whole number from 0 to 1000")
+    })
 }
 
 /// A number of threads that a machine may have.

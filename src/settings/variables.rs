@@ -29,6 +29,9 @@ variables! {
     MLX_CACHE_OFFLINE "MLX_CACHE_OFFLINE" "`1` forbids every use of the network";
     MLX_CACHE_DEVICE "MLX_CACHE_DEVICE" "where to compute: `auto`, `gpu` or `cpu`";
     MLX_CACHE_THREADS "MLX_CACHE_THREADS" "how many threads compute on the CPU";
+    MLX_CACHE_AUTO_PULL "MLX_CACHE_AUTO_PULL" "whether a missing model is fetched when it is needed: `ask`, `always` or `never`";
+    MLX_CACHE_HTTP_TIMEOUT "MLX_CACHE_HTTP_TIMEOUT" "how many seconds to wait for a connection, an answer's first byte and its next one; 30 without it";
+    MLX_CACHE_HTTP_RETRIES "MLX_CACHE_HTTP_RETRIES" "how often in a row to try again what brings nothing new; 5 without it";
     HF_HOME "HF_HOME" "Hugging Face's folder; `~/.cache/huggingface` without it";
     HF_HUB_CACHE "HF_HUB_CACHE" "Hugging Face's model cache; `hub` below `HF_HOME` without it";
     HUGGINGFACE_HUB_CACHE "HUGGINGFACE_HUB_CACHE" "the older name of `HF_HUB_CACHE`";
@@ -37,6 +40,7 @@ variables! {
     HF_TOKEN "HF_TOKEN" "the hub's access token; it never appears in any output";
     HF_TOKEN_PATH "HF_TOKEN_PATH" "the file that holds the token; `token` below `HF_HOME` without it";
     HF_HUB_OFFLINE "HF_HUB_OFFLINE" "the same as `MLX_CACHE_OFFLINE`, for all of Hugging Face's tools";
+    HF_HUB_DISABLE_XET "HF_HUB_DISABLE_XET" "`1` fetches files of Xet storage over plain HTTP";
     OLLAMA_MODELS "OLLAMA_MODELS" "Ollama's models; `~/.ollama/models` without it";
     NO_COLOR "NO_COLOR" "any content switches colours off, unless `--color` is given";
     CLICOLOR_FORCE "CLICOLOR_FORCE" "any content but `0` switches colours on even where there is no terminal";

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::Survey;
 use crate::fs::FileStamp;
-use crate::ids::{Digest, ModelName, Revision, SnapshotPath};
+use crate::ids::{ModelName, Revision, SnapshotPath};
+
+pub use crate::ids::Checksum;
 
 /// Everything found below one root. Records that no one would take for content (refs, locks, listings)
 /// are not told of.
@@ -55,36 +57,6 @@ pub struct ForeignFile {
 pub struct Expected {
     pub checksum: Option<Checksum>,
     pub bytes: Option<u64>,
-}
-
-/// A checksum that a name or a record claims. It is never proof: only hashing the content is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Checksum {
-    Sha256(Digest),
-    /// SHA-1 of `blob <length>\0` and the content, as git names files.
-    GitSha1([u8; 20]),
-}
-
-impl Checksum {
-    /// The checksum that 40 or 64 lower-case hexadecimal digits write.
-    pub fn of_name(name: &str) -> Option<Self> {
-        if !name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-            return None;
-        }
-        match name.len() {
-            64 => name.parse().ok().map(Self::Sha256),
-            40 => {
-                let mut bytes = [0; 20];
-                for (byte, pair) in bytes.iter_mut().zip(name.as_bytes().chunks_exact(2)) {
-                    for &digit in pair {
-                        *byte = (*byte << 4) | (digit as char).to_digit(16)? as u8;
-                    }
-                }
-                Some(Self::GitSha1(bytes))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// Why a place leads to no content.

@@ -91,10 +91,15 @@ impl Store {
     }
 
     /// Gives content its name, unless it is there already; returns the new blob's identity.
-    fn publish(&self, copied: Copied) -> Result<Option<FileStamp>> {
-        let Copied { temp, digest, source } = copied;
-        let lock = self.locks().join(format!("{digest}.lock"));
+    pub fn publish(&self, copied: Copied) -> Result<Option<FileStamp>> {
+        let lock = self.locks().join(format!("{}.lock", copied.digest));
         let _lock = FileLock::acquire(&lock, PATIENCE)?;
+        self.publish_locked(copied)
+    }
+
+    /// The same for who has the right to bring content of this digest already.
+    pub(super) fn publish_locked(&self, copied: Copied) -> Result<Option<FileStamp>> {
+        let Copied { temp, digest, source } = copied;
         if self.has_blob(&digest, source.bytes) {
             return Ok(None);
         }

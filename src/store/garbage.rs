@@ -64,8 +64,9 @@ impl GarbagePlan {
 }
 
 impl Store {
-    /// The plan: downloads that were not touched for `older_than` can go too.
-    pub fn garbage(&self, registry: &Registry, older_than: Duration) -> Result<GarbagePlan> {
+    /// The plan: downloads that were not touched for `older_than` can go too. Without a registry nobody can
+    /// tell what content is in use, and all of it stays.
+    pub fn garbage(&self, registry: Option<&Registry>, older_than: Duration) -> Result<GarbagePlan> {
         let lock = self.lock()?;
         self.find_garbage(&lock, registry, older_than).map(|(plan, _)| plan)
     }
@@ -73,12 +74,12 @@ impl Store {
     /// Removes what the plan names, as far as it is still garbage; gives back what went.
     pub fn collect(
         &self,
-        registry: &mut Registry,
+        registry: Option<&mut Registry>,
         plan: &GarbagePlan,
         older_than: Duration,
     ) -> Result<Vec<Garbage>> {
         let lock = self.lock()?;
-        let (now, writers) = self.find_garbage(&lock, registry, older_than)?;
+        let (now, writers) = self.find_garbage(&lock, registry.as_deref(), older_than)?;
         let mut gone = Vec::new();
         for garbage in now.garbage {
             let planned = plan.garbage.iter().any(|it| it.kind == garbage.kind && it.path == garbage.path);
@@ -90,7 +91,9 @@ impl Store {
             }
         }
         drop(writers);
-        self.forget_gone(registry)?;
+        if let Some(registry) = registry {
+            self.forget_gone(registry)?;
+        }
         Ok(gone)
     }
 
@@ -105,15 +108,17 @@ impl Store {
     fn find_garbage(
         &self,
         _lock: &StoreLock,
-        registry: &Registry,
+        registry: Option<&Registry>,
         older_than: Duration,
     ) -> Result<(GarbagePlan, Writers)> {
         let mut plan = GarbagePlan::default();
         // Before the look at what is in use: what was registered until now is seen, and nothing comes in after.
         let writers = self.hold_writers()?;
-        self.unused_blobs(registry, &writers, &mut plan)?;
-        self.unfinished(older_than, &mut plan)?;
-        self.useless_folders(registry, &mut plan)?;
+        if let Some(registry) = registry {
+            self.unused_blobs(registry, &writers, &mut plan)?;
+            self.useless_folders(registry, &mut plan)?;
+        }
+        self.unfinished(older_than, &writers, &mut plan)?;
         self.dangling_locks(&mut plan)?;
         Ok((plan, writers))
     }
@@ -146,10 +151,11 @@ impl Store {
         Ok(())
     }
 
-    fn unfinished(&self, older_than: Duration, plan: &mut GarbagePlan) -> Result<()> {
+    fn unfinished(&self, older_than: Duration, writers: &Writers, plan: &mut GarbagePlan) -> Result<()> {
         for (path, metadata) in files_below(&self.incomplete(), 1)? {
             let bytes = freed(&metadata);
-            if !is_abandoned(&path) {
+            let is_coming = matches!(writers, Writers::Some) && !is_temporary(&path);
+            if is_coming || !is_abandoned(&path) {
                 let reason = "a process that is running writes it".to_owned();
                 plan.kept.push(Kept { path, reason });
             } else if is_temporary(&path) {
@@ -157,7 +163,8 @@ impl Store {
             } else if age(&metadata) >= older_than {
                 plan.garbage.push(Garbage { kind: GarbageKind::Download, path, bytes });
             } else {
-                let reason = format!("{bytes} of a download that the next pull resumes; --older-than 0s removes it");
+                let reason =
+                    format!("{bytes} of a download that the next pull resumes; --older-than 0s removes it");
                 plan.kept.push(Kept { path, reason });
             }
         }
@@ -172,8 +179,9 @@ impl Store {
             match unregistered.files {
                 Ok(_) => plan.kept.push(Kept {
                     path,
-                    reason: "a whole model that the registry does not know: mlx-cache doctor --fix registers it"
-                        .to_owned(),
+                    reason:
+                        "a whole model that the registry does not know: mlx-cache doctor --fix registers it"
+                            .to_owned(),
                 }),
                 Err(_) if holds_only_links(&path) => plan.garbage.push(useless(path)),
                 Err(reason) => plan.kept.push(Kept { path, reason }),
@@ -183,7 +191,8 @@ impl Store {
         if !models.is_dir() {
             return Ok(());
         }
-        for entry in WalkDir::new(&models).min_depth(1).max_depth(4).sort_by_file_name().into_iter().flatten() {
+        for entry in WalkDir::new(&models).min_depth(1).max_depth(4).sort_by_file_name().into_iter().flatten()
+        {
             let is_leftover = entry.file_type().is_dir()
                 && if entry.file_name().as_encoded_bytes().starts_with(b".") {
                     is_temporary(entry.path()) && holds_only_links(entry.path())
@@ -249,7 +258,9 @@ fn files_below(folder: &Path, depth: usize) -> Result<Vec<(PathBuf, Metadata)>> 
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
                 // Another process was done with it.
-                Err(error) if error.io_error().is_some_and(|it| it.kind() == io::ErrorKind::NotFound) => continue,
+                Err(error) if error.io_error().is_some_and(|it| it.kind() == io::ErrorKind::NotFound) => {
+                    continue;
+                }
                 Err(error) => return Err(fail(error)),
             };
             files.push((entry.into_path(), metadata));

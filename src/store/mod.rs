@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! blobs/sha256/ab/<64 hex>                              content, mode 0444
+//! links/<source>/<number>/<64 hex>                      a hard link to content: what one symlink of another
+//!                                                       tool points at
+//! links/staged/                                         files that are changing places with other tools' files
 //! models/<host>/<org>/<name>/<revision>/<path>          relative symlinks into blobs/
 //! incomplete/                                           content on its way in
 //! locks/                                                lock files
@@ -16,10 +19,14 @@
 mod blobs;
 mod garbage;
 mod layout;
+mod links;
 mod parallel;
+mod partial;
+mod readme;
 mod rebuild;
 mod register;
 mod removal;
+mod restore;
 mod snapshots;
 mod used;
 
@@ -28,13 +35,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::fs::{FileLock, create_private_dir, is_abandoned};
+use crate::fs::{FileLock, create_private_dir, is_abandoned, is_temporary};
 use crate::ids::Bytes;
 use crate::registry::{Registry, Snapshot};
 
 pub use blobs::{BLOB_MODE, Incoming, Ingestion};
 pub use garbage::{Garbage, GarbageKind, GarbagePlan, Kept};
 pub use parallel::{default_threads, try_map, try_map_on};
+pub use partial::KeptPart;
 pub use rebuild::Rebuilt;
 pub use removal::RemovalPlan;
 pub use used::{Unregistered, Writing};
@@ -80,6 +88,7 @@ impl Store {
         for folder in [self.home.clone(), self.blobs(), self.models(), self.incomplete(), self.locks()] {
             create_private_dir(&folder)?;
         }
+        self.place_readme()?;
         Registry::create(&self.home)
     }
 
@@ -100,7 +109,8 @@ impl Store {
         for entry in fs::read_dir(&folder).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            if metadata.is_file() && is_abandoned(&path) {
+            // Downloads are no leftovers: the next pull resumes them.
+            if metadata.is_file() && is_temporary(&path) && is_abandoned(&path) {
                 found.push(Leftover { path, bytes: Bytes(metadata.len()) });
             }
         }

@@ -83,15 +83,13 @@ impl Store {
         };
         let path = entry.as_ref().map_or_else(|| folder.to_owned(), |entry| folder.join(entry));
         let facts = facts(&path);
-        Ok(NewSnapshot {
-            name,
-            revision,
-            origin: Origin::Copied,
-            root: folder.to_owned(),
-            entry,
-            facts,
-            files,
-        })
+        // A commit of a repository is what the hub has, whoever brought it.
+        let origin = if name.host() == Host::HuggingFace && revision.is_commit() {
+            Origin::Hub
+        } else {
+            Origin::Copied
+        };
+        Ok(NewSnapshot { name, revision, origin, root: folder.to_owned(), entry, facts, files })
     }
 
     /// The files of a snapshot's folder: links to content that is there, at least one.

@@ -11,11 +11,17 @@ impl Store {
     /// LOCKED if another process has removed content meanwhile.
     pub fn register(
         &self,
-        _lock: &StoreLock,
+        lock: &StoreLock,
         registry: &mut Registry,
         new: &mut NewSnapshot,
         replaces: &[i64],
     ) -> Result<()> {
+        self.place(lock, registry, new)?;
+        registry.register(new, replaces)
+    }
+
+    /// Makes a snapshot's content visible under its name and sets its root, without registering it.
+    pub fn place(&self, _lock: &StoreLock, registry: &Registry, new: &mut NewSnapshot) -> Result<()> {
         // One model has one folder, however its name was written this time.
         if let Some(known) = registry.known_name(&new.name)? {
             new.name = known;
@@ -29,6 +35,6 @@ impl Store {
             }
             new.root = self.place_links(&new.name, &new.revision, &new.files)?;
         }
-        registry.register(new, replaces)
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Store;
 use crate::error::Result;
 use crate::ids::{Bytes, Digest};
-use crate::registry::{Registry, Snapshot};
+use crate::registry::{Link, Registry, Snapshot};
 
 /// What a removal would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct RemovalPlan {
     pub snapshots: Vec<Snapshot>,
     /// Blobs that nothing uses afterwards.
     pub blobs: Vec<(Digest, Bytes)>,
+    /// Links in other tools' folders to content that only these snapshots have: they must go first.
+    pub links: Vec<Link>,
     /// For each of the snapshots, how much of it stays in the store because others use it.
     pub shared: Vec<Bytes>,
 }
@@ -36,7 +38,8 @@ impl RemovalPlan {
             Ok(Bytes(staying.values().sum()))
         };
         let shared = snapshots.iter().map(shared).collect::<Result<_>>()?;
-        Ok(Self { snapshots, blobs, shared })
+        let links = registry.links_only_of(&rows(&snapshots))?;
+        Ok(Self { snapshots, blobs, links, shared })
     }
 
     /// What it frees.

@@ -1,5 +1,6 @@
 //! Folders of links that show content as models.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ impl Store {
     ) -> Result<PathBuf> {
         check_paths(files)?;
         let folder = self.snapshot(name, revision);
+        self.check_inside(&folder, files)?;
         if folder.is_dir() {
             self.fill(&folder, &folder, files)?;
             return Ok(folder);
@@ -39,6 +41,29 @@ impl Store {
             let _ = fs::remove_dir_all(&unfinished);
         }
         made.map(|()| folder)
+    }
+
+    /// Refuses to write where a link leads out of models/. What only this user can change does not
+    /// change between this look and the writing.
+    fn check_inside(&self, folder: &Path, files: &[FileRecord]) -> Result<()> {
+        let models = self.models();
+        let mut seen = BTreeSet::new();
+        for file in files {
+            let path = folder.join(&file.path);
+            for above in path.ancestors().skip(1).take_while(|above| *above != models) {
+                if !seen.insert(above.to_owned()) {
+                    break;
+                }
+                if fs::symlink_metadata(above).is_ok_and(|found| found.is_symlink()) {
+                    let message =
+                        format!("{} is a link where the store has folders of its own", above.display());
+                    return Err(Error::new(Code::BoundaryViolation, message)
+                        .detail("path", above.display().to_string())
+                        .hint("remove the link and try again"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes the links in `folder`, which will have the name `place`.

@@ -19,7 +19,7 @@ pub struct Writing(#[expect(dead_code, reason = "held until it is dropped")] Fil
 #[derive(Debug)]
 pub(super) enum Writers {
     /// Nobody brings content in as long as this is held.
-    None(#[expect(dead_code, reason = "held until it is dropped")] File),
+    None(File),
     /// Somebody does.
     Some,
     /// The filesystem knows no locks.

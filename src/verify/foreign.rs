@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::contents::Contents;
 use super::local_dir;
-use super::problem::{Kind, Needed, Problem, Remedy, Target};
+use super::problem::{HubFile, Kind, Needed, Problem, Remedy, Target};
 use super::stored::kind_of;
 use super::subject::{Item, Record, Subject, shown};
 use crate::error::Result;
-use crate::ids::{Host, ModelName};
+use crate::ids::{Digest, Host, ModelName, SnapshotPath};
 use crate::registry::{FileRecord, Registry, Snapshot};
 use crate::sources::{Checksum, Expected, Fault, ForeignFile, ForeignModel, Payload, Scan, Source};
 
@@ -35,6 +35,8 @@ struct Noted {
     claims: Vec<Checksum>,
     bytes: Option<u64>,
     record: Record,
+    /// The digest that the registry has for a file with this identity.
+    remembered: Option<Digest>,
 }
 
 impl<'a> Cache<'a> {
@@ -65,11 +67,11 @@ impl<'a> Cache<'a> {
         for file in &model.files {
             match &file.content {
                 Ok(path) => self.content(model, file, path, &known, &mut subject, contents)?,
-                Err(fault) => subject.problems.push(self.fault(&subject, file, fault)),
+                Err(fault) => subject.problems.push(self.fault(model, &subject, file, fault)),
             }
         }
         self.absent(model, &mut subject);
-        self.gone(model, &known, &mut subject);
+        Self::gone(model, &known, &mut subject);
         Ok(subject)
     }
 
@@ -87,11 +89,13 @@ impl<'a> Cache<'a> {
         for payload in self.scan.payloads.iter().filter(|payload| !used.contains(&*payload.path)) {
             if let Some(claim) = payload.claimed {
                 let path = self.below(&payload.path);
-                let noted = Noted { path, claims: vec![claim], bytes: None, record: Record::None };
-                subject.items.push(self.item(noted, payload, "", contents)?);
+                let noted =
+                    Noted { path, claims: vec![claim], bytes: None, record: Record::None, remembered: None };
+                subject.items.push(self.item(noted, payload, "", None, contents)?);
             }
         }
-        for passed in &self.scan.passed_over {
+        let told = self.places_told();
+        for passed in self.scan.passed_over.iter().filter(|passed| !told.contains(&passed.path)) {
             if let Some((kind, actual)) = self.fault_of_name(&passed.path, passed.unreadable) {
                 subject.problems.push(Problem {
                     path: self.below(&passed.path),
@@ -99,7 +103,11 @@ impl<'a> Cache<'a> {
                     kind,
                     expected: None,
                     actual: Some(actual.unwrap_or_else(|| passed.reason.to_string())),
-                    remedy: Remedy::Advice(String::new()),
+                    remedy: Remedy::Advice(match kind {
+                        Kind::BrokenRecord => "fetch the model again with ollama pull".to_owned(),
+                        Kind::Unreadable => "check the permissions of the path and its folders".to_owned(),
+                        _ => format!("remove the link {}", passed.path.display()),
+                    }),
                 });
             }
         }
@@ -125,26 +133,36 @@ impl<'a> Cache<'a> {
         if claims.is_empty() && self.source.name() != "ollama" {
             claims.extend(local_dir::checksum(&model.root, &file.path));
         }
-        let (mut bytes, mut record) = (file.expected.bytes, Record::None);
+        let (mut bytes, mut record, mut remembered) = (file.expected.bytes, Record::None, None);
         let recorded = known.iter().find_map(|(snapshot, files)| Some((snapshot, files.get(&*file.place)?)));
         if let Some((snapshot, file)) = recorded {
             claims.push(Checksum::Sha256(file.digest));
             bytes = bytes.or(Some(file.bytes));
+            remembered = (file.stamp == Some(payload.stamp)).then_some(file.digest);
             record = Record::Adopted { snapshot: snapshot.id, path: file.path.clone() };
         }
         claims.sort_unstable();
         claims.dedup();
-        let noted = Noted { path: file.path.to_string(), claims, bytes, record };
-        let item = self.item(noted, payload, &subject.advice, contents)?;
+        let noted = Noted { path: file.path.to_string(), claims, bytes, record, remembered };
+        let item = self.item(noted, payload, &subject.advice, hub(model, &file.path), contents)?;
         subject.items.push(item);
         Ok(())
     }
 
-    fn item(&self, noted: Noted, payload: &Payload, advice: &str, contents: &mut Contents) -> Result<Item> {
-        let Noted { path, claims, bytes, record } = noted;
-        let remembered = match self.registry {
-            Some(registry) => registry.remembered_digest(&payload.stamp)?,
-            None => None,
+    fn item(
+        &self,
+        noted: Noted,
+        payload: &Payload,
+        advice: &str,
+        hub: Option<HubFile>,
+        contents: &mut Contents,
+    ) -> Result<Item> {
+        let Noted { path, claims, bytes, record, remembered } = noted;
+        let remembered = match (remembered, self.registry) {
+            (None, Some(registry)) => {
+                registry.remembered(&[payload.stamp])?.first().and_then(|remembered| remembered.digest)
+            }
+            _ => remembered,
         };
         let place = payload.linked_to.as_ref().unwrap_or(&payload.path);
         let content = contents.add(place, payload.stamp, &claims, remembered);
@@ -153,7 +171,9 @@ impl<'a> Cache<'a> {
             place: payload.path.to_path_buf(),
             content,
             bytes,
-            remedy: self.remedy(payload, &claims, bytes, advice),
+            remedy: self
+                .remedy(payload, &claims, bytes, hub)
+                .unwrap_or_else(|| Remedy::Advice(advice.to_owned())),
             claims,
             record,
         })
@@ -161,25 +181,32 @@ impl<'a> Cache<'a> {
 
     /// How wrong content could be made good: only where its name says what it should be, in folders of
     /// this user.
-    fn remedy(&self, payload: &Payload, claims: &[Checksum], bytes: Option<u64>, advice: &str) -> Remedy {
+    fn remedy(
+        &self,
+        payload: &Payload,
+        claims: &[Checksum],
+        bytes: Option<u64>,
+        hub: Option<HubFile>,
+    ) -> Option<Remedy> {
         let named = payload.claimed.filter(|claimed| claims.iter().all(|claim| agree(claim, claimed)));
         match (named, &payload.linked_to) {
             (Some(checksum @ Checksum::Sha256(digest)), Some(_)) => {
-                Remedy::Content(Needed { target: Target::Blob(digest), checksum, bytes })
+                Some(Remedy::Content(Needed { target: Target::Blob(digest), checksum, bytes, hub }))
             }
             (Some(checksum), None) if self.own && payload.replaceable != Err(ANOTHER_USERS) => {
                 let target = Target::Foreign {
+                    root: self.source.root().to_owned(),
                     path: payload.path.to_path_buf(),
                     present: Some((&payload.stamp).into()),
                 };
-                Remedy::Content(Needed { target, checksum, bytes })
+                Some(Remedy::Content(Needed { target, checksum, bytes, hub }))
             }
-            _ => Remedy::Advice(advice.to_owned()),
+            _ => None,
         }
     }
 
     /// A place that leads to no content.
-    fn fault(&self, subject: &Subject, file: &ForeignFile, fault: &Fault) -> Problem {
+    fn fault(&self, model: &ForeignModel, subject: &Subject, file: &ForeignFile, fault: &Fault) -> Problem {
         let (kind, actual) = match fault {
             Fault::Missing => (Kind::Missing, None),
             Fault::Dangling(target) => match fs::symlink_metadata(target) {
@@ -198,7 +225,8 @@ impl<'a> Cache<'a> {
             Fault::Dangling(target) if target.is_absolute() => Some(target.clone()),
             _ => None,
         };
-        let is_unfinished = missing.as_deref().and_then(key).is_some_and(|key| self.unfinished.contains(&key));
+        let is_unfinished =
+            missing.as_deref().and_then(key).is_some_and(|key| self.unfinished.contains(&key));
         Problem {
             path: file.path.to_string(),
             place: file.place.to_path_buf(),
@@ -206,13 +234,13 @@ impl<'a> Cache<'a> {
             expected: file.expected.checksum.as_ref().map(shown),
             actual,
             remedy: missing
-                .and_then(|path| self.bring_back(path, file.expected))
+                .and_then(|path| self.bring_back(path, file.expected, hub(model, &file.path)))
                 .unwrap_or_else(|| Remedy::Advice(subject.advice.clone())),
         }
     }
 
     /// How content could be brought back to a place that is named by its checksum.
-    fn bring_back(&self, path: PathBuf, expected: Expected) -> Option<Remedy> {
+    fn bring_back(&self, path: PathBuf, expected: Expected, hub: Option<HubFile>) -> Option<Remedy> {
         let named = named(&path)?;
         let is_inside = path.starts_with(self.source.root());
         if !self.own || !is_inside || fs::symlink_metadata(&path).is_ok() {
@@ -221,8 +249,8 @@ impl<'a> Cache<'a> {
         if expected.checksum.is_some_and(|checksum| !agree(&checksum, &named)) {
             return None;
         }
-        let target = Target::Foreign { path, present: None };
-        Some(Remedy::Content(Needed { target, checksum: named, bytes: expected.bytes }))
+        let target = Target::Foreign { root: self.source.root().to_owned(), path, present: None };
+        Some(Remedy::Content(Needed { target, checksum: named, bytes: expected.bytes, hub }))
     }
 
     /// Files that the listing of a commit has and that are not there: nobody's fault, unless their
@@ -250,7 +278,7 @@ impl<'a> Cache<'a> {
     }
 
     /// Files that were there when the model was adopted.
-    fn gone(&self, model: &ForeignModel, known: &[Known<'_>], subject: &mut Subject) {
+    fn gone(model: &ForeignModel, known: &[Known<'_>], subject: &mut Subject) {
         let there: HashSet<&Path> = model.files.iter().map(|file| &*file.place).collect();
         for (_, files) in known {
             for (place, file) in files.iter().filter(|(place, _)| !there.contains(place.as_path())) {
@@ -267,6 +295,21 @@ impl<'a> Cache<'a> {
                 });
             }
         }
+    }
+
+    /// The blobs of models that lead to no content: each is told with its model.
+    fn places_told(&self) -> HashSet<PathBuf> {
+        let mut told = HashSet::new();
+        for model in &self.scan.models {
+            let blobs = model.root.ancestors().nth(2).map(|repository| repository.join("blobs"));
+            for file in model.files.iter().filter(|file| file.content.is_err()) {
+                told.insert(file.place.to_path_buf());
+                let held = fs::read_link(&file.place).ok();
+                let name = held.as_deref().and_then(Path::file_name);
+                told.extend(blobs.as_deref().zip(name).map(|(blobs, name)| blobs.join(name)));
+            }
+        }
+        told
     }
 
     /// What is wrong with a name that was passed over, if anything: it belongs to no model, but it stands
@@ -296,12 +339,16 @@ impl<'a> Cache<'a> {
 
     fn advice(&self, model: &ForeignModel) -> String {
         if !self.own {
-            return format!("{} belongs to another user: ask them to fetch it again", self.source.root().display());
+            return format!(
+                "{} belongs to another user: ask them to fetch it again",
+                self.source.root().display()
+            );
         }
         let name = &model.name;
         match self.source.name() {
             "hf" => {
-                let revision = model.revision.as_ref().map(|it| format!(" --revision {it}")).unwrap_or_default();
+                let revision =
+                    model.revision.as_ref().map(|it| format!(" --revision {it}")).unwrap_or_default();
                 format!("fetch it again with: hf download {name}{revision} --force-download")
             }
             "ollama" => format!("fetch it again with: ollama pull {}", own_name(name)),
@@ -323,6 +370,11 @@ fn own_name(name: &ModelName) -> String {
     }
 }
 
+/// The file on the hub that a file of a Hugging Face cache is.
+fn hub(model: &ForeignModel, path: &SnapshotPath) -> Option<HubFile> {
+    HubFile::new(&model.name, model.revision.as_ref()?, path)
+}
+
 /// Whether two checksums do not contradict each other.
 fn agree(one: &Checksum, other: &Checksum) -> bool {
     std::mem::discriminant(one) != std::mem::discriminant(other) || one == other
@@ -331,7 +383,9 @@ fn agree(one: &Checksum, other: &Checksum) -> bool {
 /// The checksum that a blob's name is.
 fn named(path: &Path) -> Option<Checksum> {
     let name = path.file_name()?.to_str()?;
-    path.parent()?.ends_with("blobs").then(|| Checksum::of_name(name.strip_prefix("sha256-").unwrap_or(name)))?
+    path.parent()?
+        .ends_with("blobs")
+        .then(|| Checksum::of_name(name.strip_prefix("sha256-").unwrap_or(name)))?
 }
 
 /// The folder of a blob and the checksum in its name.

@@ -106,8 +106,11 @@ fn numbered(subject: &Subject) -> Vec<(String, String)> {
         .map(|item| item.path.as_str())
         .chain(subject.problems.iter().map(|problem| problem.path.as_str()))
         .collect();
-    let sets: BTreeSet<(&str, usize, &str)> =
-        present.iter().filter_map(|path| Numbered::parse(path)).map(|it| (it.stem, it.count, it.end)).collect();
+    let sets: BTreeSet<(&str, usize, &str)> = present
+        .iter()
+        .filter_map(|path| Numbered::parse(path))
+        .map(|it| (it.stem, it.count, it.end))
+        .collect();
     let mut absent = Vec::new();
     for (stem, count, end) in sets {
         for number in 1..=count {
@@ -159,7 +162,9 @@ mod tests {
         let parse = |path| Numbered::parse(path).map(|it| (it.stem, it.count, it.end));
         assert_eq!(parse("a/m-00001-of-00003.gguf"), Some(("a/m", 3, ".gguf")));
         assert_eq!(parse("model-00003-of-00003.safetensors"), Some(("model", 3, ".safetensors")));
-        for other in ["m-1-of-3.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf", "m.gguf", "-of-.gguf"] {
+        for other in
+            ["m-1-of-3.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf", "m.gguf", "-of-.gguf"]
+        {
             assert!(Numbered::parse(other).is_none(), "{other}");
         }
         assert!(Numbered::parse("m-00001-of-99999.gguf").is_none(), "nobody has that many");
@@ -173,7 +178,8 @@ mod tests {
             std::fs::write(&path, content).expect("write");
             is_lfs_pointer(&path, content.len() as u64)
         };
-        let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 5\n", "ab".repeat(32));
+        let pointer =
+            format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 5\n", "ab".repeat(32));
         assert!(is_pointer(&pointer));
         assert!(!is_pointer("version 1") && !is_pointer(&format!(" {pointer}")) && !is_pointer(""));
         assert!(!is_pointer(&pointer.repeat(20)));

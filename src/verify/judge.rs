@@ -142,19 +142,36 @@ fn outcome(item: &Item, content: &Content, header: Option<&str>, known: &HashSet
     if let Some(expected) = item.bytes
         && expected != bytes
     {
-        let kind = if bytes < expected { Kind::Truncated } else { Kind::Changed };
-        return bad(kind, Some(format!("{expected} bytes")), Some(format!("{bytes} bytes")));
+        // Content that its checksum vouches for is not to blame for a size on record.
+        let is_vouched = !item.claims.is_empty()
+            && item.claims.iter().all(|claim| actual(claim, content).is_some_and(|actual| actual == *claim));
+        let kind = match bytes {
+            _ if is_vouched => Kind::BrokenRecord,
+            _ if bytes < expected => Kind::Truncated,
+            _ => Kind::Changed,
+        };
+        let mut bad = bad(kind, Some(format!("{expected} bytes")), Some(format!("{bytes} bytes")));
+        if let (Outcome::Bad(problem), true) = (&mut bad, is_vouched) {
+            problem.remedy =
+                Remedy::Advice("the content is good, its record is wrong: fetch the model again".to_owned());
+        }
+        return bad;
     }
     if let Found::Unreadable(why) = &content.found {
         return bad(Kind::Unreadable, None, Some(why.clone()));
     }
     let compared = item.claims.iter().map(|claim| (claim, actual(claim, content)));
-    let wrong = compared.clone().find_map(|(claim, actual)| actual.filter(|it| it != claim).map(|it| (claim, it)));
+    let wrong =
+        compared.clone().find_map(|(claim, actual)| actual.filter(|it| it != claim).map(|it| (claim, it)));
     match (wrong, header) {
-        (Some((claim, _)), Some(header)) => bad(Kind::BrokenHeader, Some(shown(claim)), Some(header.to_owned())),
+        (Some((claim, _)), Some(header)) => {
+            bad(Kind::BrokenHeader, Some(shown(claim)), Some(header.to_owned()))
+        }
         (None, Some(header)) => {
             let mut bad = bad(Kind::BrokenHeader, None, Some(header.to_owned()));
-            if let (Outcome::Bad(problem), Found::Sums(_), false) = (&mut bad, &content.found, item.claims.is_empty()) {
+            if let (Outcome::Bad(problem), Found::Sums(_), false) =
+                (&mut bad, &content.found, item.claims.is_empty())
+            {
                 problem.remedy = Remedy::Advice(
                     "the file is what its record says, but it is no sound model file: look for another version of the model".to_owned(),
                 );

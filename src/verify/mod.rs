@@ -10,6 +10,7 @@ mod inspect;
 mod judge;
 mod local_dir;
 mod problem;
+pub mod repair;
 mod stored;
 mod subject;
 
@@ -25,7 +26,7 @@ pub use adopted::snapshot as adopted;
 pub use contents::{Content, Contents, Found};
 pub use foreign::Cache;
 pub use judge::{Judged, Status};
-pub use problem::{Kind, Needed, Problem, Remedy, Target};
+pub use problem::{HubFile, Kind, Needed, Problem, Remedy, Target};
 pub use stored::{rest as rest_of_store, snapshot as stored};
 pub use subject::{Item, Record, Subject};
 
@@ -84,7 +85,8 @@ impl Findings {
         let mut verified = Vec::new();
         for judged in &self.judged {
             for (record, content) in &judged.good {
-                let Some(Found::Sums(sums)) = self.contents.get(*content).map(|content| &content.found) else {
+                let Some(Found::Sums(sums)) = self.contents.get(*content).map(|content| &content.found)
+                else {
                     continue;
                 };
                 verified.extend(match record {

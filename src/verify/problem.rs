@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::Code;
 use crate::fs::FileStamp;
-use crate::ids::Digest;
+use crate::ids::{Digest, Host, ModelName, Revision, SnapshotPath};
 use crate::sources::Checksum;
 
 /// Kinds of damage. The first that fits is told, from the most telling on; a file has one.
@@ -89,6 +89,28 @@ pub struct Needed {
     pub target: Target,
     pub checksum: Checksum,
     pub bytes: Option<u64>,
+    /// The file on the hub that has this content.
+    pub hub: Option<HubFile>,
+}
+
+/// A file of a commit on the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubFile {
+    pub name: ModelName,
+    /// The commit.
+    pub revision: Revision,
+    pub path: SnapshotPath,
+}
+
+impl HubFile {
+    /// The file, if the model is one of the hub's and its revision a commit.
+    pub fn new(name: &ModelName, revision: &Revision, path: &SnapshotPath) -> Option<Self> {
+        (name.host() == Host::HuggingFace && revision.is_commit()).then(|| Self {
+            name: name.clone(),
+            revision: revision.clone(),
+            path: path.clone(),
+        })
+    }
 }
 
 /// Where content belongs.
@@ -98,7 +120,12 @@ pub enum Target {
     Blob(Digest),
     /// A file of another tool's cache whose name is the checksum of its content. With the identity of what
     /// is there now; nothing if nothing is.
-    Foreign { path: PathBuf, present: Option<StampKey> },
+    Foreign {
+        /// The tool's folder, which the path does not leave.
+        root: PathBuf,
+        path: PathBuf,
+        present: Option<StampKey>,
+    },
 }
 
 /// A file's identity as part of a key.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::contents::Contents;
-use super::problem::{Kind, Needed, Problem, Remedy, Target};
+use super::problem::{HubFile, Kind, Needed, Problem, Remedy, Target};
 use super::subject::{Item, Record, Subject};
 use crate::error::{Error, Result};
 use crate::fs::{FileStamp, relative_target};
@@ -50,7 +50,8 @@ pub fn snapshot(
     }
     for file in &files {
         subject.problems.extend(link(store, &snapshot.root, file));
-        blob(store, file.path.as_str(), file, &mut subject, contents);
+        let hub = HubFile::new(&snapshot.name, &snapshot.revision, &file.path);
+        blob(store, file, hub, &mut subject, contents);
     }
     let known: BTreeSet<PathBuf> = files.iter().map(|file| snapshot.root.join(&file.path)).collect();
     other_links(store, &snapshot.root, &known, &mut subject);
@@ -60,7 +61,9 @@ pub fn snapshot(
 /// What brings a model back that misses something.
 fn advice(snapshot: &Snapshot) -> String {
     match snapshot.origin {
-        Origin::Copied => format!("add the model again with: mlx-cache add PATH --copy --name {}", snapshot.name),
+        Origin::Copied => {
+            format!("add the model again with: mlx-cache add PATH --copy --name {}", snapshot.name)
+        }
         _ => format!("fetch the model again with: mlx-cache pull {}@{}", snapshot.name, snapshot.revision),
     }
 }
@@ -97,12 +100,20 @@ fn kind_of_link(store: &Store, link: &Path) -> Kind {
 }
 
 /// Takes note of a blob that a record names.
-fn blob(store: &Store, path: &str, file: &FileRecord, subject: &mut Subject, contents: &mut Contents) {
+fn blob(
+    store: &Store,
+    file: &FileRecord,
+    hub: Option<HubFile>,
+    subject: &mut Subject,
+    contents: &mut Contents,
+) {
+    let path = file.path.as_str();
     let place = store.blob(&file.digest);
     let needed = Remedy::Content(Needed {
         target: Target::Blob(file.digest),
         checksum: Checksum::Sha256(file.digest),
         bytes: Some(file.bytes),
+        hub,
     });
     let problem = |kind, actual: Option<String>| Problem {
         path: path.to_owned(),
@@ -182,7 +193,11 @@ fn other_links(store: &Store, root: &Path, known: &BTreeSet<PathBuf>, subject: &
 
 /// What the store holds beside its snapshots: its folder, content that nothing uses, names that are none.
 /// Nothing if there is nothing of that kind.
-pub fn rest(store: &Store, used: &BTreeSet<Digest>, contents: &mut Contents) -> Result<Option<Subject>> {
+pub fn rest(store: &Store, registry: Option<&Registry>, contents: &mut Contents) -> Result<Option<Subject>> {
+    let (used, linked) = match registry {
+        Some(registry) => (registry.snapshot_digests()?, registry.linked_digests()?.into_iter().collect()),
+        None => (BTreeSet::new(), BTreeSet::new()),
+    };
     let home = store.home();
     let mut subject = Subject::new(home.display().to_string(), "store", home.to_owned());
     if let Ok(metadata) = fs::metadata(home) {
@@ -195,9 +210,19 @@ pub fn rest(store: &Store, used: &BTreeSet<Digest>, contents: &mut Contents) -> 
             let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
             let is_fan = entry.depth() == 1 && entry.file_type().is_dir();
             if !is_hidden && !is_fan {
-                unused(store, &entry, used, &mut subject, contents);
+                unused(store, &entry, &used, &linked, &mut subject, contents);
             }
         }
+    }
+    for digest in linked.difference(&used).filter(|digest| !store.blob(digest).exists()) {
+        subject.problems.push(Problem {
+            path: store.blob(digest).strip_prefix(home).unwrap_or(home).display().to_string(),
+            place: store.blob(digest),
+            kind: Kind::Missing,
+            expected: Some(format!("sha256:{digest}")),
+            actual: None,
+            remedy: needed(*digest),
+        });
     }
     Ok((!subject.items.is_empty() || !subject.problems.is_empty()).then_some(subject))
 }
@@ -207,6 +232,7 @@ fn unused(
     store: &Store,
     entry: &walkdir::DirEntry,
     used: &BTreeSet<Digest>,
+    linked: &BTreeSet<Digest>,
     subject: &mut Subject,
     contents: &mut Contents,
 ) {
@@ -248,8 +274,14 @@ fn unused(
         bytes: None,
         claims,
         record: Record::Blob(digest),
-        remedy: advice,
+        // Other tools' files may be links to it.
+        remedy: if linked.contains(&digest) { needed(digest) } else { advice },
     });
+}
+
+fn needed(digest: Digest) -> Remedy {
+    let checksum = Checksum::Sha256(digest);
+    Remedy::Content(Needed { target: Target::Blob(digest), checksum, bytes: None, hub: None })
 }
 
 pub(super) fn kind_of(metadata: &fs::Metadata) -> &'static str {

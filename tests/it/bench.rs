@@ -159,7 +159,7 @@ fn what_cannot_be_measured_is_refused() {
         (&["tiny", "--against-command", "true", "--against-pattern", "("], 2, "INVALID_REQUEST"),
         (&["tiny", "--against-command", "true", "--against-pattern", "x"], 2, "INVALID_REQUEST"),
         (&["tiny", "--compare", "no-such-file.json"], 3, "FILE_NOT_FOUND"),
-        (&["nothing/here"], 3, "MODEL_NOT_FOUND"),
+        (&["nothing/here"], 6, "OFFLINE"),
         (&[minilm], 7, "CAPABILITY_MISSING"),
     ];
     for (args, status, code) in cases {

@@ -88,6 +88,18 @@ fn links_that_lead_nowhere_fail() {
 }
 
 #[test]
+fn links_that_lead_out_of_the_store_are_a_boundary_violation() {
+    let sandbox = with_store();
+    let folder = sandbox.store().join("models/huggingface.co/org/name/main");
+    fs::create_dir_all(&folder).expect("a snapshot");
+    symlink("/etc/hostname", folder.join("model.safetensors")).expect("a link");
+    let (exit, envelope) = sandbox.json(&["doctor"]);
+    assert_eq!((exit, status(&envelope, "links").as_str()), (1, "fail"), "{envelope}");
+    let detail = check(&envelope, "links")["detail"].as_str().expect("a text").to_owned();
+    assert!(detail.contains("BOUNDARY_VIOLATION") && detail.contains("model.safetensors"), "{detail}");
+}
+
+#[test]
 fn unfinished_files_of_dead_processes_are_told_of_and_removed() {
     let sandbox = with_store();
     let left = sandbox.store().join("incomplete/.4000000-0.tmp");

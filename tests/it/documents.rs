@@ -1,5 +1,6 @@
 //! Documents that are made from the source: `UPDATE_DOCS=1 cargo test --test it documents` writes them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,14 @@ use mlx_cache::cli::Cli;
 use mlx_cache::cli::completions::{Shell, script};
 use mlx_cache::cli::man::pages;
 use mlx_cache::commands::run::chat::saved::SavedChat;
+use mlx_cache::engine::format::affine;
+use mlx_cache::engine::format::ggml_type::GgmlType;
+use mlx_cache::engine::format::sizes::{Storage, WeightSizes};
+use mlx_cache::engine::format::unpack::Form;
+use mlx_cache::engine::format::weight::FloatType;
+use mlx_cache::engine::models::{self, ARCHITECTURES};
 use mlx_cache::error::Code;
+use mlx_cache::report::export::RegistryFile;
 use mlx_cache::report::{Report, envelope_schema, event_schemas, schema_of};
 use mlx_cache::settings::file::KEYS;
 use mlx_cache::settings::variables;
@@ -37,6 +45,7 @@ fn pretty(schema: &schemars::Schema) -> String {
 fn other_schemas() -> Vec<(&'static str, schemars::Schema)> {
     let mut schemas = event_schemas();
     schemas.push(("chat", schema_of::<SavedChat>()));
+    schemas.push(("registry", schema_of::<RegistryFile>()));
     schemas
 }
 
@@ -75,6 +84,22 @@ fn every_command_has_a_schema_and_the_other_way_round() {
 fn completions_are_current() {
     for shell in Shell::ALL {
         check(&format!("completions/{}", shell.file_name()), &script(shell).expect("a script"));
+    }
+}
+
+#[test]
+fn examples_stand_on_lines_of_their_own() {
+    let mut program = Cli::command();
+    program.build();
+    for subcommand in program.get_subcommands_mut() {
+        let help = subcommand.render_long_help().to_string();
+        for line in help.lines().filter(|line| line.starts_with(' ')) {
+            assert!(
+                line.contains('|') || line.matches("mlx-cache ").count() < 2,
+                "{}: {line}",
+                subcommand.get_name()
+            );
+        }
     }
 }
 
@@ -141,6 +166,88 @@ fn the_table_of_errors_is_current() {
          its work, so its `status` is `ok`.\n",
     );
     check("docs/errors.md", &text);
+}
+
+#[test]
+fn the_tables_of_models_are_current() {
+    let mut text = format!(
+        "# Models\n\n<!-- Made from src/engine: {HOW} -->\n\n\
+         What runs: folders with `config.json` (as transformers 4 and 5 and mlx-lm write it) and safetensors, or a GGUF \
+         file. `mlx-cache show MODEL` says whether a model runs and, if not, why.\n\n\
+         ## Architectures\n\n\
+         Each is checked with tiny random models: the logits of a prompt and of eight cached steps must be those that \
+         `transformers` computes in float32 from the same weights, to 1e-4 of their range, with MLX's own operations and \
+         with the kernels of the Linux CPU; the prompt at once, token by token, and in two pieces. A case in bold was \
+         also read from a GGUF file.\n\n\
+         | `model_type` | architecture of GGUF files | cases |\n| --- | --- | --- |\n"
+    );
+    let cases = cases_by_architecture();
+    for architecture in ARCHITECTURES {
+        let types: Vec<_> = architecture.model_types.iter().map(|name| format!("`{name}`")).collect();
+        let ggufs = architecture.gguf.as_ref().map_or(&[][..], |gguf| gguf.names);
+        let ggufs: Vec<_> = ggufs.iter().map(|name| format!("`{name}`")).collect();
+        let cases = cases.get(architecture.name).map(|cases| cases.join(", ")).unwrap_or_default();
+        writeln!(text, "| {} | {} | {cases} |", types.join(", "), ggufs.join(", ")).expect("text");
+    }
+    text.push_str(
+        "\nThe text part of a multimodal checkpoint (`gemma3`) runs alone.\n\n\
+         ## Weights of GGUF files\n\n\
+         Blocks are unpacked to the values that the Python package `gguf` gives, bit for bit, and kept in a form that the \
+         device computes with. The kernels of the Linux CPU keep every value. MLX's own operations (Macs, NVIDIA) \
+         have no groups of 16: two of them become one of 32 with more bits, rounded to the nearest step. Sizes are bits \
+         an element, scales included, with float16 scales where MLX computes.\n\n\
+         | type | in the file | kernels | MLX | MLX's values |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for kind in (0..64).filter_map(GgmlType::from_number) {
+        let Some(form) = Form::of(kind) else { continue };
+        let mut sizes = WeightSizes::default();
+        sizes.add_matrix(1024, 1024, Some(Storage::Blocks(form)));
+        let bits = |bytes: u64| bytes as f64 * 8.0 / 1024.0 / 1024.0;
+        let file = kind.block_bytes() as f64 * 8.0 / kind.block_elements() as f64;
+        let (kernels, mlx) =
+            (bits(sizes.bytes(true, FloatType::F32)), bits(sizes.bytes(false, FloatType::F16)));
+        let values = match form {
+            Form::Nested { bits, group: 16 } => format!("rounded to {} bits", affine::widened(bits)),
+            _ => "the same".to_owned(),
+        };
+        writeln!(text, "| {} | {file:.2} | {kernels:.2} | {mlx:.2} | {values} |", kind.name()).expect("text");
+    }
+    text.push_str(
+        "\nF32, F16 and BF16 are kept as they are by the kernels, and take the computing type with MLX.\n\n\
+         ## Weights of safetensors\n\n\
+         float32, float16 and bfloat16, and MLX's affine quantization with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 \
+         or 128, with other sizes for single layers.\n\n\
+         ## Rope\n\n\
+         default, linear, dynamic, llama3, yarn and longrope, for a part of each head, by layer type. What changes with \
+         the length of the text (dynamic, longrope) is fixed by the context that the model is loaded for, since keys \
+         stay in the cache as they were rotated.\n",
+    );
+    check("docs/models.md", &text);
+}
+
+/// Names of the tiny models of each architecture; those with a GGUF file in bold.
+fn cases_by_architecture() -> BTreeMap<&'static str, Vec<String>> {
+    let mut cases: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for folder in ["fixtures/architectures", "fixtures/tiny"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in fs::read_dir(folder).expect("fixtures") {
+            let path = entry.expect("an entry").path();
+            let Ok(config) = fs::read(path.join("config.json")) else { continue };
+            let config: Value = serde_json::from_slice(&config).expect("JSON");
+            let kind = config["model_type"].as_str().and_then(models::of_type).expect("an architecture");
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let name = if path.join("model.gguf").exists() { format!("**{name}**") } else { name };
+            // Quantized ones are Llamas too, and checked for their weights.
+            if !name.starts_with("quant_") {
+                cases.entry(kind.name).or_default().push(name);
+            }
+        }
+    }
+    cases.entry("llama").or_default().push("**gguf**".to_owned());
+    for cases in cases.values_mut() {
+        cases.sort_by_key(|name| name.replace('*', ""));
+    }
+    cases
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn greedy(model: &dyn models::LanguageModel, prompt: &[i32], count: usize) -> Ve
 
 fn load(path: &Path, backend: Backend) -> Box<dyn models::LanguageModel> {
     let checkpoint = Checkpoint::open(path).expect("checkpoint");
-    models::load(&checkpoint, backend, Dtype::Float32, &mut |_, _| {}).expect("model")
+    models::load(&checkpoint, backend, Dtype::Float32, 8192, &mut |_, _| {}).expect("model")
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn convert(gguf: &Checkpoint, folder: &Path) {
         "head_dim": config.head_dim,
         "intermediate_size": config.intermediate_size,
         "vocab_size": config.vocab_size,
-        "rms_norm_eps": config.rms_norm_eps,
+        "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope.theta,
         "max_position_embeddings": config.max_position_embeddings,
         "tie_word_embeddings": true,

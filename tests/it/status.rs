@@ -28,6 +28,9 @@ fn without_a_store_it_shows_zeros_and_makes_nothing() {
 fn the_caches_of_other_tools_are_found_and_measured() {
     let sandbox = Sandbox::new();
     write(sandbox.home(), ".cache/huggingface/hub/models--org--one/blobs/aa", 1000);
+    let snapshot = sandbox.home().join(".cache/huggingface/hub/models--org--one/snapshots/c1");
+    fs::create_dir_all(&snapshot).expect("folders");
+    std::os::unix::fs::symlink("../../blobs/aa", snapshot.join("model.safetensors")).expect("a link");
     let blob = "0".repeat(64);
     write(sandbox.home(), &format!(".ollama/models/blobs/sha256-{blob}"), 200);
     let manifest = sandbox.home().join(".ollama/models/manifests/registry.ollama.ai/library/x/latest");

@@ -32,6 +32,9 @@ impl Candidate {
         let path = plain_path(path).map_err(|error| Error::io("resolve", path, error))?;
         let probed = probe(&path)?;
         let root = if path.is_dir() { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
+        if path.is_dir() {
+            tell_of_dangling_links(&root, context);
+        }
         let files = probed
             .files
             .iter()
@@ -105,6 +108,21 @@ impl Candidate {
     /// What a program would load.
     pub fn path(&self) -> PathBuf {
         self.entry.as_ref().map_or_else(|| self.root.clone(), |entry| self.root.join(entry))
+    }
+}
+
+/// Links that lead nowhere are no files of a model, although somebody meant them to be.
+fn tell_of_dangling_links(folder: &Path, context: &Context) {
+    let mut dangling: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_symlink() && !path.exists())
+        .collect();
+    dangling.sort();
+    for link in dangling {
+        context.output.warn(format!("{} is a link that leads nowhere: it is left out", link.display()));
     }
 }
 

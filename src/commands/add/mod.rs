@@ -2,6 +2,7 @@
 
 mod candidate;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use self::candidate::Candidate;
@@ -11,7 +12,7 @@ use crate::cli::add::AddArgs;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::fs::{Progress, hash_file, open_regular};
-use crate::ids::{ModelName, ModelRef, Revision};
+use crate::ids::{ModelName, ModelRef, Revision, SnapshotPath};
 use crate::output::progress::Unit;
 use crate::registry::{FileRecord, NewSnapshot, Origin, Registry, Snapshot};
 use crate::report::add::{AddReport, AddedReport, SkippedReport};
@@ -176,9 +177,11 @@ impl Candidate {
         let files = ingestion.files.clone();
         // Several commits of one repository stand side by side.
         let pinned = self.revision.is_some();
-        let revision = self
-            .revision
-            .unwrap_or_else(|| Revision::of_content(files.iter().map(|file| (&file.path, &file.digest))));
+        let revision = match self.revision {
+            Some(revision) => revision,
+            None if self.origin == Origin::Ollama => of_layers(&files)?,
+            None => Revision::of_content(files.iter().map(|file| (&file.path, &file.digest))),
+        };
         let origin = if copy { Origin::Copied } else { self.origin };
         let mut new = NewSnapshot {
             name: self.name,
@@ -252,4 +255,14 @@ fn taken(new: &NewSnapshot, other: &Snapshot) -> Error {
         format!("the name {} belongs to another model, at {}", new.name, other.path().display()),
     )
     .hint("choose another name with --name org/name, or remove the other model first")
+}
+
+/// The revision of a model of Ollama: the same whether its layers have names of their own or those of blobs.
+fn of_layers(files: &[FileRecord]) -> Result<Revision> {
+    let blobs = files.iter().map(|file| format!("sha256-{}", file.digest).parse());
+    let blobs = blobs.collect::<Result<BTreeSet<SnapshotPath>>>()?;
+    let named = blobs.iter().filter_map(|blob| {
+        Some((blob, files.iter().find(|file| blob.as_str().ends_with(&file.digest.to_string()))?))
+    });
+    Ok(Revision::of_content(named.map(|(blob, file)| (blob, &file.digest))))
 }

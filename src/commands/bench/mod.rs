@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use self::samples::{quantile, result};
 use super::loading;
+use super::pull::auto::resolve_or_pull;
 use super::resolve::{Resolved, resolve};
 use crate::cli::bench::{BenchArgs, BenchFormat};
 use crate::context::Context;
@@ -37,7 +38,11 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     let trials = trials(args)?;
     let pattern = peer::pattern(&args.compare.against_pattern)?;
     // Everything is found before anything is measured.
-    let models = args.models.iter().map(|model| resolve(model, context)).collect::<Result<Vec<_>>>()?;
+    let models = args
+        .models
+        .iter()
+        .map(|model| resolve_or_pull(model, args.yes, context))
+        .collect::<Result<Vec<_>>>()?;
     let names: Vec<String> = models.iter().map(|model| model.reference.clone()).collect();
     let baseline =
         args.compare.compare.as_deref().map(|text| history::baseline(text, &names, context)).transpose()?;

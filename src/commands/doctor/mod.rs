@@ -1,5 +1,6 @@
 //! `doctor`: looks at everything that can be wrong, and repairs what can be repaired safely.
 
+mod foreign;
 mod machine;
 mod repair;
 mod store;
@@ -31,6 +32,8 @@ const CHECKS: &[(&str, Look)] = &[
     ("links", store::links),
     ("incomplete", store::incomplete),
     ("caches", surroundings::caches),
+    ("boundaries", foreign::boundaries),
+    ("linked files", foreign::links),
     ("token", surroundings::token),
     ("hub", surroundings::hub),
 ];

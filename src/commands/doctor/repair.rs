@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::commands::facts;
+use crate::dedupe::{self, LinkCheck};
 use crate::error::{Error, Result};
 use crate::output::units;
 use crate::store::Leftover;
@@ -21,6 +22,8 @@ pub(super) enum Repair {
     RebuildRegistry,
     /// Registers whole models that the registry does not know.
     RegisterFound,
+    /// Forgets links that other tools have deleted or replaced, and removes those that lead nowhere.
+    ForgetLinks(Vec<LinkCheck>),
 }
 
 impl Repair {
@@ -45,6 +48,18 @@ impl Repair {
                 Ok(format!("{} unfinished files with {} are removed", leftovers.len(), units::bytes(bytes)))
             }
             Self::RebuildRegistry => rebuild(subject),
+            Self::ForgetLinks(checks) => {
+                let Some(mut registry) = subject.store.registry()? else {
+                    return Err(Error::internal("a registry that was there is gone"));
+                };
+                for check in &checks {
+                    dedupe::forget(&subject.store, &mut registry, check)?;
+                }
+                Ok(format!(
+                    "{} links are forgotten; `mlx-cache gc` collects what only they used",
+                    checks.len()
+                ))
+            }
             Self::RegisterFound => {
                 let Some(mut registry) = subject.store.registry()? else {
                     return Err(Error::internal("a registry that was there is gone"));

@@ -89,10 +89,8 @@ pub(super) fn registry(subject: &Subject<'_>) -> Verdict {
     });
     match sound {
         Ok(Ok((schema, counts, unknown))) => {
-            let detail = format!(
-                "sound, schema {schema}, {} models in {} snapshots",
-                counts.models, counts.snapshots
-            );
+            let detail =
+                format!("sound, schema {schema}, {} models in {} snapshots", counts.models, counts.snapshots);
             if unknown.is_empty() {
                 return Verdict::ok(detail);
             }
@@ -125,20 +123,37 @@ pub(super) fn links(subject: &Subject<'_>) -> Verdict {
     let models = subject.store.models();
     let mut links = 0_u64;
     let mut dangling = Vec::new();
+    let mut escaping = Vec::new();
+    let home = fs::canonicalize(subject.store.home()).unwrap_or_default();
     if models.is_dir() {
         for entry in WalkDir::new(&models).sort_by_file_name().into_iter().flatten() {
             if entry.path_is_symlink() {
                 links += 1;
-                if !entry.path().exists() {
-                    dangling.push(entry.path().display().to_string());
+                match fs::canonicalize(entry.path()) {
+                    Ok(target) if !target.starts_with(&home) => {
+                        escaping.push(entry.path().display().to_string());
+                    }
+                    Ok(_) => {}
+                    Err(_) => dangling.push(entry.path().display().to_string()),
                 }
             }
         }
     }
+    if !escaping.is_empty() {
+        let code = Code::BoundaryViolation;
+        return Verdict::fail(
+            format!(
+                "{code}: {} of {links} links lead out of the store: {}",
+                escaping.len(),
+                named(&escaping)
+            ),
+            "run `mlx-cache verify --repair`, or remove these links",
+        );
+    }
     if !dangling.is_empty() {
         return Verdict::fail(
             format!("{} of {links} links lead nowhere: {}", dangling.len(), named(&dangling)),
-            "remove these models with `mlx-cache rm` and add them again: their content is gone",
+            "run `mlx-cache verify --repair`: their content is gone",
         );
     }
     // A registry that cannot be read is told of by its own check.

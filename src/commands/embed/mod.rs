@@ -18,7 +18,8 @@ use self::sink::Sink;
 use self::stream::{Reader, Window};
 use self::vectors::VectorWriter;
 use crate::cli::embed::{EmbedArgs, Format, VectorType};
-use crate::commands::resolve::{Resolved, resolve};
+use crate::commands::pull::auto::resolve_or_pull;
+use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::embed::{EmbedOptions, Embedder, Prompt};
 use crate::engine::probe::not_embedding;
@@ -36,7 +37,7 @@ const WORTH_A_BAR: Duration = Duration::from_millis(300);
 pub fn run(args: &EmbedArgs, context: &Context) -> Result<EmbedReport> {
     let format = check(args, context)?;
     let mut input = Input::open(args)?;
-    let model = resolve(&args.model, context)?;
+    let model = resolve_or_pull(&args.model, args.engine.yes, context)?;
     let started_at = Timestamp::now();
     let embedder = load(args, &model, context)?;
     let begun = Instant::now();

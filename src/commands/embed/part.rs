@@ -75,14 +75,13 @@ impl PartFile {
         };
         let (path, state) = (beside(".part"), beside(".part.json"));
         let file = open_locked(&path, target)?;
-        let mut part = Self { target: target.to_owned(), path, state, made_with, file, keep: false };
+        // What cannot be gone on with now may still be with other settings.
+        let mut part = Self { target: target.to_owned(), path, state, made_with, file, keep: resume };
         let reached = if resume { part.reached()? } else { None };
         match &reached {
-            Some(reached) => {
-                part.keep = true;
-                part.cut(reached.bytes)?;
-            }
+            Some(reached) => part.cut(reached.bytes)?,
             None => {
+                part.keep = false;
                 part.forget_state()?;
                 part.cut(0)?;
             }
@@ -115,8 +114,7 @@ impl PartFile {
         self.keep = true;
         self.forget_state()?;
         fs::rename(&self.path, &self.target).map_err(fail)?;
-        let folder = self.target.parent().filter(|folder| *folder != Path::new(""));
-        sync_dir(folder.unwrap_or(Path::new(".")))?;
+        self.target.parent().map_or(Ok(()), sync_dir)?;
         Ok(bytes)
     }
 
@@ -262,6 +260,7 @@ mod tests {
         file.save(&Reached { bytes: 3, ..Reached::default() }).expect("save");
         drop(file);
         assert_eq!(open("others").expect_err("others").code(), Code::InvalidRequest);
+        assert_eq!(names(folder.path()), ["out.part", "out.part.json"], "what is refused is not lost");
         fs::write(folder.path().join("out.part"), "a").expect("cut");
         assert_eq!(open("settings").expect_err("short").code(), Code::IntegrityFailed);
         fs::write(folder.path().join("out.part.json"), "{").expect("break");

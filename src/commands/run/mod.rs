@@ -37,7 +37,7 @@ const WAITING: &str =
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
     // Before anything is looked for.
     Parameters::of(args, Parameters::default()).check()?;
-    let model = model::choose(args.model.as_deref(), args.prompt.is_none(), context)?;
+    let model = model::choose(args.model.as_deref(), args.prompt.is_none(), args.yes, context)?;
     let manner = Manner::of(&model, context)?;
     let parameters = Parameters::of(args, manner.parameters.clone());
     parameters.check()?;

@@ -3,18 +3,19 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::commands::pull::auto::resolve_or_pull;
 use crate::commands::resolve::{Resolved, resolve};
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::registry::{Kind, Registry};
 
-/// The model for `run MODEL`; `alone` tells that no prompt follows it.
-pub fn choose(argument: Option<&str>, alone: bool, context: &Context) -> Result<Resolved> {
+/// The model for `run MODEL`; `alone` tells that no prompt follows it, `yes` that it may be pulled.
+pub fn choose(argument: Option<&str>, alone: bool, yes: bool, context: &Context) -> Result<Resolved> {
     match (argument, context.settings.default_model.value.as_deref()) {
         (Some(text), _) if alone && is_prose(text) => Err(prompt_first(text)),
-        (Some(reference), _) => resolve(reference, context),
+        (Some(reference), _) => resolve_or_pull(reference, yes, context),
         (None, Some(default)) => {
-            resolve(default, context).map_err(|error| error.context("the default model"))
+            resolve_or_pull(default, yes, context).map_err(|error| error.context("the default model"))
         }
         (None, None) => resolve(&only_model(&context.settings.home.value)?, context),
     }

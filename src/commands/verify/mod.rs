@@ -1,5 +1,7 @@
 //! `verify`: select, look, read, compare, tell; with `--repair`, make good and look again.
 
+mod fetch;
+mod repair;
 mod report;
 mod select;
 
@@ -12,7 +14,7 @@ use crate::output::progress::Unit;
 use crate::registry::Registry;
 use crate::report::verify::VerifyReport;
 use crate::store::{Store, default_threads};
-use crate::verify::{Contents, Findings};
+use crate::verify::{Contents, Findings, Judged};
 
 use self::select::Selection;
 
@@ -26,7 +28,22 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
         findings.record(registry)?;
     }
     refuse_nothing(args, &findings, context)?;
-    Ok(report::of(&findings, args.quick, Vec::new(), started.elapsed()))
+    let elapsed = started.elapsed();
+    let is_sound = findings.judged.iter().all(Judged::is_sound);
+    if !args.repair || is_sound {
+        return Ok(report::of(&findings, args.quick, Vec::new(), elapsed));
+    }
+    let mut registry = match registry {
+        Some(registry) => registry,
+        None => store.create()?,
+    };
+    let bytes_read = findings.bytes_hashed();
+    let repairs = repair::run(args, &findings, &store, &mut registry, context)?;
+    let after = check(args, &selection, &store, Some(&registry), Some(&findings.contents), context)?;
+    after.record(&mut registry)?;
+    let mut report = report::of(&after, args.quick, repairs, started.elapsed());
+    report.bytes_hashed += bytes_read;
+    Ok(report)
 }
 
 /// One pass over everything that is selected; what `earlier` read is not read again.
@@ -67,7 +84,7 @@ fn refuse_nothing(args: &VerifyArgs, findings: &Findings, context: &Context) -> 
         let message = "nothing was checked: there is no model";
         return Err(Error::new(Code::ModelNotFound, message).hint(hint));
     }
-    let compared = |it: &crate::verify::Judged| if args.quick { it.files_compared } else { it.files_ok };
+    let compared = |it: &Judged| if args.quick { it.files_compared } else { it.files_ok };
     if all.iter().any(|it| compared(it) > 0 || !it.problems.is_empty()) {
         return Ok(());
     }

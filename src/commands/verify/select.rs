@@ -1,6 +1,5 @@
 //! What is to be checked.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cli::verify::{SourceChoice, VerifyArgs};
@@ -9,7 +8,7 @@ use crate::commands::status::present_sources;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::fs::plain_path;
-use crate::ids::{Digest, ModelName, ModelRef, RevisionSpec};
+use crate::ids::{ModelName, ModelRef, RevisionSpec};
 use crate::registry::{Origin, Registry, Snapshot};
 use crate::sources::{ForeignModel, Source, folder};
 use crate::store::Store;
@@ -120,7 +119,7 @@ impl Selection {
         };
         match reference.parse() {
             Ok(ModelRef::Named { name, revision, .. }) => {
-                self.add_named(name, revision, kinds, unknown, context)
+                self.add_named(&name, revision.as_ref(), kinds, unknown, context)
             }
             Ok(ModelRef::Path(path)) if path.is_dir() => self.add_folder(&path, context),
             _ => Err(unknown),
@@ -130,8 +129,8 @@ impl Selection {
     /// A model that only its tool knows; `unknown` is the error if no tool does.
     fn add_named(
         &mut self,
-        name: ModelName,
-        revision: Option<RevisionSpec>,
+        name: &ModelName,
+        revision: Option<&RevisionSpec>,
         kinds: &[SourceChoice],
         unknown: Error,
         context: &Context,
@@ -141,10 +140,10 @@ impl Selection {
         for source in present_sources(&context.settings) {
             let wanted = all || kinds.iter().any(|kind| word(*kind) == source.name());
             let is_there =
-                wanted && source.scan(&context.cancel)?.models.iter().any(|model| model.name.is_same(&name));
+                wanted && source.scan(&context.cancel)?.models.iter().any(|model| model.name.is_same(name));
             if is_there {
                 found = true;
-                let models = Models::Named(vec![(name.clone(), revision.clone())]);
+                let models = Models::Named(vec![(name.clone(), revision.cloned())]);
                 self.caches.push(Chosen { source, models });
             }
         }
@@ -196,11 +195,7 @@ impl Selection {
             }
         }
         if self.rest_of_store {
-            let used: BTreeSet<Digest> = match registry {
-                Some(registry) => registry.snapshot_digests()?,
-                None => BTreeSet::new(),
-            };
-            verification.subjects.extend(verify::rest_of_store(store, &used, &mut verification.contents)?);
+            verification.subjects.extend(verify::rest_of_store(store, registry, &mut verification.contents)?);
         }
         Ok(verification)
     }

@@ -6,61 +6,102 @@
 use std::path::Path;
 
 use crate::engine::config::rope::{Rope, RopeScaling, positive, scaling_unsupported};
-use crate::engine::config::{Architecture, AttentionBias, ModelConfig, limits};
+use crate::engine::config::style::{Experts, LayerPlan, NormKind};
+use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::metadata::{Metadata, Value};
 use crate::engine::format::tensors::Tensors;
-use crate::engine::format::weight::FloatType;
+use crate::engine::format::weight::{FloatType, Floats};
+use crate::engine::models;
 use crate::error::Result;
 
+/// A pair has one factor, and a head at most some thousand pairs.
+const MAX_FACTOR_BYTES: u64 = 1 << 20;
 /// Control tokens that end a turn in the chat formats of the Llama family. Older files name only the
 /// end of the text as `eos_token_id`, and the turn's end is known by its text.
 const TURN_ENDS: &[&str] = &["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
 /// `tokenizer.ggml.token_type` of a control token.
 const CONTROL: i64 = 3;
 
-/// Understands a file's configuration. `rope_factors` is the content of its tensor
-/// `rope_freqs.weight`, if there is one.
-pub fn from_gguf(
-    metadata: &Metadata,
-    tensors: &Tensors,
-    rope_factors: Option<Vec<f32>>,
-) -> Result<ModelConfig> {
+/// The keys of one architecture, without its name before them.
+#[derive(Clone, Copy)]
+pub struct GgufFields<'a> {
+    metadata: &'a Metadata,
+    tensors: &'a Tensors,
+    architecture: &'a str,
+}
+
+impl GgufFields<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.tensors.main_path()
+    }
+
+    pub fn number(&self, key: &str) -> Result<Option<usize>> {
+        let name = self.key(key);
+        match (self.metadata.unsigned(&name), self.metadata.get(&name)) {
+            (Some(value), _) => Ok(Some(usize::try_from(value).unwrap_or(usize::MAX))),
+            (None, None) => Ok(None),
+            (None, Some(Value::Integers(_))) => {
+                Err(unsupported(self.path(), &format!("has a different {key} for each layer")))
+            }
+            (None, Some(_)) => Err(damaged(self.path(), &format!("has a {key} that is not a number"))),
+        }
+    }
+
+    pub fn required(&self, key: &str) -> Result<usize> {
+        let missing = || damaged(self.path(), &format!("does not say {}", self.key(key)));
+        self.number(key)?.ok_or_else(missing)
+    }
+
+    pub fn float(&self, key: &str) -> Option<f64> {
+        self.metadata.float(&self.key(key))
+    }
+
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.metadata.text(&self.key(key))
+    }
+
+    /// One truth value for each layer.
+    pub fn flags(&self, key: &str) -> Option<&[bool]> {
+        match self.metadata.get(&self.key(key)) {
+            Some(Value::Bools(flags)) => Some(flags),
+            _ => None,
+        }
+    }
+
+    /// Whether the first layer has this tensor.
+    pub fn has(&self, module: &str, parameter: &str) -> bool {
+        self.tensors.get(&format!("model.layers.0.{module}.{parameter}")).is_some()
+    }
+}
+
+/// Understands a file's configuration.
+pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> {
     let path = tensors.main_path();
     let model_type = metadata
         .text("general.architecture")
         .ok_or_else(|| damaged(path, "does not say its architecture"))?;
-    if model_type != "llama" {
+    let is_sparse = metadata.unsigned(&format!("{model_type}.expert_count")).is_some_and(|count| count > 0);
+    let Some((architecture, gguf)) = models::of_gguf(model_type, is_sparse) else {
+        if models::of_gguf(model_type, !is_sparse).is_some() {
+            return Err(unsupported(path, "is a mixture of experts of a kind that is not supported"));
+        }
         let model_type: String = model_type.chars().take(64).collect();
         return Err(unsupported(path, &format!("is a model of type {model_type:?}"))
-            .hint("the supported type of GGUF files is llama"));
-    }
+            .hint(format!("supported types of GGUF files are {}", models::gguf_types().join(", "))));
+    };
     if let Some(parts) = metadata.unsigned("split.count").filter(|&parts| parts > 1) {
         return Err(unsupported(path, &format!("is one of the {parts} parts of a split GGUF file"))
             .hint("join the parts with `llama-gguf-split --merge`, or get a file that is whole"));
     }
-    let number = |key: &str| -> Result<Option<usize>> {
-        let key = format!("llama.{key}");
-        match (metadata.unsigned(&key), metadata.get(&key)) {
-            (Some(value), _) => Ok(Some(usize::try_from(value).unwrap_or(usize::MAX))),
-            (None, None) => Ok(None),
-            (None, Some(Value::Integers(_))) => {
-                Err(unsupported(path, &format!("has a different {key} for each layer")))
-            }
-            (None, Some(_)) => Err(damaged(path, &format!("has a {key} that is not a number"))),
-        }
-    };
-    let required =
-        |key: &str| number(key)?.ok_or_else(|| damaged(path, &format!("does not say llama.{key}")));
-    let float = |key: &str| metadata.float(&format!("llama.{key}"));
-
-    if number("expert_count")?.unwrap_or(0) > 0 {
-        return Err(unsupported(path, "is a mixture of experts")
-            .hint("dense models of the Llama family are supported"));
-    }
-    let hidden_size = required("embedding_length")?;
-    let heads = required("attention.head_count")?;
-    let head_dim = match number("attention.key_length")? {
+    let fields = GgufFields { metadata, tensors, architecture: model_type };
+    let hidden_size = fields.required("embedding_length")?;
+    let heads = fields.required("attention.head_count")?;
+    let head_dim = match fields.number("attention.key_length")? {
         Some(length) => length,
         None if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {
@@ -70,48 +111,94 @@ pub fn from_gguf(
             ));
         }
     };
-    if let Some(length) = number("attention.value_length")?
+    if let Some(length) = fields.number("attention.value_length")?
         && length != head_dim
     {
         return Err(unsupported(path, &format!("has keys of length {head_dim} and values of {length}")));
     }
     let vocab_size = vocabulary(metadata, tensors)?;
-    let has = |name: &str| tensors.get(name).is_some();
-    let dims = number("rope.dimension_count")?.unwrap_or(head_dim);
-    let config = ModelConfig {
-        architecture: Architecture::Llama,
+    let layers = fields.required("block_count")?;
+    let experts = experts(&fields)?;
+    let plan = LayerPlan { slides: false, rotates: true, sparse: experts.is_some() };
+    let mut style = architecture.style;
+    // The converter of llama.cpp has added the one.
+    if style.norm == NormKind::RmsPlusOne {
+        style.norm = NormKind::Rms;
+    }
+    let max_position_embeddings = fields.required("context_length")?;
+    let epsilon = match style.norm {
+        NormKind::Layer { .. } => "attention.layer_norm_epsilon",
+        _ => "attention.layer_norm_rms_epsilon",
+    };
+    let norm_eps = fields
+        .float(epsilon)
+        .ok_or_else(|| damaged(path, &format!("does not say {}", fields.key(epsilon))))?;
+    let names = &architecture.names;
+    let mut config = ModelConfig {
+        architecture,
+        style,
         model_type: model_type.to_owned(),
         hidden_size,
-        layers: required("block_count")?,
+        layers,
         heads,
-        kv_heads: number("attention.head_count_kv")?.unwrap_or(heads),
+        kv_heads: fields.number("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
-        intermediate_size: required("feed_forward_length")?,
+        intermediate_size: match fields.number("feed_forward_length")? {
+            Some(size) => size,
+            None => fields.required("expert_feed_forward_length")?,
+        },
         vocab_size,
-        rms_norm_eps: float("attention.layer_norm_rms_epsilon")
-            .ok_or_else(|| damaged(path, "does not say llama.attention.layer_norm_rms_epsilon"))?
-            as f32,
-        rope: Rope {
-            theta: float("rope.freq_base").unwrap_or(10_000.0) as f32,
-            dims,
-            traditional: true,
-            scaling: scaling(metadata, rope_factors, dims, path)?,
-        },
-        max_position_embeddings: required("context_length")?,
-        tie_word_embeddings: !has("lm_head.weight"),
+        norm_eps: norm_eps as f32,
+        rope: rope(&fields, head_dim, gguf.interleaved, max_position_embeddings)?,
+        local_rope: None,
+        plan: vec![plan; layers.min(MAX_LAYERS)],
+        experts,
+        attention_scale: (head_dim as f32).sqrt().recip(),
+        attention_cap: fields.float("attn_logit_softcapping").map(|cap| cap as f32),
+        logits_cap: fields.float("final_logit_softcapping").map(|cap| cap as f32),
+        embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logits_scale: 1.0,
+        max_position_embeddings,
+        tie_word_embeddings: tensors.get("lm_head.weight").is_none(),
         attention_bias: AttentionBias {
-            qkv: has("model.layers.0.self_attn.q_proj.bias"),
-            o: has("model.layers.0.self_attn.o_proj.bias"),
+            qkv: fields.has(names.qkv.first().copied().unwrap_or_default(), "bias"),
+            o: fields.has(names.output, "bias"),
         },
-        mlp_bias: has("model.layers.0.mlp.gate_proj.bias"),
-        sliding_window: number("attention.sliding_window")?.filter(|&window| window > 0),
+        mlp_bias: fields.has(names.down, "bias"),
+        head_bias: tensors.get("lm_head.bias").is_some(),
+        sliding_window: fields.number("attention.sliding_window")?.filter(|&window| window > 0),
         eos_token_ids: eos_token_ids(metadata, vocab_size),
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         dtype: tensors.stored_float().unwrap_or(FloatType::F16),
         quantization: None,
     };
+    if let Some(scale) = fields.float("attention.scale") {
+        config.attention_scale = scale as f32;
+    }
+    config.slide_all(config.sliding_window.is_some());
+    limits::check(&config, path)?;
+    (gguf.read)(&fields, &mut config)?;
+    config.settle();
     limits::check(&config, path)?;
     Ok(config)
+}
+
+fn experts(fields: &GgufFields) -> Result<Option<Experts>> {
+    let Some(count) = fields.number("expert_count")?.filter(|&count| count > 0) else {
+        return Ok(None);
+    };
+    let intermediate_size = match fields.number("expert_feed_forward_length")? {
+        Some(size) => size,
+        None => fields.required("feed_forward_length")?,
+    };
+    Ok(Some(Experts {
+        count,
+        used: fields.required("expert_used_count")?,
+        intermediate_size,
+        normalized: true,
+        shared: None,
+    }))
 }
 
 /// Rows of the embedding; more tokens than rows cannot be.
@@ -127,39 +214,89 @@ fn vocabulary(metadata: &Metadata, tensors: &Tensors) -> Result<usize> {
     }
 }
 
-fn scaling(metadata: &Metadata, factors: Option<Vec<f32>>, dims: usize, path: &Path) -> Result<RopeScaling> {
-    let factor = metadata
-        .float("llama.rope.scaling.factor")
-        // The key before August 2023.
-        .or_else(|| metadata.float("llama.rope.scale_linear"))
-        .filter(|&factor| factor != 0.0);
-    let kind = metadata.text("llama.rope.scaling.type");
-    let linear = match kind {
-        None | Some("none") => factor.filter(|_| kind.is_none()),
-        Some("linear") => {
-            Some(factor.ok_or_else(|| damaged(path, "has linear rope scaling without a factor"))?)
-        }
-        Some(other) => return Err(scaling_unsupported(other, path)),
-    };
-    let Some(factors) = factors else {
-        return Ok(match linear {
-            Some(factor) => RopeScaling::Linear { factor: positive(factor, "rope scaling factor", path)? },
-            None => RopeScaling::Default,
-        });
-    };
-    if linear.is_some() {
-        return Err(unsupported(path, "has both linear rope scaling and rope_freqs.weight"));
-    }
-    if factors.len() != dims / 2 {
+fn rope(fields: &GgufFields, head_dim: usize, traditional: bool, context: usize) -> Result<Rope> {
+    let path = fields.path();
+    let dims = fields.number("rope.dimension_count")?.unwrap_or(head_dim);
+    let theta = fields.float("rope.freq_base").unwrap_or(10_000.0) as f32;
+    let (scaling, magnitude) = scaling(fields, dims, context)?;
+    if let RopeScaling::Factors(factors) = &scaling
+        && factors.len() != dims / 2
+    {
         return Err(damaged(
             path,
             &format!("has {} factors in rope_freqs.weight for {dims} rotated dimensions", factors.len()),
         ));
     }
-    for &factor in &factors {
-        positive(factor.into(), "factor in rope_freqs.weight", path)?;
+    Ok(Rope { theta, dims, traditional, scaling, magnitude })
+}
+
+fn scaling(fields: &GgufFields, dims: usize, context: usize) -> Result<(RopeScaling, f32)> {
+    let path = fields.path();
+    let factor = fields
+        .float("rope.scaling.factor")
+        // The key before August 2023.
+        .or_else(|| fields.float("rope.scale_linear"))
+        .filter(|&factor| factor != 0.0);
+    let original = fields.number("rope.scaling.original_context_length")?.unwrap_or(context) as f64;
+    let original = positive(original, "original context length", path)?;
+    let magnitude = fields.float("rope.scaling.attn_factor");
+    if let (Some(short), Some(long)) =
+        (factors(fields, "rope_factors_short.weight")?, factors(fields, "rope_factors_long.weight")?)
+    {
+        if short.len() != dims / 2 || long.len() != dims / 2 {
+            return Err(damaged(path, &format!("has {} rope factors for {dims} dimensions", long.len())));
+        }
+        let scaling = RopeScaling::Long { short, long, original_max_position_embeddings: original };
+        return Ok((scaling, positive(magnitude.unwrap_or(1.0), "attention factor", path)?));
     }
-    Ok(RopeScaling::Factors(factors))
+    let kind = fields.text("rope.scaling.type");
+    let scaled = match kind {
+        None | Some("none") => factor.filter(|_| kind.is_none()),
+        Some("linear" | "yarn") => {
+            let kind = kind.unwrap_or_default();
+            let missing = || damaged(path, &format!("has {kind} rope scaling without a factor"));
+            Some(factor.ok_or_else(missing)?)
+        }
+        Some(other) => return Err(scaling_unsupported(other, path)),
+    };
+    let scaled = scaled.map(|factor| positive(factor, "rope scaling factor", path)).transpose()?;
+    let factors = factors(fields, "rope_freqs.weight")?;
+    match (scaled, factors) {
+        (None, None) => Ok((RopeScaling::Default, 1.0)),
+        (None, Some(factors)) => Ok((RopeScaling::Factors(factors), 1.0)),
+        (Some(_), Some(_)) => Err(unsupported(path, "has both rope scaling and rope_freqs.weight")),
+        (Some(factor), None) if kind == Some("yarn") => {
+            let scaling = RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings: original,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                truncate: true,
+            };
+            let grown = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
+            Ok((scaling, grown * magnitude.unwrap_or(1.0) as f32))
+        }
+        (Some(factor), None) => Ok((RopeScaling::Linear { factor }, 1.0)),
+    }
+}
+
+/// The content of a tensor of rope factors, if there is one.
+fn factors(fields: &GgufFields, name: &str) -> Result<Option<Vec<f32>>> {
+    let Some(tensor) = fields.tensors.get(name) else {
+        return Ok(None);
+    };
+    let dtype = tensor.encoding.float();
+    let dtype = dtype.ok_or_else(|| {
+        unsupported(fields.path(), &format!("has tensor {name:?} of type {}", tensor.encoding.name()))
+    })?;
+    if tensor.bytes > MAX_FACTOR_BYTES {
+        return Err(damaged(fields.path(), &format!("has {} bytes of factors in {name}", tensor.bytes)));
+    }
+    let factors = Floats { dtype, bytes: fields.tensors.read(tensor)? }.to_f32();
+    for &factor in &factors {
+        positive(factor.into(), &format!("factor in {name}"), fields.path())?;
+    }
+    Ok(Some(factors))
 }
 
 /// Ends of text, turn and message, by key and by text.

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::engine::config::rope::{Rope, RopeJson};
-use crate::engine::config::{Architecture, AttentionBias, ModelConfig, limits, quantization};
+use crate::engine::config::fields::Fields;
+use crate::engine::config::rope::{Rope, RopeContext};
+use crate::engine::config::style::{Activation, LayerPlan};
+use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits, quantization};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::weight::FloatType;
+use crate::engine::models::{self, Defaults};
 use crate::error::{Code, Error, Result};
 
 /// Configurations of the largest models have some 100 KB, most of it quantization by layer.
@@ -53,53 +55,6 @@ fn parse_object(path: &Path, content: &[u8]) -> Result<Map<String, Value>> {
     serde_json::from_slice(content).map_err(|e| damaged(path, &format!("is not a JSON object: {e}")))
 }
 
-/// The fields of config.json that matter to a Llama block. Whatever older writers leave out has the
-/// default of transformers.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ConfigJson {
-    hidden_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    intermediate_size: Option<usize>,
-    vocab_size: Option<usize>,
-    hidden_act: Option<String>,
-    rms_norm_eps: Option<f64>,
-    max_position_embeddings: Option<usize>,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    layer_types: Option<Vec<String>>,
-    rope_theta: Option<f64>,
-    rope_traditional: Option<bool>,
-    rope_scaling: Option<RopeJson>,
-    rope_parameters: Option<RopeJson>,
-    partial_rotary_factor: Option<f64>,
-    eos_token_id: Option<TokenIds>,
-    bos_token_id: Option<TokenIds>,
-    torch_dtype: Option<String>,
-    dtype: Option<String>,
-}
-
-/// One id or several.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum TokenIds {
-    One(i64),
-    Several(Vec<i64>),
-}
-
-impl TokenIds {
-    fn ids(&self) -> &[i64] {
-        match self {
-            Self::One(id) => std::slice::from_ref(id),
-            Self::Several(ids) => ids,
-        }
-    }
-}
-
 /// Understands a configuration.
 ///
 /// `has_head` tells whether the checkpoint has an `lm_head`: it decides where the configuration does
@@ -113,141 +68,226 @@ pub fn from_config_json(
     let path = files.path.as_path();
     let model_type = files.config.get("model_type").and_then(Value::as_str);
     let model_type = model_type.ok_or_else(|| damaged(path, "does not say its model_type"))?;
-    let architecture = Architecture::of(model_type).ok_or_else(|| type_unsupported(model_type, path))?;
-    let mistral = model_type == "mistral";
-    let json: ConfigJson = serde_path_to_error::deserialize(Value::Object(files.config.clone()))
-        .map_err(|e| damaged(path, &format!("has a {} that makes no sense: {}", e.path(), e.inner())))?;
+    let architecture = models::of_type(model_type).ok_or_else(|| type_unsupported(model_type, path))?;
+    let map = text_part(&files.config);
+    let fields = Fields::new(&map, path);
+    let defaults = &architecture.defaults;
 
     let quantization = quantization::from_config(&files.config, path)?;
-    if let Some(act) = &json.hidden_act
-        && !matches!(act.as_str(), "silu" | "swish")
-    {
-        return Err(unsupported(path, &format!("needs the activation {act:?}"))
-            .hint("a Llama block with silu is supported"));
-    }
+    let mut style = architecture.style;
+    style.activation = activation(&fields, style.activation)?;
 
-    let hidden_size = required(json.hidden_size, "hidden_size", path)?;
-    let heads = required(json.num_attention_heads, "num_attention_heads", path)?;
-    let head_dim = match json.head_dim {
-        Some(head_dim) => head_dim,
-        None if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => {
+    let hidden_size = fields.required("hidden_size")?;
+    let heads = or_default(&fields, "num_attention_heads", defaults.heads)?;
+    let head_dim = match (fields.number("head_dim")?, defaults.head_dim) {
+        (Some(head_dim), _) => head_dim,
+        (None, Some(head_dim)) if !fields.has("head_dim") => head_dim,
+        _ if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        _ => {
             return Err(damaged(
                 path,
                 &format!("divides a hidden size of {hidden_size} among {heads} heads"),
             ));
         }
     };
-    let vocab_size = required(json.vocab_size, "vocab_size", path)?;
-    let attention_bias = json.attention_bias.unwrap_or(false);
     // Left out, a field has the default of its model type; null has a meaning of its own.
-    let is_left_out = |name: &str| !files.config.contains_key(name);
-    let config = ModelConfig {
+    let kv_heads = match fields.number("num_key_value_heads")? {
+        Some(kv_heads) => kv_heads,
+        None if fields.has("num_key_value_heads") => heads,
+        None => defaults.kv_heads.unwrap_or(heads),
+    };
+    let layers = fields.required("num_hidden_layers")?;
+    let vocab_size = or_default(&fields, "vocab_size", defaults.vocabulary)?;
+    let max_position_embeddings = fields.number("max_position_embeddings")?.unwrap_or(defaults.context);
+    let bias = fields.flag("attention_bias")?.unwrap_or(false);
+    let norm_eps = ["rms_norm_eps", "layer_norm_eps", "norm_epsilon"];
+    let norm_eps = norm_eps.iter().find_map(|name| fields.float(name).transpose()).transpose()?;
+    let (rope, local_rope) = ropes(&fields, defaults, head_dim, style.interleaved, max_position_embeddings)?;
+    let mut config = ModelConfig {
         architecture,
+        style,
         hidden_size,
-        layers: required(json.num_hidden_layers, "num_hidden_layers", path)?,
+        layers,
         heads,
-        kv_heads: json.num_key_value_heads.unwrap_or(if is_left_out("num_key_value_heads") && mistral {
-            8
-        } else {
-            heads
-        }),
+        kv_heads,
         head_dim,
-        intermediate_size: required(json.intermediate_size, "intermediate_size", path)?,
+        intermediate_size: fields.required("intermediate_size")?,
         vocab_size,
-        rms_norm_eps: json.rms_norm_eps.unwrap_or(1e-6) as f32,
-        rope: rope(&json, head_dim, path)?,
-        max_position_embeddings: json.max_position_embeddings.unwrap_or(if mistral { 131_072 } else { 2048 }),
-        tie_word_embeddings: json.tie_word_embeddings.unwrap_or(!has_head),
-        attention_bias: AttentionBias { qkv: attention_bias, o: attention_bias },
-        mlp_bias: json.mlp_bias.unwrap_or(false),
-        sliding_window: sliding_window(files, &json, mistral)?,
-        eos_token_ids: eos_token_ids(files, &json, vocab_size)?,
-        bos_token_id: json.bos_token_id.as_ref().and_then(|ids| token_id(*ids.ids().first()?, vocab_size)),
-        dtype: stored.unwrap_or_else(|| declared_dtype(&json)),
+        norm_eps: norm_eps.unwrap_or(defaults.norm_eps) as f32,
+        rope,
+        local_rope,
+        plan: vec![LayerPlan { slides: false, rotates: true, sparse: false }; layers.min(MAX_LAYERS)],
+        experts: None,
+        attention_scale: (head_dim as f32).sqrt().recip(),
+        attention_cap: None,
+        logits_cap: None,
+        embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logits_scale: 1.0,
+        max_position_embeddings,
+        tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(defaults.tied || !has_head),
+        attention_bias: AttentionBias { qkv: bias, o: bias },
+        mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
+        head_bias: false,
+        sliding_window: sliding_window(&fields, defaults.window)?,
+        eos_token_ids: eos_token_ids(files, &fields, vocab_size)?,
+        bos_token_id: fields.token_ids("bos_token_id")?.first().and_then(|&id| token_id(id, vocab_size)),
+        dtype: match stored {
+            Some(stored) => stored,
+            None => declared_dtype(&fields)?,
+        },
         quantization,
         model_type: model_type.to_owned(),
     };
     limits::check(&config, path)?;
+    (architecture.read)(&fields, &mut config)?;
+    layer_types(&fields, &mut config)?;
+    config.settle();
+    limits::check(&config, path)?;
     Ok(config)
 }
 
-fn required(value: Option<usize>, name: &str, path: &Path) -> Result<usize> {
-    value.ok_or_else(|| damaged(path, &format!("does not say {name}")))
+/// The fields of the text model: of a multimodal configuration those under `text_config`, and from
+/// around it what they leave out.
+fn text_part(config: &Map<String, Value>) -> Map<String, Value> {
+    let mut map = config.clone();
+    if let Some(Value::Object(text)) = map.remove("text_config") {
+        map.extend(text);
+    }
+    map
 }
 
-/// MODEL_UNSUPPORTED for a block that the engine lacks.
+fn or_default(fields: &Fields, name: &str, default: Option<usize>) -> Result<usize> {
+    match (fields.number(name)?, default) {
+        (Some(number), _) | (None, Some(number)) => Ok(number),
+        (None, None) => fields.required(name),
+    }
+}
+
+/// MODEL_UNSUPPORTED for a block that the engine lacks, with the nearest that it has.
 fn type_unsupported(model_type: &str, path: &Path) -> Error {
     let model_type: String = model_type.chars().take(64).collect();
-    let known: Vec<&str> = Architecture::MODEL_TYPES.iter().map(|row| row.0).collect();
-    unsupported(path, &format!("is a model of type {model_type:?}"))
-        .hint(format!("supported types are {}", known.join(", ")))
-}
-
-fn rope(json: &ConfigJson, head_dim: usize, path: &Path) -> Result<Rope> {
-    let nested = json.rope_parameters.as_ref().or(json.rope_scaling.as_ref());
-    // An explicit rope_theta beside rope_scaling is transformers 4's place for it.
-    let theta = match &json.rope_parameters {
-        Some(parameters) => parameters.rope_theta.or(json.rope_theta),
-        None => json.rope_theta.or_else(|| nested.and_then(|n| n.rope_theta)),
+    let near = models::nearest(&model_type);
+    let hint = if near.is_empty() {
+        format!("supported types are {}", models::types().join(", "))
+    } else {
+        format!("the nearest supported types are {}", near.join(", "))
     };
-    let partial = nested.and_then(|n| n.partial_rotary_factor).or(json.partial_rotary_factor);
-    let scaling = nested.map(|n| n.scaling(path)).transpose()?;
-    Ok(Rope {
-        theta: theta.unwrap_or(10_000.0) as f32,
-        dims: (head_dim as f64 * partial.unwrap_or(1.0)) as usize,
-        traditional: json.rope_traditional.unwrap_or(false),
-        scaling: scaling.unwrap_or(super::RopeScaling::Default),
-    })
+    unsupported(path, &format!("is a model of type {model_type:?}")).hint(hint)
 }
 
-/// `sliding_window`, which a Mistral has unless it says null, and a Llama only with `layer_types`.
-fn sliding_window(files: &ConfigFiles, json: &ConfigJson, mistral: bool) -> Result<Option<usize>> {
-    let path = files.path.as_path();
-    let window = match files.config.get("sliding_window") {
-        None if mistral => Some(4096),
-        None | Some(Value::Null) => None,
+/// `hidden_act`, or `hidden_activation` in Gemma, whose first release said "gelu" and meant its
+/// approximation.
+fn activation(fields: &Fields, default: Activation) -> Result<Activation> {
+    if let Some(name) = fields.text("hidden_activation")? {
+        return Activation::of(name).ok_or_else(|| activation_unsupported(name, fields.path()));
+    }
+    match fields.text("hidden_act")? {
+        None => Ok(default),
+        Some("gelu") if default == Activation::GeluTanh => Ok(default),
+        Some(name) => Activation::of(name).ok_or_else(|| activation_unsupported(name, fields.path())),
+    }
+}
+
+fn activation_unsupported(name: &str, path: &Path) -> Error {
+    unsupported(path, &format!("needs the activation {name:?}"))
+        .hint("supported are silu, gelu, its approximation by tanh, and relu")
+}
+
+/// The rope of the model, and that of its sliding layers where it is another.
+fn ropes(
+    fields: &Fields,
+    defaults: &Defaults,
+    head_dim: usize,
+    interleaved: bool,
+    max_position_embeddings: usize,
+) -> Result<(Rope, Option<Rope>)> {
+    let path = fields.path();
+    let top = fields.float("rope_theta")?;
+    let context = RopeContext {
+        theta: top.unwrap_or(defaults.theta),
+        partial: fields.float("partial_rotary_factor")?.unwrap_or(defaults.partial),
+        head_dim,
+        traditional: fields.flag("rope_traditional")?.unwrap_or(interleaved),
+        max_position_embeddings,
+        original: fields.number("original_max_position_embeddings")?,
+    };
+    if let Some(parameters) = fields.object("rope_parameters", "rope_parameters.")? {
+        // By type of layer, or one for all.
+        let full = parameters.object("full_attention", "rope_parameters.full_attention.")?;
+        let sliding = parameters.object("sliding_attention", "rope_parameters.sliding_attention.")?;
+        let by_type = full.is_some() || sliding.is_some();
+        let local = RopeContext { theta: defaults.local_theta.unwrap_or(context.theta), ..context };
+        let rope = Rope::read(if by_type { full } else { Some(parameters) }, &context, path)?;
+        let has_local = sliding.is_some() || defaults.local_theta.is_some();
+        let local = has_local.then(|| Rope::read(sliding, &local, path)).transpose()?;
+        return Ok((rope, local));
+    }
+    let scaling = fields.object("rope_scaling", "rope_scaling.")?;
+    let mut rope = Rope::read(scaling, &context, path)?;
+    if let Some(theta) = top {
+        // An explicit rope_theta beside rope_scaling is transformers 4's place for it.
+        rope.theta = theta as f32;
+    }
+    // Layers that slide have no use for a longer context: only a plain rope of their own.
+    let local = match (fields.float("rope_local_base_freq")?, defaults.local_theta) {
+        (None, None) => None,
+        (Some(theta), _) => Some(theta),
+        (None, Some(theta)) => {
+            Some(top.filter(|_| defaults.theta.to_bits() == theta.to_bits()).unwrap_or(theta))
+        }
+    };
+    let local = local.map(|theta| Rope::read(None, &RopeContext { theta, ..context }, path)).transpose()?;
+    Ok((rope, local))
+}
+
+/// `sliding_window`, or its default where it is left out; null is none.
+fn sliding_window(fields: &Fields, default: Option<usize>) -> Result<Option<usize>> {
+    match fields.get("sliding_window") {
+        None if fields.has("sliding_window") => Ok(None),
+        None => Ok(default),
         Some(value) => match value.as_u64() {
-            Some(window) if window > 0 => Some(window as usize),
-            _ => return Err(damaged(path, &format!("has the impossible sliding_window {value}"))),
+            Some(window) if window > 0 => Ok(Some(window as usize)),
+            // Qwen2-MoE's way to say none.
+            Some(0) if fields.flag("use_sliding_window")? == Some(false) => Ok(None),
+            _ => Err(damaged(fields.path(), &format!("has the impossible sliding_window {value}"))),
         },
-    };
-    let Some(types) = &json.layer_types else {
-        return Ok(window.filter(|_| mistral));
-    };
-    if let Some(unknown) =
-        types.iter().find(|t| !matches!(t.as_str(), "full_attention" | "sliding_attention"))
-    {
-        return Err(unsupported(path, &format!("needs layers of type {unknown:?}")));
     }
-    let sliding = types.iter().filter(|t| *t == "sliding_attention").count();
-    if sliding == 0 {
-        return Ok(None);
+}
+
+/// `layer_types` tells which layers slide, whatever the architecture.
+fn layer_types(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
+    let path = fields.path();
+    if let Some(types) = fields.texts("layer_types")? {
+        if types.len() != config.plan.len() {
+            return Err(damaged(
+                path,
+                &format!("has {} layer_types for {} layers", types.len(), config.plan.len()),
+            ));
+        }
+        for (layer, kind) in config.plan.iter_mut().zip(types) {
+            layer.slides = match kind {
+                "full_attention" => false,
+                "sliding_attention" => true,
+                other => return Err(unsupported(path, &format!("needs layers of type {other:?}"))),
+            };
+        }
     }
-    if sliding < types.len() {
-        return Err(unsupported(path, "mixes layers with and without a sliding window"));
+    if config.sliding_window.is_none() && config.plan.iter().any(|layer| layer.slides) {
+        return Err(damaged(path, "has sliding_attention layers without a sliding_window"));
     }
-    match window {
-        Some(window) => Ok(Some(window)),
-        None => Err(damaged(path, "has sliding_attention layers without a sliding_window")),
-    }
+    Ok(())
 }
 
 /// The ids of config.json, then those that only generation_config.json has.
-fn eos_token_ids(files: &ConfigFiles, json: &ConfigJson, vocab_size: usize) -> Result<Vec<u32>> {
-    let generation = match files.generation.get("eos_token_id") {
-        None | Some(Value::Null) => None,
-        Some(value) => Some(TokenIds::deserialize(value).map_err(|e| {
-            damaged(
-                &files.path.with_file_name("generation_config.json"),
-                &format!("has a broken eos_token_id: {e}"),
-            )
-        })?),
-    };
+fn eos_token_ids(files: &ConfigFiles, fields: &Fields, vocab_size: usize) -> Result<Vec<u32>> {
+    let generation_path = files.path.with_file_name("generation_config.json");
+    let generation = Fields::new(&files.generation, &generation_path);
+    let mut all = fields.token_ids("eos_token_id")?;
+    all.extend(generation.token_ids("eos_token_id")?);
     let mut ids = Vec::new();
-    let all = [json.eos_token_id.as_ref(), generation.as_ref()];
-    for id in all.into_iter().flatten().flat_map(TokenIds::ids) {
-        if let Some(id) = token_id(*id, vocab_size)
+    for id in all {
+        if let Some(id) = token_id(id, vocab_size)
             && !ids.contains(&id)
         {
             ids.push(id);
@@ -261,10 +301,11 @@ fn token_id(id: i64, vocab_size: usize) -> Option<u32> {
     u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size)
 }
 
-fn declared_dtype(json: &ConfigJson) -> FloatType {
-    match json.dtype.as_deref().or(json.torch_dtype.as_deref()) {
+fn declared_dtype(fields: &Fields) -> Result<FloatType> {
+    let dtype = fields.text("dtype")?;
+    Ok(match dtype.or(fields.text("torch_dtype")?) {
         Some("float16") => FloatType::F16,
         Some("bfloat16") => FloatType::BF16,
         _ => FloatType::F32,
-    }
+    })
 }

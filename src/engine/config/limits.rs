@@ -6,12 +6,13 @@ use crate::engine::config::ModelConfig;
 use crate::engine::format::file::{damaged, unsupported};
 use crate::error::Result;
 
-const MAX_LAYERS: usize = 4096;
+pub const MAX_LAYERS: usize = 4096;
 const MAX_HIDDEN: usize = 1 << 18;
 const MAX_INTERMEDIATE: usize = 1 << 20;
 const MAX_HEADS: usize = 4096;
 const MAX_HEAD_DIM: usize = 2048;
 const MAX_VOCABULARY: usize = 1 << 24;
+const MAX_EXPERTS: usize = 4096;
 const MAX_CONTEXT: usize = u32::MAX as usize;
 
 /// Checks a configuration that was read from `path`.
@@ -40,18 +41,47 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
     if !config.head_dim.is_multiple_of(2) {
         return Err(unsupported(path, &format!("has the odd head dimension {}", config.head_dim)));
     }
-    let rope = &config.rope;
-    if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > config.head_dim {
-        return Err(damaged(
-            path,
-            &format!("rotates {} of {} dimensions of a head", rope.dims, config.head_dim),
-        ));
+    for rope in [Some(&config.rope), config.local_rope.as_ref()].into_iter().flatten() {
+        if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > config.head_dim {
+            return Err(damaged(
+                path,
+                &format!("rotates {} of {} dimensions of a head", rope.dims, config.head_dim),
+            ));
+        }
+        if !(rope.theta.is_finite() && rope.theta > 0.0) {
+            return Err(damaged(path, &format!("has the impossible rope base {}", rope.theta)));
+        }
     }
-    if !(config.rms_norm_eps.is_finite() && config.rms_norm_eps >= 0.0) {
-        return Err(damaged(path, &format!("has the impossible norm epsilon {}", config.rms_norm_eps)));
+    if !(config.norm_eps.is_finite() && config.norm_eps >= 0.0) {
+        return Err(damaged(path, &format!("has the impossible norm epsilon {}", config.norm_eps)));
     }
-    if !(rope.theta.is_finite() && rope.theta > 0.0) {
-        return Err(damaged(path, &format!("has the impossible rope base {}", rope.theta)));
+    let factors = [
+        ("attention scale", Some(config.attention_scale)),
+        ("attention soft cap", config.attention_cap),
+        ("logits soft cap", config.logits_cap),
+        ("embedding scale", Some(config.embedding_scale)),
+        ("residual scale", Some(config.residual_scale)),
+        ("logits scale", Some(config.logits_scale)),
+    ];
+    for (what, factor) in factors {
+        if let Some(factor) = factor
+            && !(factor.is_finite() && factor > 0.0)
+        {
+            return Err(damaged(path, &format!("has the impossible {what} {factor}")));
+        }
+    }
+    if let Some(experts) = config.experts {
+        let sizes = [
+            ("number of experts", experts.count, MAX_EXPERTS),
+            ("number of experts a token", experts.used, experts.count),
+            ("intermediate size of experts", experts.intermediate_size, MAX_INTERMEDIATE),
+            ("intermediate size of the shared expert", experts.shared.unwrap_or(1), MAX_INTERMEDIATE),
+        ];
+        for (what, value, most) in sizes {
+            if value == 0 || value > most {
+                return Err(damaged(path, &format!("has the impossible {what} {value}")));
+            }
+        }
     }
     Ok(())
 }

@@ -4,43 +4,25 @@
 //! A [`ModelConfig`] exists only for models that the engine can run: what it cannot is an error when
 //! the configuration is read. [`Outline`] describes any model, as far as its files tell.
 
+pub mod fields;
 mod gguf;
 mod huggingface;
 mod limits;
 mod outline;
 mod quantization;
 mod rope;
+pub mod style;
 
-pub use gguf::from_gguf;
+pub use gguf::{GgufFields, from_gguf};
 pub use huggingface::{ConfigFiles, from_config_json};
+pub use limits::MAX_LAYERS;
 pub use outline::Outline;
 pub use quantization::{Affine, Quantization};
 pub use rope::{Rope, RopeScaling};
 
 use crate::engine::format::weight::FloatType;
-
-/// Blocks that the engine has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// Llama 1 to 3, Mistral and what is built the same.
-    Llama,
-}
-
-impl Architecture {
-    /// `model_type` values of config.json and the block each needs. The aliases are those that
-    /// mlx-lm runs with its Llama as well.
-    pub const MODEL_TYPES: &'static [(&'static str, Architecture)] = &[
-        ("llama", Self::Llama),
-        ("mistral", Self::Llama),
-        ("iquestcoder", Self::Llama),
-        ("xverse", Self::Llama),
-    ];
-
-    /// The block for a `model_type`, if the engine has it.
-    pub fn of(model_type: &str) -> Option<Self> {
-        Self::MODEL_TYPES.iter().find(|row| row.0 == model_type).map(|row| row.1)
-    }
-}
+use crate::engine::models::Architecture;
+use style::{Experts, LayerPlan, Style};
 
 /// Which projections of the attention have biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +36,8 @@ pub struct AttentionBias {
 /// `kv_heads`, `head_dim` and `rope.dims` are even, and all are within what real models have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    pub architecture: Architecture,
+    pub architecture: &'static Architecture,
+    pub style: Style,
     /// As the checkpoint says it: `model_type`, or `general.architecture` of a GGUF.
     pub model_type: String,
     pub hidden_size: usize,
@@ -64,15 +47,31 @@ pub struct ModelConfig {
     pub head_dim: usize,
     pub intermediate_size: usize,
     pub vocab_size: usize,
-    pub rms_norm_eps: f32,
+    pub norm_eps: f32,
     pub rope: Rope,
+    /// The rope of layers with a sliding window, where it is another.
+    pub local_rope: Option<Rope>,
+    /// One for each layer.
+    pub plan: Vec<LayerPlan>,
+    pub experts: Option<Experts>,
+    /// Factor of attention scores, usually `1 / sqrt(head_dim)`.
+    pub attention_scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub attention_cap: Option<f32>,
+    /// The same for logits.
+    pub logits_cap: Option<f32>,
+    /// Factors of what leaves the embedding, of what is added to the residual stream, and of logits.
+    pub embedding_scale: f32,
+    pub residual_scale: f32,
+    pub logits_scale: f32,
     /// The context in tokens that the model was made for.
     pub max_position_embeddings: usize,
     /// Whether the head is the transposed embedding.
     pub tie_word_embeddings: bool,
     pub attention_bias: AttentionBias,
     pub mlp_bias: bool,
-    /// How many positions back attention looks, itself included; `None`: all.
+    pub head_bias: bool,
+    /// How many positions back attention looks in layers that slide, itself included.
     pub sliding_window: Option<usize>,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
@@ -85,6 +84,31 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Makes every layer slide, or none.
+    pub fn slide_all(&mut self, slides: bool) {
+        self.plan.iter_mut().for_each(|layer| layer.slides = slides);
+    }
+
+    /// Makes all layers slide but every `period`-th.
+    pub fn slide_but_every(&mut self, period: usize) {
+        for (index, layer) in self.plan.iter_mut().enumerate() {
+            layer.slides = period > 0 && !(index + 1).is_multiple_of(period);
+        }
+    }
+
+    /// Makes every layer a mixture of these experts.
+    pub fn mix_all(&mut self, experts: Experts) {
+        self.experts = Some(experts);
+        self.plan.iter_mut().for_each(|layer| layer.sparse = true);
+    }
+
+    /// Settles what follows from the layers that slide.
+    fn settle(&mut self) {
+        if self.style.rotates_only_sliding {
+            self.plan.iter_mut().for_each(|layer| layer.rotates = layer.slides);
+        }
+    }
+
     /// Numbers that the key-value cache holds for one token.
     pub fn kv_values_per_token(&self) -> u64 {
         2 * self.layers as u64 * self.kv_heads as u64 * self.head_dim as u64

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::engine::format::file::{damaged, unsupported};
+use crate::engine::format::tensors::text_name;
 use crate::error::Result;
 
 /// Bits and group sizes that MLX has for its affine form.
@@ -69,7 +70,7 @@ pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Op
             Value::Bool(false) => None,
             _ => continue,
         };
-        overrides.insert(module.clone(), packing);
+        overrides.insert(text_name(module).unwrap_or_else(|| module.clone()), packing);
     }
     Ok(Some(Quantization { default, overrides }))
 }

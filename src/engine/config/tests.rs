@@ -3,6 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::style::LayerPlan;
 use super::{Affine, ConfigFiles, ModelConfig, Outline, RopeScaling, from_config_json};
 use crate::engine::format::samples::llama_config;
 use crate::engine::format::weight::FloatType;
@@ -41,10 +42,11 @@ fn defaults_are_those_of_transformers() {
     .unwrap();
     assert_eq!((config.heads, config.kv_heads, config.head_dim), (2, 2, 32));
     assert_eq!(config.max_position_embeddings, 2048);
-    assert_eq!((config.rms_norm_eps, config.rope.theta), (1e-6, 10_000.0));
+    assert_eq!((config.norm_eps, config.rope.theta), (1e-6, 10_000.0));
     assert_eq!((config.rope.dims, config.rope.traditional), (32, false));
     assert_eq!(config.rope.scaling, RopeScaling::Default);
     assert_eq!((config.sliding_window, config.quantization.clone()), (None, None));
+    assert_eq!(config.plan, [LayerPlan { slides: false, rotates: true, sparse: false }]);
     assert_eq!((config.eos_token_ids.clone(), config.bos_token_id), (vec![], None));
     assert_eq!(config.dtype, FloatType::F32);
     assert!(!config.attention_bias.qkv && !config.mlp_bias);
@@ -72,14 +74,78 @@ fn a_mistral_has_its_own_defaults_unless_it_says_null() {
 
 #[test]
 fn layer_types_decide_for_a_llama() {
-    let window = |types: Value| read(&with(json!({"sliding_window": 8, "layer_types": types})), None);
-    assert_eq!(window(Value::Null).unwrap().sliding_window, None);
-    assert_eq!(window(json!(["full_attention"])).unwrap().sliding_window, None);
-    assert_eq!(window(json!(["sliding_attention"])).unwrap().sliding_window, Some(8));
-    assert_eq!(
-        window(json!(["sliding_attention", "full_attention"])).unwrap_err().code(),
-        Code::ModelUnsupported
-    );
+    let slides = |types: Value| {
+        let config = with(json!({"num_hidden_layers": 2, "sliding_window": 8, "layer_types": types}));
+        Ok(read(&config, None)?.plan.iter().map(|layer| layer.slides).collect::<Vec<_>>())
+    };
+    let slides = |types: Value| -> Result<Vec<bool>> { slides(types) };
+    assert_eq!(slides(Value::Null).unwrap(), [false, false]);
+    assert_eq!(slides(json!(["full_attention", "full_attention"])).unwrap(), [false, false]);
+    assert_eq!(slides(json!(["sliding_attention", "full_attention"])).unwrap(), [true, false]);
+    let short = slides(json!(["full_attention"])).unwrap_err();
+    assert!(short.message().contains("1 layer_types for 2 layers"), "{short}");
+    let other = slides(json!(["full_attention", "linear_attention"])).unwrap_err();
+    assert_eq!(other.code(), Code::ModelUnsupported);
+}
+
+/// Every architecture's fixture has its configuration in both forms.
+#[test]
+fn both_generations_of_transformers_say_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/architectures");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let folder = entry.unwrap().path();
+        let config = |file: &str| {
+            let path = folder.join(file);
+            let content = std::fs::read(&path).unwrap();
+            let files = ConfigFiles::parse(&path, &content, None).unwrap();
+            from_config_json(&files, true, None).unwrap()
+        };
+        let (new, old) = (config("config.json"), config("config.v4.json"));
+        assert_eq!(new, old, "{}", folder.display());
+        count += 1;
+    }
+    assert!(count > 25, "only {count} fixtures");
+}
+
+/// What is left out has the default of its architecture, not Llama's.
+#[test]
+fn each_architecture_has_its_own_defaults() {
+    let of = |model_type: &str, fields: Value| {
+        let mut all = json!({"model_type": model_type, "num_key_value_heads": null, "rms_norm_eps": null,
+            "max_position_embeddings": null, "tie_word_embeddings": null});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        read(&with(all), None).unwrap()
+    };
+    let gemma =
+        of("gemma3_text", json!({"num_attention_heads": null, "vocab_size": null, "num_hidden_layers": 12}));
+    assert_eq!((gemma.heads, gemma.kv_heads, gemma.head_dim, gemma.vocab_size), (8, 4, 256, 262_208));
+    assert_eq!(gemma.plan.iter().filter(|layer| !layer.slides).count(), 2);
+    assert_eq!((gemma.rope.theta, gemma.local_rope.unwrap().theta), (1_000_000.0, 10_000.0));
+    assert!(gemma.tie_word_embeddings && gemma.sliding_window == Some(4096));
+    let qwen = of("qwen3", json!({"num_attention_heads": 32}));
+    assert_eq!((qwen.kv_heads, qwen.head_dim, qwen.max_position_embeddings), (32, 128, 32_768));
+    let gemma2 = of("gemma2", json!({"num_attention_heads": 4, "num_hidden_layers": 2}));
+    assert_eq!((gemma2.attention_cap, gemma2.logits_cap), (Some(50.0), Some(30.0)));
+    assert_eq!(gemma2.plan.iter().map(|layer| layer.slides).collect::<Vec<_>>(), [true, false]);
+    let smollm = of("smollm3", json!({"num_attention_heads": 4, "num_hidden_layers": 8}));
+    let still: Vec<usize> = (0..8).filter(|&index| !smollm.plan[index].rotates).collect();
+    assert_eq!((still, smollm.rope.theta), (vec![3, 7], 2_000_000.0));
+    let stable = of("stablelm", json!({"head_dim": 64}));
+    assert_eq!((stable.rope.dims, stable.norm_eps), (16, 1e-5));
+}
+
+#[test]
+fn a_multimodal_configuration_is_that_of_its_text_part() {
+    let text = json!({"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 7, "model_type": "gemma3_text",
+        "sliding_window": 8, "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
+    let config = json!({"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 9},
+        "eos_token_id": [1, 106], "torch_dtype": "bfloat16"});
+    let config = read(&config, None).unwrap();
+    assert_eq!((config.hidden_size, config.layers, config.head_dim), (64, 7, 256));
+    assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 8.0 });
+    assert_eq!(config.local_rope.unwrap().scaling, RopeScaling::Default);
+    assert_eq!((config.eos_token_ids, config.dtype), (vec![1, 106], FloatType::BF16));
 }
 
 #[test]
@@ -139,11 +205,11 @@ fn packing_is_read_with_its_exceptions() {
 #[test]
 fn what_the_engine_lacks_is_unsupported_and_named() {
     let cases = [
-        (json!({"model_type": "gemma3_text"}), "gemma3_text"),
-        (json!({"hidden_act": "gelu"}), "gelu"),
-        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "yarn"),
-        (json!({"rope_scaling": {"type": "dynamic", "factor": 4}}), "dynamic"),
-        (json!({"rope_parameters": {"rope_type": "longrope"}}), "longrope"),
+        (json!({"model_type": "gpt_neox"}), "gpt_neox"),
+        (json!({"hidden_act": "quick_gelu"}), "quick_gelu"),
+        (json!({"rope_scaling": {"rope_type": "mrope", "factor": 4}}), "mrope"),
+        (json!({"rope_parameters": {"rope_type": "proportional"}}), "proportional"),
+        (json!({"model_type": "stablelm", "qk_layernorm": true}), "norms of single heads"),
         (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),
         (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
         (json!({"quantization_config": {"quant_method": "fp8"}}), "fp8"),
@@ -162,8 +228,13 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         assert_eq!(error.code(), Code::ModelUnsupported, "{error}");
         assert!(error.message().contains(name) && error.message().contains("config.json"), "{error}");
     }
-    let hint = read(&with(json!({"model_type": "phi3"})), None).unwrap_err();
-    assert!(hint.hint_text().unwrap().contains("llama, mistral"));
+    let hint = |name: &str| {
+        let error = read(&with(json!({"model_type": name})), None).unwrap_err();
+        error.hint_text().unwrap().to_owned()
+    };
+    assert!(hint("qwen4").contains("the nearest supported types are qwen"), "{}", hint("qwen4"));
+    assert!(hint("gemma4_text").contains("gemma3_text"), "{}", hint("gemma4_text"));
+    assert!(hint("bert").contains("supported types are llama"), "{}", hint("bert"));
 }
 
 #[test]
@@ -195,6 +266,18 @@ fn impossible_configurations_are_damage_that_is_named() {
         (json!({"partial_rotary_factor": 0.01}), "rotates 0 of 32"),
         (json!({"partial_rotary_factor": 2}), "rotates 64 of 32"),
         (json!({"rope_scaling": {"type": "linear"}}), "without a factor"),
+        (json!({"rope_scaling": {"type": "longrope"}}), "without short_factor"),
+        (
+            json!({"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}}),
+            "1 short",
+        ),
+        (json!({"rope_scaling": {"type": "yarn", "factor": -4.0}}), "factor -4"),
+        (json!({"model_type": "granite", "logits_scaling": 0.0}), "logits scale"),
+        (json!({"model_type": "gemma2", "attn_logit_softcapping": 0}), "attention soft cap 0"),
+        (json!({"model_type": "mixtral", "num_local_experts": 0}), "number of experts 0"),
+        (json!({"model_type": "mixtral", "num_local_experts": 1e9 as u64}), "number of experts 1000000000"),
+        (json!({"model_type": "mixtral", "num_experts_per_tok": 9}), "experts a token 9"),
+        (json!({"model_type": "smollm3", "no_rope_layers": [1, 1]}), "2 no_rope_layers for 1 layers"),
         (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "factor 0"),
         (json!({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4}}), "high_freq_factor"),
         (json!({"rope_scaling": {"type": 3}}), "a rope_scaling.type that makes no sense"),

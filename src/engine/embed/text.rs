@@ -108,7 +108,7 @@ impl TextEncoder {
             skipped: 0,
         };
         if !pipeline.pool_prompt && !encoder.prompt.is_empty() {
-            let prompt = encoder.tokenizer.encode(&encoder.prepared(""), true)?;
+            let prompt = encoder.tokenizer.encode_between(&encoder.prepared(""))?;
             encoder.skipped = prompt.len() - after;
         }
         Ok(encoder)
@@ -131,9 +131,9 @@ impl TextEncoder {
     /// that cannot be cut into words.
     pub fn encode(&self, text: &str) -> Result<Tokens> {
         let mut ids = if self.prompt.is_empty() && !self.lower_case {
-            self.tokenizer.encode(text, true)?
+            self.tokenizer.encode_between(text)?
         } else {
-            self.tokenizer.encode(&self.prepared(text), true)?
+            self.tokenizer.encode_between(&self.prepared(text))?
         };
         if ids.len() <= self.max_tokens {
             return Ok(Tokens { ids, truncated: false });

@@ -5,11 +5,11 @@ use mlx_rs::Array;
 use super::attention::Attention;
 use super::batch::Batch;
 use super::linear::{After, Linear};
-use super::norm::LayerNorm;
 use super::weights::{Mode, Weights};
 use super::{Shape, settings::Settings};
-use crate::engine::activation::Activation;
+use crate::engine::config::style::Activation;
 use crate::engine::layers::Backend;
+use crate::engine::layers::norm::Norm;
 use crate::error::Result;
 
 pub struct Block {
@@ -29,9 +29,9 @@ pub struct Block {
 /// Where the norms stand.
 pub enum Norms {
     /// After each residual, as in the original Transformer.
-    After { attention: LayerNorm, feed_forward: LayerNorm },
+    After { attention: Norm, feed_forward: Norm },
     /// Before attention (not in every layer) and before the feed-forward part.
-    Before { attention: Option<LayerNorm>, feed_forward: LayerNorm },
+    Before { attention: Option<Norm>, feed_forward: Norm },
 }
 
 /// Names of a layer's modules in the checkpoint, and which of them have biases.
@@ -117,15 +117,15 @@ impl Block {
         };
         match &self.norms {
             Norms::After { attention, feed_forward } => {
-                let x = attention.forward(&attend(x, x)?)?;
-                feed_forward.forward(&feed(&x, &x)?)
+                let x = attention.apply(&attend(x, x)?)?;
+                feed_forward.apply(&feed(&x, &x)?)
             }
             Norms::Before { attention, feed_forward } => {
                 let x = match attention {
-                    Some(norm) => attend(&norm.forward(x)?, x)?,
+                    Some(norm) => attend(&norm.apply(x)?, x)?,
                     None => attend(x, x)?,
                 };
-                feed(&feed_forward.forward(&x)?, &x)
+                feed(&feed_forward.apply(&x)?, &x)
             }
         }
     }
@@ -140,7 +140,7 @@ impl Block {
             Norms::After { attention, feed_forward } => [Some(attention), Some(feed_forward)],
             Norms::Before { attention, feed_forward } => [attention.as_ref(), Some(feed_forward)],
         };
-        arrays.extend(norms.into_iter().flatten().flat_map(LayerNorm::arrays));
+        arrays.extend(norms.into_iter().flatten().flat_map(Norm::arrays));
         arrays
     }
 }

@@ -2,13 +2,14 @@
 
 use mlx_rs::{Array, Dtype, ops};
 
-use crate::engine::activation::Activation;
+use crate::engine::config::style::Activation;
 use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
 use crate::engine::layers::Backend;
 use crate::engine::layers::matrix::{Matrix, stack};
+use crate::engine::layers::projection::activate;
 use crate::error::{Error, Result};
 
 /// Matrices that share their input, side by side, with a bias.
@@ -76,7 +77,7 @@ impl Linear {
                     After::Nothing => kernels::Epilogue::None,
                     After::Activate(activation) => kernels::Epilogue::Activate(activation),
                     After::Gate(activation) => kernels::Epilogue::Gate(activation),
-                    After::Residual(residual) => kernels::Epilogue::Residual(residual),
+                    After::Residual(residual) => kernels::Epilogue::Residual(residual, 1.0),
                 };
                 Ok(kernels::project(x, None, &matrices, self.bias.as_ref(), epilogue)?)
             }
@@ -97,14 +98,14 @@ impl Linear {
         }
         Ok(match after {
             After::Nothing => product,
-            After::Activate(activation) => activation.apply(&product)?,
+            After::Activate(activation) => activate(&product, activation)?,
             After::Residual(residual) => ops::add(residual, &product)?,
             After::Gate(activation) => {
                 let halves = ops::split_equal(&product, 2, -1)?;
                 let [first, second] = halves.as_slice() else {
                     return Err(Error::internal("a gate that does not split in two"));
                 };
-                ops::multiply(activation.apply(first)?, second)?
+                ops::multiply(activate(first, activation)?, second)?
             }
         })
     }

@@ -14,7 +14,6 @@ mod linear;
 mod modernbert;
 mod mpnet;
 mod nomic_bert;
-mod norm;
 mod roberta;
 mod rotation;
 mod settings;
@@ -28,19 +27,19 @@ use mlx_rs::{Array, Dtype, transforms};
 
 use self::batch::Batch;
 use self::block::Block;
-use self::norm::LayerNorm;
 use self::rotation::Rotation;
 use self::settings::Settings;
 use self::table::Table;
 use self::weights::{Mode, Weights};
-use super::activation::Activation;
 use super::config::ConfigFiles;
+use super::config::style::Activation;
 use super::format::checkpoint::Configuration;
 use super::format::file::unsupported;
 use super::format::layout::Layout;
 use super::format::tensors::{self, Tensors};
 use super::format::weight::FloatType;
 use super::layers::Backend;
+use super::layers::norm::Norm;
 use super::probe::Demand;
 use crate::error::{Error, Result};
 
@@ -68,10 +67,10 @@ pub struct Encoder {
     positions: Option<Positions>,
     /// What is added to every token: the embedding of the first text type.
     kind: Option<Vec<f32>>,
-    embeddings_norm: Option<LayerNorm>,
+    embeddings_norm: Option<Norm>,
     blocks: Vec<Block>,
     rotations: Vec<Rotation>,
-    final_norm: Option<LayerNorm>,
+    final_norm: Option<Norm>,
     dtype: Dtype,
 }
 
@@ -183,7 +182,7 @@ impl Encoder {
             Array::from_slice(&self.embed(batch)?, &[batch.tokens() as i32, self.shape.hidden as i32])
                 .as_dtype(self.dtype)?;
         if let Some(norm) = &self.embeddings_norm {
-            x = norm.forward(&x)?;
+            x = norm.apply(&x)?;
         }
         let rotations: Vec<Array> = self
             .rotations
@@ -195,7 +194,7 @@ impl Encoder {
             x = block.forward(&x, batch, rotation)?;
         }
         match &self.final_norm {
-            Some(norm) => norm.forward(&x),
+            Some(norm) => norm.apply(&x),
             None => Ok(x),
         }
     }
@@ -237,7 +236,7 @@ impl Encoder {
     }
 
     fn arrays(&self) -> Vec<&Array> {
-        let norms = self.embeddings_norm.iter().chain(&self.final_norm).flat_map(LayerNorm::arrays);
+        let norms = self.embeddings_norm.iter().chain(&self.final_norm).flat_map(Norm::arrays);
         norms.chain(self.blocks.iter().flat_map(Block::arrays)).collect()
     }
 }

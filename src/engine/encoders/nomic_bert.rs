@@ -5,7 +5,7 @@ use super::rotation::Rotation;
 use super::settings::Settings;
 use super::weights::Weights;
 use super::{Encoder, Shape};
-use crate::engine::activation::Activation;
+use crate::engine::config::style::Activation;
 use crate::engine::ffi::array;
 use crate::engine::format::file::unsupported;
 use crate::error::Result;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::Shape;
-use crate::engine::activation::Activation;
+use crate::engine::config::style::Activation;
 use crate::engine::format::checkpoint::Configuration;
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::metadata::Metadata;
@@ -149,7 +149,7 @@ impl Settings {
         let Some(value) = names.iter().find_map(|name| self.value(name)) else {
             return Ok(Activation::Gelu);
         };
-        value.as_str().and_then(Activation::named).ok_or_else(|| {
+        value.as_str().and_then(Activation::of).ok_or_else(|| {
             unsupported(&self.path, &format!("needs the activation {value}"))
                 .hint("supported are gelu, its tanh form, relu and silu")
         })

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use mlx_rs::Array;
 
 use super::linear::Linear;
-use super::norm::LayerNorm;
 use super::table::Table;
 use crate::engine::config::Affine;
 use crate::engine::ffi::array;
@@ -18,6 +17,8 @@ use crate::engine::format::tensors::{Encoding, Tensor, Tensors, checkpoint_name}
 use crate::engine::format::unpack::{Form, Unpacker};
 use crate::engine::format::weight::{FloatType, Floats, WeightData};
 use crate::engine::layers::Backend;
+use crate::engine::layers::norm::Norm;
+use crate::engine::models::names;
 use crate::error::{Error, Result};
 
 /// Bytes of GGUF blocks that are read at a time.
@@ -158,7 +159,7 @@ impl<'a> Weights<'a> {
     }
 
     /// A layer norm; old checkpoints call its parts gamma and beta.
-    pub fn norm(&self, name: &str, size: usize, epsilon: f32, with_bias: bool) -> Result<LayerNorm> {
+    pub fn norm(&self, name: &str, size: usize, epsilon: f32, with_bias: bool) -> Result<Norm> {
         let part = |new: &str, old: &str| {
             let old = format!("{name}.{old}");
             let name = if self.has(&old) { old } else { format!("{name}.{new}") };
@@ -170,7 +171,7 @@ impl<'a> Weights<'a> {
             Mode::Load { backend, .. } => backend,
             Mode::Check => Backend::Stock,
         };
-        Ok(LayerNorm { weight, bias, epsilon, backend })
+        Ok(Norm::layer(weight, bias, epsilon, backend))
     }
 
     /// A table whose rows are read one by one. Rows beyond `rows` are allowed: vocabularies are padded.
@@ -297,9 +298,10 @@ impl<'a> Weights<'a> {
         Ok(Floats { dtype, bytes: self.tensors.read(tensor)? })
     }
 
-    /// Tensors of a GGUF that decoders have too are renamed when the file is opened.
+    /// Tensors of a GGUF that decoders have too are renamed when the file is opened: to Llama's names, since
+    /// no decoder is called as an encoder is.
     fn find(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.get(name).or_else(|| self.tensors.get(&checkpoint_name(name)?))
+        self.tensors.get(name).or_else(|| self.tensors.get(&checkpoint_name(name, &names::PLAIN)?))
     }
 
     fn require(&self, name: &str) -> Result<&Tensor> {

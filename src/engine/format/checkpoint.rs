@@ -3,6 +3,7 @@
 //! Names are those of Hugging Face checkpoints. Everything is read by position through `&self`, so
 //! several threads may read at once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig};
@@ -41,6 +42,8 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     pub origin: Origin,
     tensors: Tensors,
+    /// Columns of each matrix that the model needs, by module.
+    columns: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
@@ -67,7 +70,7 @@ impl Checkpoint {
     pub(in crate::engine) fn assemble(tensors: Tensors, configuration: Configuration) -> Result<Self> {
         let (config, origin) = match configuration {
             Configuration::Gguf { path, metadata } => {
-                let config = config::from_gguf(&metadata, &tensors, rope_factors(&tensors)?)?;
+                let config = config::from_gguf(&metadata, &tensors)?;
                 (config, Origin::Gguf { path, metadata })
             }
             Configuration::Folder(files, folder) => {
@@ -76,9 +79,20 @@ impl Checkpoint {
                 (config, Origin::Folder(folder))
             }
         };
-        let checkpoint = Self { config, origin, tensors };
-        inventory::needed(&checkpoint.config).try_for_each(|needed| checkpoint.check(&needed))?;
+        let mut checkpoint = Self { config, origin, tensors, columns: BTreeMap::new() };
+        // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
+        checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
+        let columns = checkpoint.needed().filter_map(|needed| match needed {
+            Needed::Matrix { module, columns, .. } => Some((module, columns)),
+            Needed::Vector { .. } => None,
+        });
+        checkpoint.columns = columns.collect();
         Ok(checkpoint)
+    }
+
+    /// Every tensor that the model reads.
+    pub fn needed(&self) -> impl Iterator<Item = Needed> + '_ {
+        inventory::needed(&self.config, |module| self.contains(&format!("{module}.weight")))
     }
 
     /// Names of all tensors.
@@ -119,11 +133,12 @@ impl Checkpoint {
     /// Sizes for the memory gate.
     pub fn sizes(&self) -> WeightSizes {
         let mut sizes = WeightSizes::default();
-        for needed in inventory::needed(&self.config) {
+        for needed in self.needed() {
             match needed {
                 Needed::Matrix { module, rows, columns } => {
                     let tensor = self.tensors.get(&format!("{module}.weight"));
-                    sizes.add_matrix(rows, columns, tensor.and_then(|tensor| self.storage(&module, tensor)));
+                    let storage = tensor.and_then(|tensor| self.storage(&module, tensor, columns));
+                    sizes.add_matrix(rows, columns, storage);
                 }
                 Needed::Vector { size, .. } => sizes.add_vector(size),
             }
@@ -132,14 +147,14 @@ impl Checkpoint {
     }
 
     /// How a matrix will lie in memory; `None` if it cannot be read.
-    fn storage(&self, module: &str, tensor: &Tensor) -> Option<Storage> {
+    fn storage(&self, module: &str, tensor: &Tensor, columns: usize) -> Option<Storage> {
         if let Some(float) = tensor.encoding.float() {
             return Some(Storage::Dense(float));
         }
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
             Encoding::Safetensors(_) => {
-                let packing = self.packing(module, tensor).ok()?;
+                let packing = self.packing(module, tensor, Some(columns)).ok()?;
                 let scale = packing.scales.encoding.float()?;
                 Some(Storage::Affine { affine: packing.affine, scale })
             }
@@ -154,7 +169,7 @@ impl Checkpoint {
         match tensor.encoding {
             Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
             Encoding::Safetensors(Dtype::U32) => self.packed(module, tensor),
-            _ => Ok(WeightData::Dense { shape: tensor.shape.clone(), values: self.floats(&name, tensor)? }),
+            _ => Ok(WeightData::Dense { shape: flat(&tensor.shape), values: self.floats(&name, tensor)? }),
         }
     }
 
@@ -187,7 +202,8 @@ impl Checkpoint {
 
     /// A matrix as MLX packs it: `.weight`, `.scales` and `.biases`.
     fn packed(&self, module: &str, tensor: &Tensor) -> Result<WeightData> {
-        let Packing { rows, columns, affine, scales, biases } = self.packing(module, tensor)?;
+        let Packing { rows, columns, affine, scales, biases } =
+            self.packing(module, tensor, self.columns.get(module).copied())?;
         let mut packed = vec![0u32; tensor.bytes as usize / 4];
         self.tensors.read_into(tensor, bytemuck::cast_slice_mut(&mut packed))?;
         let scales = self.floats(&format!("{module}.scales"), scales)?;
@@ -203,7 +219,7 @@ impl Checkpoint {
     ///
     /// Where config.json names the module, that counts; where it gives only a default that does not
     /// fit, the shapes tell the packing, as in mlx-lm.
-    fn packing(&self, module: &str, tensor: &Tensor) -> Result<Packing<'_>> {
+    fn packing(&self, module: &str, tensor: &Tensor, columns: Option<usize>) -> Result<Packing<'_>> {
         let name = format!("{module}.weight");
         let path = self.tensors.path_of(tensor);
         let quantization = self.config.quantization.as_ref();
@@ -224,7 +240,6 @@ impl Checkpoint {
                 ),
             ));
         }
-        let columns = inventory::matrix_shape(&self.config, module).map(|(_, columns)| columns);
         let columns = columns.unwrap_or(groups.saturating_mul(declared.group));
         let fitting = Affine::fitting(columns, words, groups);
         let named = quantization.is_some_and(|packing| packing.overrides.contains_key(module));
@@ -246,15 +261,17 @@ impl Checkpoint {
     fn check(&self, needed: &Needed) -> Result<()> {
         let (name, expected) = match needed {
             Needed::Matrix { module, rows, columns } => (&format!("{module}.weight"), vec![*rows, *columns]),
-            Needed::Vector { name, size } => (name, vec![*size]),
+            Needed::Vector { name, size, rows: 1 } => (name, vec![*size]),
+            Needed::Vector { name, size, rows } => (name, vec![*rows, size / rows]),
         };
         let tensor = self.tensors.require(name)?;
         let path = self.tensors.path_of(tensor);
         let shape = match (needed, tensor.encoding) {
-            (_, encoding) if encoding.float().is_some() => tensor.shape.clone(),
-            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => tensor.shape.clone(),
-            (Needed::Matrix { module, .. }, Encoding::Safetensors(Dtype::U32)) => {
-                let packing = self.packing(module, tensor)?;
+            (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
+            (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
+            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
+            (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32)) => {
+                let packing = self.packing(module, tensor, Some(*columns))?;
                 vec![packing.rows, packing.columns]
             }
             _ => return Err(element_unsupported(name, tensor, path)),
@@ -280,9 +297,17 @@ struct Packing<'a> {
 
 /// Rows and columns of a matrix.
 fn matrix(name: &str, tensor: &Tensor, path: &Path) -> Result<(usize, usize)> {
-    match tensor.shape.as_slice() {
+    match flat(&tensor.shape).as_slice() {
         [rows, columns] => Ok((*rows, *columns)),
         other => Err(damaged(path, &format!("has tensor {name:?} of shape {other:?}, not a matrix"))),
+    }
+}
+
+/// The matrices of several experts as one below the other; other shapes as they are.
+fn flat(shape: &[usize]) -> Vec<usize> {
+    match *shape {
+        [experts, rows, columns] => vec![experts.saturating_mul(rows), columns],
+        _ => shape.to_vec(),
     }
 }
 
@@ -290,11 +315,6 @@ fn floats(tensors: &Tensors, name: &str, tensor: &Tensor) -> Result<Floats> {
     let dtype =
         tensor.encoding.float().ok_or_else(|| element_unsupported(name, tensor, tensors.path_of(tensor)))?;
     Ok(Floats { dtype, bytes: tensors.read(tensor)? })
-}
-
-fn rope_factors(tensors: &Tensors) -> Result<Option<Vec<f32>>> {
-    let name = "rope_freqs.weight";
-    tensors.get(name).map(|tensor| floats(tensors, name, tensor).map(|f| f.to_f32())).transpose()
 }
 
 fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> crate::error::Error {

@@ -1,72 +1,148 @@
-//! The tensors that a block needs, and their shapes.
+//! The tensors that a model needs, and their shapes.
 //!
 //! A checkpoint is compared with this list when it is opened: a missing or wrongly shaped tensor is
 //! found before any weight is loaded.
 
 use crate::engine::config::ModelConfig;
+use crate::engine::config::style::{NormKind, Placement, QkNorm};
 
 /// A tensor that the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Needed {
-    /// The matrix `[rows, columns]` of a module, packed or dense.
+    /// The matrix `[rows, columns]` of a module, packed or dense. Those of several experts lie in one
+    /// tensor of three dimensions, and count as one matrix with all their rows.
     Matrix { module: String, rows: usize, columns: usize },
-    /// A vector by its full name.
-    Vector { name: String, size: usize },
+    /// A vector by its full name. Weights of single heads lie in as many rows.
+    Vector { name: String, size: usize, rows: usize },
 }
 
-/// Shape `[rows, columns]` of a module's matrix, before packing; `None` for other names.
-pub fn matrix_shape(config: &ModelConfig, module: &str) -> Option<(usize, usize)> {
-    let hidden = config.hidden_size;
-    let name = module.rsplit('.').next()?;
-    Some(match name {
-        "embed_tokens" | "lm_head" => (config.vocab_size, hidden),
-        "q_proj" => (config.heads * config.head_dim, hidden),
-        "k_proj" | "v_proj" => (config.kv_heads * config.head_dim, hidden),
-        "o_proj" => (hidden, config.heads * config.head_dim),
-        "gate_proj" | "up_proj" => (config.intermediate_size, hidden),
-        "down_proj" => (hidden, config.intermediate_size),
-        _ => return None,
-    })
+/// Everything that the configured model reads, layer by layer. `has` tells whether the checkpoint has a
+/// module's matrix, where there are several ways to lay out the same weights.
+pub fn needed<'a>(
+    config: &'a ModelConfig,
+    has: impl Fn(&str) -> bool + 'a,
+) -> impl Iterator<Item = Needed> + 'a {
+    let mut ends = List::new("", config);
+    ends.matrix("model.embed_tokens", config.vocab_size, config.hidden_size, false);
+    if !config.tie_word_embeddings {
+        ends.matrix("lm_head", config.vocab_size, config.hidden_size, config.head_bias);
+    }
+    ends.norm(config.architecture.names.final_norm);
+    ends.needed.into_iter().chain((0..config.layers).flat_map(move |index| layer(config, index, &has)))
 }
 
-/// Everything that the configured model reads, layer by layer.
-pub fn needed(config: &ModelConfig) -> impl Iterator<Item = Needed> + '_ {
-    let hidden = config.hidden_size;
-    let matrix = |module: String| {
-        let (rows, columns) = matrix_shape(config, &module)?;
-        Some(Needed::Matrix { module, rows, columns })
-    };
-    let vector = |name: String, size: usize| Needed::Vector { name, size };
-    let layer = move |index: usize| {
-        let prefix = format!("model.layers.{index}");
-        let mut list = vec![
-            vector(format!("{prefix}.input_layernorm.weight"), hidden),
-            vector(format!("{prefix}.post_attention_layernorm.weight"), hidden),
-        ];
-        let bias = config.attention_bias;
-        let modules = [
-            ("self_attn.q_proj", bias.qkv),
-            ("self_attn.k_proj", bias.qkv),
-            ("self_attn.v_proj", bias.qkv),
-            ("self_attn.o_proj", bias.o),
-            ("mlp.gate_proj", config.mlp_bias),
-            ("mlp.up_proj", config.mlp_bias),
-            ("mlp.down_proj", config.mlp_bias),
-        ];
-        for (module, has_bias) in modules {
-            let module = format!("{prefix}.{module}");
-            if let Some(needed) = matrix(module) {
-                if let (true, Needed::Matrix { module, rows, .. }) = (has_bias, &needed) {
-                    list.push(vector(format!("{module}.bias"), *rows));
-                }
-                list.push(needed);
-            }
+struct List<'a> {
+    prefix: String,
+    config: &'a ModelConfig,
+    needed: Vec<Needed>,
+}
+
+impl<'a> List<'a> {
+    fn new(prefix: impl Into<String>, config: &'a ModelConfig) -> Self {
+        Self { prefix: prefix.into(), config, needed: Vec::new() }
+    }
+
+    fn matrix(&mut self, name: &str, rows: usize, columns: usize, bias: bool) {
+        let module = format!("{}{name}", self.prefix);
+        if bias {
+            self.vector(&format!("{name}.bias"), rows, 1);
         }
-        list
+        self.needed.push(Needed::Matrix { module, rows, columns });
+    }
+
+    fn vector(&mut self, name: &str, size: usize, rows: usize) {
+        self.needed.push(Needed::Vector { name: format!("{}{name}", self.prefix), size, rows });
+    }
+
+    fn norm(&mut self, name: &str) {
+        self.norm_of(name, self.config.hidden_size, 1);
+    }
+
+    fn norm_of(&mut self, name: &str, size: usize, rows: usize) {
+        self.vector(&format!("{name}.weight"), size, rows);
+        if self.config.style.norm == (NormKind::Layer { bias: true }) {
+            self.vector(&format!("{name}.bias"), size, rows);
+        }
+    }
+}
+
+fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec<Needed> {
+    let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
+    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let mut list = List::new(format!("model.layers.{index}."), config);
+
+    let norms: &[&str] = match style.placement {
+        Placement::Parallel => &[names.attention_norm],
+        Placement::Before => &[names.attention_norm, names.mlp_norm],
+        Placement::After => &[names.attention_post_norm, names.mlp_post_norm],
+        Placement::Around => {
+            &[names.attention_norm, names.attention_post_norm, names.mlp_norm, names.mlp_post_norm]
+        }
     };
-    let head = (!config.tie_word_embeddings).then(|| "lm_head".to_owned());
-    let ends = ["model.embed_tokens".to_owned()].into_iter().chain(head);
-    ends.filter_map(matrix)
-        .chain([vector("model.norm.weight".to_owned(), hidden)])
-        .chain((0..config.layers).flat_map(layer))
+    for norm in norms {
+        list.norm(norm);
+    }
+    match style.qk_norm {
+        None => {}
+        Some(QkNorm::Heads) => {
+            list.norm_of(names.q_norm, config.head_dim, 1);
+            list.norm_of(names.k_norm, config.head_dim, 1);
+        }
+        Some(QkNorm::Whole) => {
+            list.norm_of(names.q_norm, q, 1);
+            list.norm_of(names.k_norm, kv, 1);
+        }
+        Some(QkNorm::EachHead) => {
+            list.norm_of(names.q_norm, q, config.heads);
+            list.norm_of(names.k_norm, kv, config.kv_heads);
+        }
+    }
+    let rows: &[usize] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
+    for (name, &rows) in names.qkv.iter().zip(rows) {
+        list.matrix(name, rows, hidden, config.attention_bias.qkv);
+    }
+    list.matrix(names.output, hidden, q, config.attention_bias.o);
+
+    if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
+        experts(config, &mut list, has);
+        return list.needed;
+    }
+    let inner = config.intermediate_size;
+    let rows = if style.gated && names.gate_up.len() == 1 { 2 * inner } else { inner };
+    for name in names.gate_up {
+        list.matrix(name, rows, hidden, config.mlp_bias);
+    }
+    list.matrix(names.down, hidden, inner, config.mlp_bias);
+    list.needed
+}
+
+fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
+    let Some(experts) = config.experts else { return };
+    let (names, hidden) = (&config.architecture.names.experts, config.hidden_size);
+    let (count, inner) = (experts.count, experts.intermediate_size);
+    let there = |name: &str| has(&format!("{}{name}", list.prefix));
+    let (is_stacked, is_fused) = (there(names.stacked[0]), there(names.fused[0]));
+    list.matrix(names.router, count, hidden, false);
+    if is_stacked {
+        list.matrix(names.stacked[0], count * inner, hidden, false);
+        list.matrix(names.stacked[1], count * inner, hidden, false);
+        list.matrix(names.stacked[2], count * hidden, inner, false);
+    } else if is_fused {
+        list.matrix(names.fused[0], count * 2 * inner, hidden, false);
+        list.matrix(names.fused[1], count * hidden, inner, false);
+    } else {
+        for expert in 0..count {
+            let name = |part: usize| format!("{}.{expert}.{}", names.each, names.parts[part]);
+            list.matrix(&name(0), inner, hidden, false);
+            list.matrix(&name(1), inner, hidden, false);
+            list.matrix(&name(2), hidden, inner, false);
+        }
+    }
+    if let Some(shared) = experts.shared {
+        let name = |part: usize| format!("{}.{}", names.shared, ["gate_proj", "up_proj", "down_proj"][part]);
+        list.matrix(&name(0), shared, hidden, false);
+        list.matrix(&name(1), shared, hidden, false);
+        list.matrix(&name(2), hidden, shared, false);
+        list.matrix(names.shared_gate, 1, hidden, false);
+    }
 }

@@ -11,6 +11,8 @@ use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::unpack::Form;
 use crate::engine::format::weight::FloatType;
 use crate::engine::format::{gguf, safetensors};
+use crate::engine::models;
+use crate::engine::models::names::{self, Names};
 use crate::error::{Code, Result};
 
 /// How a tensor's elements lie in the file.
@@ -96,11 +98,15 @@ impl Tensors {
         if let Some((name, _)) = weight_map.iter().find(|(name, _)| !entries.contains_key(*name)) {
             return Err(damaged(index, &format!("names tensor {name:?}, which its file does not have")));
         }
-        Ok(Self { files, entries })
+        Ok(Self { files, entries: text_entries(entries) })
     }
 
     /// The tensors of an open GGUF file, renamed.
-    pub fn of_gguf(file: ModelFile, tensors: BTreeMap<String, gguf::TensorInfo>) -> Result<Self> {
+    pub fn of_gguf(
+        file: ModelFile,
+        tensors: BTreeMap<String, gguf::TensorInfo>,
+        names: &Names,
+    ) -> Result<Self> {
         let mut entries = BTreeMap::new();
         for (name, info) in tensors {
             let tensor = Tensor {
@@ -110,7 +116,7 @@ impl Tensors {
                 offset: info.offset,
                 bytes: info.bytes,
             };
-            let renamed = checkpoint_name(&name).unwrap_or_else(|| name.clone());
+            let renamed = checkpoint_name(&name, names).unwrap_or_else(|| name.clone());
             if entries.insert(renamed, tensor).is_some() {
                 return Err(damaged(file.path(), &format!("has tensor {name:?} under two names")));
             }
@@ -198,6 +204,14 @@ impl Tensors {
     }
 }
 
+/// The tensors of a multimodal checkpoint's text model under the names they would have alone.
+fn text_entries(entries: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    if entries.contains_key("model.embed_tokens.weight") {
+        return entries;
+    }
+    entries.into_iter().map(|(name, tensor)| (text_name(&name).unwrap_or(name), tensor)).collect()
+}
+
 /// Opened tensors and, for a GGUF file, its metadata.
 pub fn open(layout: &Layout) -> Result<(Tensors, Option<Metadata>)> {
     match layout {
@@ -208,36 +222,69 @@ pub fn open(layout: &Layout) -> Result<(Tensors, Option<Metadata>)> {
         Layout::Gguf(path) => {
             let file = ModelFile::open(path)?;
             let header = gguf::Header::read(&file)?;
-            Ok((Tensors::of_gguf(file, header.tensors)?, Some(header.metadata)))
+            // Of an architecture that the engine lacks, Llama's names are as good as any.
+            let name = header.metadata.text("general.architecture").unwrap_or_default();
+            let sparse = header.metadata.unsigned(&format!("{name}.expert_count")).is_some_and(|it| it > 0);
+            let names = models::of_gguf(name, sparse).map_or(&names::PLAIN, |(found, _)| &found.names);
+            Ok((Tensors::of_gguf(file, header.tensors, names)?, Some(header.metadata)))
         }
     }
 }
 
-/// The Hugging Face name of a tensor of a Llama GGUF; `None` for those without one.
+/// The name of a text model's tensor or module without what a multimodal checkpoint puts before it;
+/// `None` where nothing is before it.
+pub fn text_name(name: &str) -> Option<String> {
+    // As transformers 4 and mlx-lm write them, and as transformers 5 does.
+    if let Some(rest) = name.strip_prefix("language_model.") {
+        return (rest.starts_with("model.") || rest.starts_with("lm_head")).then(|| rest.to_owned());
+    }
+    name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}"))
+}
+
+/// The Hugging Face name of a tensor of a GGUF; `None` for those without one.
 ///
 /// Names: `gguf.constants.MODEL_TENSORS` and `tensor_mapping.py` of llama.cpp's gguf-py.
-pub fn checkpoint_name(name: &str) -> Option<String> {
-    match name {
-        "token_embd.weight" => return Some("model.embed_tokens.weight".to_owned()),
-        "output_norm.weight" => return Some("model.norm.weight".to_owned()),
-        "output.weight" => return Some("lm_head.weight".to_owned()),
-        _ => {}
+pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
+    if let Some((module, parameter)) = name.split_once('.') {
+        let whole = match module {
+            "token_embd" => Some("model.embed_tokens"),
+            "output_norm" => Some(names.final_norm),
+            "output" => Some("lm_head"),
+            _ => None,
+        };
+        if let Some(whole) = whole {
+            return Some(format!("{whole}.{parameter}"));
+        }
     }
     let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     if layer.is_empty() || !layer.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     let (module, parameter) = rest.split_once('.')?;
-    let module = match module {
-        "attn_norm" => "input_layernorm",
-        "ffn_norm" => "post_attention_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
+    let shared = |part: &str| format!("{}.{part}", names.experts.shared);
+    let module = match (module, names.qkv, names.gate_up) {
+        ("attn_norm", _, _) => names.attention_norm,
+        ("post_attention_norm", _, _) => names.attention_post_norm,
+        ("ffn_norm", _, _) => names.mlp_norm,
+        ("post_ffw_norm", _, _) => names.mlp_post_norm,
+        ("attn_q", [q, _, _], _) => q,
+        ("attn_k", [_, k, _], _) => k,
+        ("attn_v", [_, _, v], _) => v,
+        ("attn_qkv", [qkv], _) => qkv,
+        ("attn_output", _, _) => names.output,
+        ("attn_q_norm", _, _) => names.q_norm,
+        ("attn_k_norm", _, _) => names.k_norm,
+        ("ffn_gate", _, [gate, _]) => gate,
+        ("ffn_up", _, [_, up] | [up]) => up,
+        ("ffn_down", _, _) => names.down,
+        ("ffn_gate_inp", _, _) => names.experts.router,
+        ("ffn_gate_exps", _, _) => names.experts.stacked[0],
+        ("ffn_up_exps", _, _) => names.experts.stacked[1],
+        ("ffn_down_exps", _, _) => names.experts.stacked[2],
+        ("ffn_gate_inp_shexp", _, _) => names.experts.shared_gate,
+        ("ffn_gate_shexp", _, _) => &shared("gate_proj"),
+        ("ffn_up_shexp", _, _) => &shared("up_proj"),
+        ("ffn_down_shexp", _, _) => &shared("down_proj"),
         _ => return None,
     };
     Some(format!("model.layers.{layer}.{module}.{parameter}"))

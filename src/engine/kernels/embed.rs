@@ -10,14 +10,14 @@ use super::packed::{Layout, PackedMatrix, View};
 use super::pool;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
 
-/// The rows `[L, columns]` of a table for token ids, int32 `[L]`.
+/// The rows `[L, columns]` of a table for token ids, int32 `[L]`, times a factor.
 ///
 /// Ids of a running generation exist only inside the graph, so they cannot be checked here: an id that
 /// is not in the table gives a row of NaN.
 ///
 /// # Errors
 /// Ids that are not int32 or not one row of them.
-pub fn embed(table: &PackedMatrix, ids: &Array) -> Result<Array, Exception> {
+pub fn embed(table: &PackedMatrix, ids: &Array, factor: f32) -> Result<Array, Exception> {
     let &[tokens] = ids.shape() else {
         return Err(Exception::custom(format!("token ids have the shape {:?}, not [L]", ids.shape())));
     };
@@ -25,7 +25,7 @@ pub fn embed(table: &PackedMatrix, ids: &Array) -> Result<Array, Exception> {
         return Err(Exception::custom(format!("token ids are {tokens} of {:?}, not int32", ids.dtype())));
     }
     let shape = [tokens, check::dimension(table.columns())?];
-    let kernel = Embed { layout: table.layout() };
+    let kernel = Embed { layout: table.layout(), factor };
     let outputs = [OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
     check::single(cpu_op(kernel, &[table.array(), ids], &outputs)?)
 }
@@ -33,6 +33,7 @@ pub fn embed(table: &PackedMatrix, ids: &Array) -> Result<Array, Exception> {
 #[derive(Clone, Copy)]
 struct Embed {
     layout: Layout,
+    factor: f32,
 }
 
 impl Kernel for Embed {
@@ -47,7 +48,12 @@ impl Kernel for Embed {
             // SAFETY: each row is one worker's, and only written.
             let row = unsafe { rows.slice(token * columns, columns) };
             match usize::try_from(ids[token]) {
-                Ok(id) if id < self.layout.rows => table.read_row(id, row),
+                Ok(id) if id < self.layout.rows => {
+                    table.read_row(id, row);
+                    for value in row {
+                        *value *= self.factor;
+                    }
+                }
                 _ => row.fill(f32::NAN),
             }
         });

@@ -1,6 +1,7 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
 
+use super::isa::Task;
 use super::lanes::{AHEAD, FP4, IQ4, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout, OUTER_BYTES, Quant};
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
@@ -292,6 +293,32 @@ unsafe fn fold<V: Lanes, const T: usize>(partial: [V; 4]) -> V {
             4 => partial[0].add(partial[1]).add(partial[2].add(partial[3])),
             2 => partial[0].add(partial[1]),
             _ => partial[0],
+        }
+    }
+}
+
+/// Sums of `x` over its groups of columns.
+pub(super) struct Sum<'a> {
+    pub(super) x: &'a [f32],
+    /// A multiple of 16 that divides the length of a row.
+    pub(super) group: usize,
+    pub(super) to: &'a mut [f32],
+}
+
+impl Task for Sum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        for (sum, values) in self.to.iter_mut().zip(self.x.chunks_exact(self.group)) {
+            // SAFETY: the caller's, and groups are whole vectors.
+            unsafe {
+                let mut total = V::load(values.as_ptr());
+                for at in (LANES..self.group).step_by(LANES) {
+                    total = total.add(V::load(values.as_ptr().add(at)));
+                }
+                *sum = total.sum();
+            }
         }
     }
 }

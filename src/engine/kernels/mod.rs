@@ -6,15 +6,16 @@
 // Code that handles vectors must be compiled inside `Isa::run`, see `isa::Task`.
 #![allow(clippy::inline_always)]
 
-mod activation;
 mod attention;
 mod check;
 mod embed;
 mod encode;
+mod experts;
 mod gemm;
 mod gemv;
 mod isa;
 mod lanes;
+mod norm;
 mod pack;
 mod packed;
 pub mod pool;
@@ -24,7 +25,9 @@ mod select;
 
 pub use attention::{Attention, AttentionOutput, attention};
 pub use embed::embed;
-pub use encode::{SequenceAttention, layer_norm, sequence_attention};
+pub use encode::{SequenceAttention, sequence_attention};
+pub use experts::{Routing, experts};
+pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
 pub use select::{argmax, sample};

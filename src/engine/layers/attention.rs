@@ -7,6 +7,7 @@ use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, ops};
 
 use super::Backend;
+use super::norm::{HeadNorms, Norm, capped, scaled};
 use super::projection::Projection;
 use super::rope::Rope;
 use crate::engine::cache::KvCache;
@@ -22,6 +23,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
     /// A token sees itself and the `window - 1` before it; `None`: all before it.
     pub window: Option<usize>,
 }
@@ -30,10 +33,15 @@ pub struct AttentionShape {
 #[derive(Debug)]
 pub struct Attention {
     pub shape: AttentionShape,
-    pub rope: Rc<Rope>,
+    /// `None`: nothing is rotated.
+    pub rope: Option<Rc<Rope>>,
     /// Norm, then queries, keys and values side by side.
     pub input: Projection,
+    pub head_norms: Option<HeadNorms>,
     pub output: Projection,
+    pub post_norm: Option<Norm>,
+    /// Of what is added to the residual.
+    pub factor: f32,
     pub backend: Backend,
 }
 
@@ -41,38 +49,49 @@ impl Attention {
     /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache,
     /// which has room for them (see [`KvCache::reserve`]).
     pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let qkv = self.input.forward(x)?;
+        let mut qkv = self.input.forward(x)?;
+        if let Some(norms) = &self.head_norms {
+            qkv = norms.forward(&qkv)?;
+        }
         let attended = match self.backend {
             Backend::Stock => self.attend_stock(&qkv, cache, layer)?,
             Backend::Kernels => self.attend_fused(&qkv, cache, layer)?,
         };
-        self.output.forward_onto(&attended, x)
+        match &self.post_norm {
+            Some(norm) => norm.forward_onto(&self.output.forward(&attended)?, x, self.factor),
+            None => self.output.forward_onto(&attended, x, self.factor),
+        }
     }
 
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
-        let mut arrays = self.rope.arrays();
-        arrays.extend(self.input.arrays());
+        let mut arrays = self.input.arrays();
+        arrays.extend(self.rope.iter().flat_map(|rope| rope.arrays()));
+        arrays.extend(self.head_norms.iter().flat_map(HeadNorms::arrays));
+        arrays.extend(self.post_norm.iter().flat_map(Norm::arrays));
         arrays.extend(self.output.arrays());
         arrays
     }
 
     #[cfg(target_os = "linux")]
     fn attend_fused(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let AttentionShape { heads, kv_heads, head_dim, scale, window } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, scale, soft_cap, window } = self.shape;
         let (keys, values) = cache.layer(layer)?;
+        let rope = self.rope.as_ref();
         let asked = kernels::Attention {
             heads,
             kv_heads,
             head_dim,
-            rotary_dims: self.rope.dimensions,
-            traditional: self.rope.interleaved,
-            rope_scale: 1.0,
+            rotary_dims: rope.map_or(0, |rope| rope.dimensions),
+            traditional: rope.is_some_and(|rope| rope.interleaved),
+            rope_scale: rope.map_or(1.0, |rope| rope.magnitude),
             scale,
+            soft_cap,
             offset: cache.offset(),
             window,
         };
-        let attended = kernels::attention(qkv, keys, values, &self.rope.frequencies, &asked)?;
+        let frequencies = rope.map(|rope| &rope.frequencies);
+        let attended = kernels::attention(qkv, keys, values, frequencies, &asked)?;
         cache.set_layer(layer, attended.keys, attended.values);
         Ok(attended.output)
     }
@@ -83,7 +102,7 @@ impl Attention {
     }
 
     fn attend_stock(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let AttentionShape { heads, kv_heads, head_dim, scale, window } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, scale, soft_cap, window } = self.shape;
         let (length, offset) = (qkv.dim(0), cache.offset());
         let end = offset as i32 + length;
         let (q_end, k_end) = ((heads * head_dim) as i32, ((heads + kv_heads) * head_dim) as i32);
@@ -93,8 +112,12 @@ impl Attention {
             let split = part.reshape(&[1, length, heads as i32, head_dim as i32])?;
             Ok(split.transpose_axes(&[0, 2, 1, 3])?)
         };
-        let queries = self.rope.forward(&by_head(qkv.index((.., ..q_end)), heads)?, offset)?;
-        let keys = self.rope.forward(&by_head(qkv.index((.., q_end..k_end)), kv_heads)?, offset)?;
+        let rotated = |part: Array, heads: usize| match &self.rope {
+            Some(rope) => rope.forward(&by_head(part, heads)?, offset),
+            None => by_head(part, heads),
+        };
+        let queries = rotated(qkv.index((.., ..q_end)), heads)?;
+        let keys = rotated(qkv.index((.., q_end..k_end)), kv_heads)?;
         let values = by_head(qkv.index((.., k_end..)), kv_heads)?;
 
         let (held_keys, held_values) = cache.layer(layer)?;
@@ -109,9 +132,13 @@ impl Attention {
         };
         let (seen_keys, seen_values) =
             (all_keys.index((.., .., begin..end, ..)), all_values.index((.., .., begin..end, ..)));
-        let attended = match window {
-            Some(window) if length > 1 && end as usize > window => {
-                let mask = window_mask(length as usize, offset, window)?;
+        let attended = match (window, soft_cap) {
+            (_, Some(cap)) => {
+                let mask = seen_mask(length as usize, offset, window, begin as usize)?;
+                attend_capped(&queries, [&seen_keys, &seen_values], scale, cap, &mask)?
+            }
+            (Some(window), _) if length > 1 && end as usize > window => {
+                let mask = seen_mask(length as usize, offset, Some(window), 0)?;
                 scaled_dot_product_attention(
                     &queries,
                     &seen_keys,
@@ -131,14 +158,35 @@ impl Attention {
     }
 }
 
-/// `[length, offset + length]`, true where the token of the row sees the token of the column.
-fn window_mask(length: usize, offset: usize, window: usize) -> Result<Array> {
+/// `[length, offset + length - begin]`, true where the token of the row sees the token of the column,
+/// the first of which stands at `begin`.
+fn seen_mask(length: usize, offset: usize, window: Option<usize>, begin: usize) -> Result<Array> {
     let end = offset + length;
+    let window = window.unwrap_or(end);
     let seen: Vec<bool> = (offset..end)
-        .flat_map(|row| (0..end).map(move |column| column <= row && column + window > row))
+        .flat_map(|row| (begin..end).map(move |column| column <= row && column + window > row))
         .collect();
-    if seen.len() != length * end {
+    let columns = end - begin;
+    if seen.len() != length * columns {
         return Err(Error::internal("a mask of the wrong size"));
     }
-    Ok(ops::reshape(Array::from_slice(&seen, &[seen.len() as i32]), &[length as i32, end as i32])?)
+    Ok(ops::reshape(Array::from_slice(&seen, &[seen.len() as i32]), &[length as i32, columns as i32])?)
+}
+
+/// Attention whose scores are capped, which MLX's own operation does not do.
+/// Queries `[1, heads, L, D]`, keys and values `[1, kv_heads, N, D]`, mask `[L, N]`.
+fn attend_capped(
+    queries: &Array,
+    [keys, values]: [&Array; 2],
+    scale: f32,
+    cap: f32,
+    mask: &Array,
+) -> Result<Array> {
+    let group = queries.dim(1) / keys.dim(1);
+    let shared = |x: &Array| ops::repeat_axis::<f32>(x.clone(), group, 1);
+    let scores = scaled(ops::matmul(queries, shared(keys)?.swap_axes(-1, -2)?)?, scale)?;
+    let scores = capped(&scores, cap)?;
+    let least = Array::from_f32(f32::NEG_INFINITY).as_dtype(scores.dtype())?;
+    let weights = ops::softmax_axis(ops::select(mask, &scores, &least)?, -1, true)?;
+    Ok(ops::matmul(&weights, shared(values)?)?)
 }

@@ -3,6 +3,7 @@
 use mlx_rs::{Array, Dtype};
 
 use super::matrix::Matrix;
+use super::norm::scaled;
 use super::{Backend, Loader};
 use crate::engine::format::affine;
 #[cfg(target_os = "linux")]
@@ -27,12 +28,12 @@ impl Embedding {
         }
     }
 
-    /// Rows of the table, `ids [L] int32 → [L, columns]` in the compute type.
-    pub fn forward(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
+    /// Rows of the table times a factor, `ids [L] int32 → [L, columns]` in the compute type.
+    pub fn forward(&self, ids: &Array, factor: f32, dtype: Dtype) -> Result<Array> {
         match self {
-            Self::Stock(matrix) => Ok(matrix.rows(ids)?.as_dtype(dtype)?),
+            Self::Stock(matrix) => scaled(matrix.rows(ids)?.as_dtype(dtype)?, factor),
             #[cfg(target_os = "linux")]
-            Self::Packed(matrix) => Ok(kernels::embed(matrix, ids)?),
+            Self::Packed(matrix) => Ok(kernels::embed(matrix, ids, factor)?),
         }
     }
 

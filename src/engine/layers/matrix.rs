@@ -1,5 +1,7 @@
 //! A weight matrix as MLX's own operations use it.
 
+use std::ops::Range;
+
 use mlx_rs::{Array, Dtype, ops};
 
 use crate::engine::ffi::array::{dimensions, from_floats};
@@ -54,6 +56,29 @@ impl Matrix {
             Self::Affine { packed, scales, biases, group, bits } => {
                 ops::quantized_matmul(x, packed, scales, biases, true, *group, *bits)?
             }
+        })
+    }
+
+    /// The matrices of several experts, one below the other, times rows `x [L, U, 1, columns]` of which
+    /// each goes to the expert of its index `[L, experts a token]`: `[L, experts a token, 1, rows]`. U may be 1.
+    pub fn gather(&self, x: &Array, chosen: &Array, experts: i32) -> Result<Array> {
+        let by_expert = |array: &Array| array.reshape(&[experts, -1, array.dim(-1)]);
+        Ok(match self {
+            Self::Dense(weight) => {
+                ops::gather_mm(x, by_expert(weight)?.swap_axes(-1, -2)?, None, chosen, false)?
+            }
+            Self::Affine { packed, scales, biases, group, bits } => ops::gather_qmm(
+                x,
+                by_expert(packed)?,
+                by_expert(scales)?,
+                &by_expert(biases)?,
+                None,
+                chosen,
+                true,
+                *group,
+                *bits,
+                false,
+            )?,
         })
     }
 
@@ -124,4 +149,62 @@ fn append(upper: &mut WeightData, lower: &WeightData) -> bool {
         }
         _ => false,
     }
+}
+
+/// The first `rows` rows of a matrix, and the rest.
+pub fn split_rows(weight: &WeightData, rows: usize) -> Result<(WeightData, WeightData)> {
+    let all = weight.matrix_shape().map_or(0, |(all, _)| all);
+    Ok((select_rows(weight, Some(0..rows))?, select_rows(weight, Some(rows..all))?))
+}
+
+/// These rows of a matrix, one below the other.
+pub fn select_rows(
+    weight: &WeightData,
+    ranges: impl IntoIterator<Item = Range<usize>>,
+) -> Result<WeightData> {
+    let ranges: Vec<Range<usize>> = ranges.into_iter().collect();
+    let rows = ranges.iter().map(ExactSizeIterator::len).sum();
+    let fits =
+        |all: usize| all > 0 && ranges.iter().all(|range| range.start <= range.end && range.end <= all);
+    let Some((all, columns)) = weight.matrix_shape().filter(|(all, _)| fits(*all)) else {
+        return Err(Error::internal("rows that a matrix does not have"));
+    };
+    let floats = |from: &Floats| Floats { dtype: from.dtype, bytes: cut(&from.bytes, all, &ranges) };
+    Ok(match weight {
+        WeightData::Dense { values, .. } => {
+            WeightData::Dense { shape: vec![rows, columns], values: floats(values) }
+        }
+        WeightData::Affine { group, bits, packed, scales, biases, .. } => WeightData::Affine {
+            rows,
+            columns,
+            group: *group,
+            bits: *bits,
+            packed: cut(packed, all, &ranges),
+            scales: floats(scales),
+            biases: floats(biases),
+        },
+        WeightData::Nested { group, bits, packed, outer, inner, .. } => WeightData::Nested {
+            rows,
+            columns,
+            group: *group,
+            bits: *bits,
+            packed: cut(packed, all, &ranges),
+            outer: cut(outer, all, &ranges),
+            inner: cut(inner, all, &ranges),
+        },
+        WeightData::Codes { group, table, packed, scales, .. } => WeightData::Codes {
+            rows,
+            columns,
+            group: *group,
+            table: *table,
+            packed: cut(packed, all, &ranges),
+            scales: floats(scales),
+        },
+    })
+}
+
+/// What belongs to these rows, of values that all rows share out equally.
+fn cut<T: Copy>(values: &[T], all: usize, ranges: &[Range<usize>]) -> Vec<T> {
+    let each = values.len() / all;
+    ranges.iter().flat_map(|range| &values[range.start * each..range.end * each]).copied().collect()
 }

@@ -1,28 +1,52 @@
-//! The gated feed-forward block (Shazeer, 2020).
+//! The feed-forward block, gated (Shazeer, 2020) or not.
 
 use mlx_rs::Array;
 
+use super::norm::Norm;
 use super::projection::Projection;
+use crate::engine::config::style::Activation;
 use crate::error::Result;
 
-/// `x + down(silu(gate(norm(x))) * up(norm(x)))`.
+/// `residual + factor * [norm](down(act(gate(norm(x))) * up(norm(x))))`.
 #[derive(Debug)]
 pub struct Mlp {
-    /// Norm, then gate and up side by side.
+    /// Norm, then gate and up side by side, or only up.
     pub gate_up: Projection,
+    pub gated: bool,
+    pub activation: Activation,
     pub down: Projection,
+    pub post_norm: Option<Norm>,
+    pub factor: f32,
 }
 
 impl Mlp {
-    /// `x [L, hidden] → [L, hidden]`, residual included.
-    pub fn forward(&self, x: &Array) -> Result<Array> {
-        self.down.forward_onto(&self.gate_up.forward_gated(x)?, x)
+    fn inner(&self, x: &Array) -> Result<Array> {
+        if self.gated {
+            self.gate_up.forward_gated(x, self.activation)
+        } else {
+            self.gate_up.forward_activated(x, self.activation)
+        }
+    }
+
+    /// `x [L, hidden] → [L, hidden]`, alone.
+    pub fn apply(&self, x: &Array) -> Result<Array> {
+        self.down.forward(&self.inner(x)?)
+    }
+
+    /// `x [L, hidden]`, added to `residual [L, hidden]`.
+    pub fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
+        let inner = self.inner(x)?;
+        match &self.post_norm {
+            Some(norm) => norm.forward_onto(&self.down.forward(&inner)?, residual, self.factor),
+            None => self.down.forward_onto(&inner, residual, self.factor),
+        }
     }
 
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays = self.gate_up.arrays();
         arrays.extend(self.down.arrays());
+        arrays.extend(self.post_norm.iter().flat_map(Norm::arrays));
         arrays
     }
 }

@@ -6,18 +6,20 @@
 
 pub mod attention;
 pub mod embedding;
+pub mod experts;
 pub mod matrix;
 pub mod mlp;
+pub mod norm;
 pub mod projection;
 pub mod rope;
 
 use std::cell::RefCell;
 
-use mlx_rs::{Array, Dtype};
+use mlx_rs::{Array, Dtype, ops};
 
 use crate::engine::ffi::array;
 use crate::engine::format::checkpoint::Checkpoint;
-use crate::engine::format::weight::{FloatType, Floats, WeightData};
+use crate::engine::format::weight::{Floats, WeightData};
 use crate::error::{Code, Error, Result};
 
 /// Which code computes.
@@ -42,6 +44,8 @@ pub struct Loader<'a> {
     pub backend: Backend,
     /// Type of activations, norms and dense weights.
     pub dtype: Dtype,
+    /// Tokens that generation may not pass.
+    pub context: usize,
     progress: RefCell<Progress<'a>>,
 }
 
@@ -56,9 +60,10 @@ impl<'a> Loader<'a> {
         checkpoint: &'a Checkpoint,
         backend: Backend,
         dtype: Dtype,
+        context: usize,
         report: &'a mut dyn FnMut(u64, u64),
     ) -> Self {
-        Self { checkpoint, backend, dtype, progress: RefCell::new(Progress { done: 0, report }) }
+        Self { checkpoint, backend, dtype, context, progress: RefCell::new(Progress { done: 0, report }) }
     }
 
     /// The matrix of the module `name`, `[rows, columns]`.
@@ -80,12 +85,34 @@ impl<'a> Loader<'a> {
 
     /// A vector `[size]` such as a norm's weight or a bias, in the compute type.
     pub fn vector(&self, name: &str, size: usize) -> Result<Array> {
-        let values = self.checkpoint.vector(name)?;
+        self.shifted_vector(name, size, 0.0)
+    }
+
+    /// A vector with a number added to each element.
+    pub fn shifted_vector(&self, name: &str, size: usize, plus: f32) -> Result<Array> {
+        let mut values = self.checkpoint.vector(name)?;
         if values.len() != size {
             return Err(self.mismatch(name, &format!("has {} elements", values.len()), &size.to_string()));
         }
-        let floats = Floats { dtype: FloatType::F32, bytes: bytemuck::cast_slice(&values).to_vec() };
-        Ok(array::from_floats(&floats, &[size])?.as_dtype(self.dtype)?)
+        for value in &mut values {
+            *value += plus;
+        }
+        Ok(array::from_floats(&Floats::singles(&values), &[size])?.as_dtype(self.dtype)?)
+    }
+
+    /// The biases of these modules, one after the other.
+    pub fn biases(&self, modules: &[String], sizes: &[usize]) -> Result<Array> {
+        let parts = modules
+            .iter()
+            .zip(sizes)
+            .map(|(module, &size)| self.vector(&format!("{module}.bias"), size))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(ops::concatenate(&parts, 0)?)
+    }
+
+    /// Whether the checkpoint has the matrix of this module.
+    pub fn has(&self, module: &str) -> bool {
+        self.checkpoint.contains(&format!("{module}.weight"))
     }
 
     fn mismatch(&self, name: &str, found: &str, expected: &str) -> Error {

@@ -1,9 +1,13 @@
 //! One or more linear maps of the same input, with what usually stands around them.
 
-use mlx_rs::{Array, fast, ops};
+use std::f32::consts::SQRT_2;
 
-use super::matrix::{Matrix, stack};
+use mlx_rs::{Array, ops};
+
+use super::matrix::{Matrix, split_rows, stack};
+use super::norm::{Norm, onto, scaled};
 use super::{Backend, Loader};
+use crate::engine::config::style::Activation;
 use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
@@ -18,13 +22,6 @@ pub struct Projection {
     bias: Option<Array>,
 }
 
-/// Root-mean-square norm (Zhang and Sennrich, 2019): `x / rms(x) * weight`.
-#[derive(Debug)]
-pub struct Norm {
-    pub weight: Array,
-    pub eps: f32,
-}
-
 #[derive(Debug)]
 enum Weights {
     Stock(Vec<Matrix>),
@@ -35,10 +32,12 @@ enum Weights {
 /// What follows the product.
 enum After<'a> {
     Nothing,
-    /// Two matrices: `silu(first) * second` (Shazeer, 2020: the SwiGLU unit).
-    SiluGate,
-    /// Added to what came before the block.
-    Residual(&'a Array),
+    Scale(f32),
+    Activate(Activation),
+    /// Two matrices: `act(first) * second` (Shazeer, 2020).
+    Gate(Activation),
+    /// Times the factor, added to what came before the block.
+    Residual(&'a Array, f32),
 }
 
 impl Projection {
@@ -56,17 +55,25 @@ impl Projection {
             .zip(rows)
             .map(|(name, &rows)| loader.matrix(name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
-        let bias = if with_bias {
-            let parts = names
-                .iter()
-                .zip(rows)
-                .map(|(name, &rows)| loader.vector(&format!("{name}.bias"), rows))
-                .collect::<Result<Vec<_>>>()?;
-            Some(ops::concatenate(&parts, 0)?)
-        } else {
-            None
-        };
+        let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
         Ok(Self { norm, weights: Weights::new(loader, weights)?, bias })
+    }
+
+    /// Loads a gate and what it gates, of `rows` each: two modules, or one with the rows of both.
+    pub fn load_gated(
+        loader: &Loader,
+        names: &[String],
+        rows: usize,
+        columns: usize,
+        norm: Option<Norm>,
+        with_bias: bool,
+    ) -> Result<Self> {
+        let [fused] = names else {
+            return Self::load(loader, names, &[rows, rows], columns, norm, with_bias);
+        };
+        let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
+        let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
+        Ok(Self { norm, weights: Weights::new(loader, vec![gate, up])?, bias })
     }
 
     /// The same matrix as an embedding's table, as a model with tied weights uses it for its head.
@@ -79,19 +86,29 @@ impl Projection {
         self.compute(x, &After::Nothing)
     }
 
-    /// `[L, columns] → [L, rows]`: `silu(first) * second`, for two matrices of equal size.
-    pub fn forward_gated(&self, x: &Array) -> Result<Array> {
-        self.compute(x, &After::SiluGate)
+    /// `[L, columns] → [L, sum of rows]`, times a factor.
+    pub fn forward_scaled(&self, x: &Array, factor: f32) -> Result<Array> {
+        self.compute(x, &After::Scale(factor))
     }
 
-    /// `[L, columns] → [L, rows]`, plus `residual [L, rows]`.
-    pub fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
-        self.compute(x, &After::Residual(residual))
+    /// `[L, columns] → [L, rows]`: `act(first) * second`, for two matrices of equal size.
+    pub fn forward_gated(&self, x: &Array, activation: Activation) -> Result<Array> {
+        self.compute(x, &After::Gate(activation))
+    }
+
+    /// `[L, columns] → [L, rows]`: `act(product)`.
+    pub fn forward_activated(&self, x: &Array, activation: Activation) -> Result<Array> {
+        self.compute(x, &After::Activate(activation))
+    }
+
+    /// `[L, columns] → [L, rows]`: `residual + factor * product`.
+    pub fn forward_onto(&self, x: &Array, residual: &Array, factor: f32) -> Result<Array> {
+        self.compute(x, &After::Residual(residual, factor))
     }
 
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
-        let mut arrays: Vec<&Array> = self.norm.iter().map(|norm| &norm.weight).chain(&self.bias).collect();
+        let mut arrays: Vec<&Array> = self.norm.iter().flat_map(Norm::arrays).chain(&self.bias).collect();
         // Packed weights are computed when they are packed.
         if let Weights::Stock(matrices) = &self.weights {
             arrays.extend(matrices.iter().flat_map(Matrix::arrays));
@@ -104,21 +121,23 @@ impl Projection {
             Weights::Stock(matrices) => self.compute_stock(x, matrices, after),
             #[cfg(target_os = "linux")]
             Weights::Packed(matrices) => {
-                let norm = self.norm.as_ref().map(|norm| (&norm.weight, norm.eps));
+                let norm = self.norm.as_ref().map(Norm::in_kernels);
                 let matrices: Vec<&PackedMatrix> = matrices.iter().collect();
-                let epilogue = match after {
+                let epilogue = match *after {
                     After::Nothing => kernels::Epilogue::None,
-                    After::SiluGate => kernels::Epilogue::SiluGate,
-                    After::Residual(residual) => kernels::Epilogue::Residual(residual),
+                    After::Scale(factor) => kernels::Epilogue::Scale(factor),
+                    After::Activate(activation) => kernels::Epilogue::Activate(activation),
+                    After::Gate(activation) => kernels::Epilogue::Gate(activation),
+                    After::Residual(residual, factor) => kernels::Epilogue::Residual(residual, factor),
                 };
-                Ok(kernels::project(x, norm, &matrices, self.bias.as_ref(), epilogue)?)
+                Ok(kernels::project(x, norm.as_ref(), &matrices, self.bias.as_ref(), epilogue)?)
             }
         }
     }
 
     fn compute_stock(&self, x: &Array, matrices: &[Matrix], after: &After) -> Result<Array> {
         let normed = match &self.norm {
-            Some(norm) => &fast::rms_norm(x, Some(&norm.weight), norm.eps)?,
+            Some(norm) => &norm.forward(x)?,
             None => x,
         };
         let mut products =
@@ -133,20 +152,39 @@ impl Projection {
         if let Some(bias) = &self.bias {
             product = ops::add(&product, bias)?;
         }
-        Ok(match after {
-            After::Nothing => product,
-            After::Residual(residual) => ops::add(residual, &product)?,
-            After::SiluGate => {
-                // Plain operations: MLX compiles its own activations at run time on a CPU.
+        match *after {
+            After::Nothing => Ok(product),
+            After::Scale(factor) => scaled(product, factor),
+            After::Residual(residual, factor) => onto(residual, product, factor),
+            After::Activate(activation) => activate(&product, activation),
+            After::Gate(activation) => {
                 let halves = ops::split_equal(&product, 2, -1)?;
                 let [gate, up] = halves.as_slice() else {
                     return Err(Error::internal("a gate that does not split in two"));
                 };
-                let silu = ops::multiply(gate, ops::sigmoid(gate)?)?;
-                ops::multiply(&silu, up)?
+                Ok(ops::multiply(activate(gate, activation)?, up)?)
             }
-        })
+        }
     }
+}
+
+/// Plain operations: MLX compiles its own activations at run time on a CPU.
+pub fn activate(x: &Array, activation: Activation) -> Result<Array> {
+    let number = |value: f32| Array::from_f32(value).as_dtype(x.dtype());
+    Ok(match activation {
+        Activation::Silu => ops::multiply(x, ops::sigmoid(x)?)?,
+        Activation::Relu => ops::maximum(x, number(0.0)?)?,
+        Activation::Gelu => {
+            let erf = ops::erf(ops::divide(x, number(SQRT_2)?)?)?;
+            ops::multiply(ops::multiply(x, number(0.5)?)?, ops::add(erf, number(1.0)?)?)?
+        }
+        Activation::GeluTanh => {
+            // x Φ(x) ≈ x sigmoid(2 √(2/π) (x + 0.044715 x³)).
+            let cubic =
+                ops::add(ops::multiply(ops::multiply(x, x)?, number(0.071_354_82)?)?, number(1.595_769)?)?;
+            ops::multiply(x, ops::sigmoid(ops::multiply(x, cubic)?)?)?
+        }
+    })
 }
 
 impl Weights {

@@ -1,15 +1,114 @@
 //! One architecture a file, named as `model_type` in config.json names it. A file only says what is
-//! its own: which parts of [`layers`](super::layers) it is made of, and where their weights lie.
+//! its own: how its blocks look, how its checkpoints name things, what its configurations leave out.
+//! [`decoder`] is what all of them are built by.
 
+// Readers of configurations share one signature, whether they can fail or not.
+#![allow(clippy::unnecessary_wraps)]
+
+pub mod architecture;
+mod cohere;
+mod cohere2;
+mod decoder;
+mod ernie4_5;
+mod exaone4;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod glm4;
+mod granite;
+mod granitemoe;
 mod llama;
+mod mistral;
+mod mixtral;
+pub mod names;
+mod olmo2;
+mod olmo3;
+mod phi;
+mod phi3;
+mod qwen2;
+mod qwen2_moe;
+mod qwen3;
+mod qwen3_moe;
+mod seed_oss;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use mlx_rs::{Array, Dtype, transforms};
 
+pub use architecture::{Architecture, Defaults, Gguf};
+
 use crate::engine::cache::{CacheShape, KvCache};
-use crate::engine::config::Architecture;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::layers::{Backend, Loader};
 use crate::error::Result;
+
+/// Every architecture that the engine has.
+pub static ARCHITECTURES: &[Architecture] = &[
+    llama::ARCHITECTURE,
+    mistral::ARCHITECTURE,
+    mixtral::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen2_moe::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+    qwen3_moe::ARCHITECTURE,
+    gemma::ARCHITECTURE,
+    gemma2::ARCHITECTURE,
+    gemma3::ARCHITECTURE,
+    phi::ARCHITECTURE,
+    phi3::ARCHITECTURE,
+    smollm3::ARCHITECTURE,
+    olmo2::ARCHITECTURE,
+    olmo3::ARCHITECTURE,
+    granite::ARCHITECTURE,
+    granitemoe::ARCHITECTURE,
+    starcoder2::ARCHITECTURE,
+    stablelm::ARCHITECTURE,
+    cohere::ARCHITECTURE,
+    cohere2::ARCHITECTURE,
+    glm4::ARCHITECTURE,
+    exaone4::ARCHITECTURE,
+    ernie4_5::ARCHITECTURE,
+    seed_oss::ARCHITECTURE,
+];
+
+/// The architecture of a `model_type` of config.json.
+pub fn of_type(model_type: &str) -> Option<&'static Architecture> {
+    ARCHITECTURES.iter().find(|architecture| architecture.model_types.contains(&model_type))
+}
+
+/// The architecture of a GGUF file, which may have the same name for a mixture of experts.
+pub fn of_gguf(name: &str, sparse: bool) -> Option<(&'static Architecture, &'static Gguf)> {
+    let known = ARCHITECTURES.iter().filter(|architecture| architecture.sparse == sparse);
+    known
+        .filter_map(|architecture| Some((architecture, architecture.gguf.as_ref()?)))
+        .find(|(_, gguf)| gguf.names.contains(&name))
+}
+
+/// Every `model_type` that config.json may name.
+pub fn types() -> Vec<&'static str> {
+    ARCHITECTURES.iter().flat_map(|architecture| architecture.model_types).copied().collect()
+}
+
+/// Every architecture that a GGUF file may name.
+pub fn gguf_types() -> Vec<&'static str> {
+    let mut names: Vec<_> =
+        ARCHITECTURES.iter().filter_map(|it| it.gguf.as_ref()).flat_map(|it| it.names).copied().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Types whose names are near this one, nearest first.
+pub fn nearest(model_type: &str) -> Vec<&'static str> {
+    const NEAR: f64 = 0.75;
+    const SHOWN: usize = 4;
+    let likeness = |known: &str| strsim::jaro_winkler(model_type, known);
+    let mut near: Vec<_> = types().into_iter().filter(|known| likeness(known) >= NEAR).collect();
+    near.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+    near.truncate(SHOWN);
+    near
+}
 
 /// Which positions' logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,18 +136,16 @@ pub trait LanguageModel {
 
 /// Loads and evaluates the weights. After a failed evaluation MLX reports a second one of the same
 /// array as a success, so that everything is computed here once and thrown away on any error.
-/// `progress` gets (done, total) bytes of weights.
+/// `context` is how many tokens generation may not pass; `progress` gets (done, total) bytes of weights.
 pub fn load(
     checkpoint: &Checkpoint,
     backend: Backend,
     dtype: Dtype,
+    context: usize,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn LanguageModel>> {
-    let loader = Loader::new(checkpoint, backend, dtype, progress);
-    let config = &checkpoint.config;
-    let model: Box<dyn LanguageModel> = match config.architecture {
-        Architecture::Llama => Box::new(llama::Llama::load(&loader, config)?),
-    };
+    let loader = Loader::new(checkpoint, backend, dtype, context, progress);
+    let model = decoder::Decoder::load(&loader, &checkpoint.config)?;
     transforms::eval(model.arrays())?;
-    Ok(model)
+    Ok(Box::new(model))
 }

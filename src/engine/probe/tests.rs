@@ -94,15 +94,15 @@ fn a_gguf_is_described_from_its_header() {
 fn a_model_that_the_engine_lacks_is_described_with_its_obstacle() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = llama_config();
-    config["model_type"] = json!("gemma3_text");
-    config["architectures"] = json!(["Gemma3ForCausalLM"]);
+    config["model_type"] = json!("mamba2");
+    config["architectures"] = json!(["Mamba2ForCausalLM"]);
     let path = llama_folder(folder.path(), &config, &llama_tensors());
-    let gemma = probe(&path).unwrap();
-    assert_eq!((gemma.kind, gemma.architecture.as_deref()), (Kind::Generation, Some("gemma3_text")));
-    assert_eq!((gemma.parameters, gemma.layers), (PARAMETERS, Some(1)));
-    let (code, message) = obstacle(&gemma);
+    let mamba = probe(&path).unwrap();
+    assert_eq!((mamba.kind, mamba.architecture.as_deref()), (Kind::Generation, Some("mamba2")));
+    assert_eq!((mamba.parameters, mamba.layers), (PARAMETERS, Some(1)));
+    let (code, message) = obstacle(&mamba);
     assert_eq!(code, Code::ModelUnsupported);
-    assert!(message.contains("gemma3_text"), "{message}");
+    assert!(message.contains("mamba2"), "{message}");
 
     let gguf = folder.path().join("q8.gguf");
     write(&gguf, &llama_gguf(GgmlType::Q8_1).bytes());

@@ -32,6 +32,10 @@ CREATE TABLE links (
     placed_inode INTEGER,
     placed_modified_ns INTEGER,
     placed_changed_ns INTEGER,
+    -- Identity of the copy that a clone shares its blocks with.
+    kept_device INTEGER,
+    kept_inode INTEGER,
+    kept_modified_ns INTEGER,
     changed_at INTEGER NOT NULL
 );
 

@@ -104,15 +104,13 @@ impl Commit {
         let name = repository_name.to_str().and_then(name_of);
         let revision = commit.to_str().and_then(|commit| commit.parse().ok());
         let model = match (name, revision) {
-            (Some(name), Some(revision)) => {
-                Some(ForeignModel {
-                    name,
-                    revision: Some(revision),
-                    root: folder.clone(),
-                    files: Vec::new(),
-                    absent: Vec::new(),
-                })
-            }
+            (Some(name), Some(revision)) => Some(ForeignModel {
+                name,
+                revision: Some(revision),
+                root: folder.clone(),
+                files: Vec::new(),
+                absent: Vec::new(),
+            }),
             (None, _) => {
                 scan.passed_over.push(passed(&folder, "its repository has no name that a model can have"));
                 None
@@ -132,7 +130,8 @@ impl Commit {
     /// The model, with what its listing has beyond what is there.
     fn finish(self) -> Option<ForeignModel> {
         let mut model = self.model?;
-        let absent = self.listing.into_iter().filter_map(|(path, expected)| Some((path.parse().ok()?, expected)));
+        let absent =
+            self.listing.into_iter().filter_map(|(path, expected)| Some((path.parse().ok()?, expected)));
         model.absent = absent.collect();
         model.absent.sort_by(|a, b| a.0.cmp(&b.0));
         Some(model)

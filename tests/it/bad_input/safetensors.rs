@@ -52,6 +52,28 @@ fn a_file_cut_off_anywhere_is_damaged() {
     }
 }
 
+/// Numbers that are none cannot be seen in a header: they turn up in the logits.
+#[test]
+fn weights_that_are_not_numbers_end_greedy_and_sampled_answers() {
+    for (number, temperature) in [(f32::NAN, "0"), (f32::NAN, "1"), (f32::INFINITY, "0")] {
+        let sandbox = Sandbox::new();
+        let model = copy_of("llama_tied", &sandbox);
+        let mut bytes = fs::read(model.join(FILE)).expect("a file");
+        let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+        let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+        let offsets = &header[NORM]["data_offsets"];
+        let at = |end: usize| 8 + length + offsets[end].as_u64().expect("an offset") as usize;
+        for element in bytes[at(0)..at(1)].chunks_exact_mut(4) {
+            element.copy_from_slice(&number.to_le_bytes());
+        }
+        whole(&model, bytes);
+        let mut command = sandbox.cmd(&["run"]);
+        command.arg(&model).args(["Hi", "-n", "2", "--temp", temperature, "--json"]);
+        let name = format!("{number} at temperature {temperature}");
+        refused(&ended(&mut command), &name, "INTEGRITY_FAILED", "not numbers");
+    }
+}
+
 #[test]
 fn files_that_are_no_safetensors() {
     refuse_each(

@@ -1,7 +1,7 @@
 //! Texts as they come, and those that cannot be taken.
 
 use super::{embed, pipe, refused, rows, vectors};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, finish, minilm};
 use serde_json::Value;
 
 fn lines(stdout: &str) -> Vec<Value> {
@@ -129,6 +129,6 @@ fn flags_that_contradict_each_other_are_refused() {
         refused(&sandbox, args, b"", wrong, what);
     }
     assert_eq!(embed(&sandbox, &["a", "--pooling", "median"]).status, 2);
-    let warned = embed(&sandbox, &["a", "--prompt", "query"]);
+    let warned = finish(sandbox.cmd(&["embed"]).arg(minilm()).args(["a", "--prompt", "query"]));
     assert!(warned.status == 0 && warned.stderr.contains("no prompt for query"), "{}", warned.stderr);
 }

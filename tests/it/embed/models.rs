@@ -117,7 +117,7 @@ fn mixed_text(index: usize, pieces: &[String]) -> String {
 }
 
 /// Texts that are compared: without optimisation all of them would take minutes.
-const COMPARED: usize = if cfg!(debug_assertions) { 40 } else { 1000 };
+const COMPARED: usize = if cfg!(debug_assertions) { 11 } else { 1000 };
 const WIDTH: usize = 384;
 const PROJECTED: usize = 16;
 

@@ -209,3 +209,16 @@ fn links_that_go_in_circles_or_nowhere_are_told() {
     assert!(matches!(sandbox.error(&["add", "circle"]).0, 1 | 3));
     assert!(!sandbox.store().exists());
 }
+
+#[test]
+fn a_link_that_leads_nowhere_among_a_models_files_is_told() {
+    let sandbox = Sandbox::new();
+    let model = place(&sandbox, "llama_tied", "tiny");
+    fs::remove_file(model.join("tokenizer_config.json")).expect("gone");
+    symlink("absent", model.join("tokenizer_config.json")).expect("linked");
+    let outcome = sandbox.run(&["add", "tiny"]);
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    assert!(outcome.stderr.starts_with("warning: "), "{outcome:?}");
+    assert!(outcome.stderr.contains("tokenizer_config.json") && outcome.stderr.contains("leads nowhere"));
+    assert_eq!(sandbox.run(&["add", "tiny", "--quiet"]).stderr, "");
+}

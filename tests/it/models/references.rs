@@ -102,3 +102,22 @@ fn paths_work_whether_they_are_known_or_not() {
         refused(&sandbox, &["show", absent], "MODEL_NOT_FOUND", absent);
     }
 }
+
+#[test]
+fn a_path_needs_no_registry() {
+    let sandbox = Sandbox::new();
+    let model = place(&sandbox, "llama_tied", "tiny");
+    add(&sandbox, &model, &["--copy"]);
+    let registry = sandbox.store().join("registry.db");
+    let database = rusqlite::Connection::open(&registry).expect("a database");
+    database.pragma_update(None, "user_version", 999).expect("changed");
+    drop(database);
+    let full = model.to_str().expect("UTF-8");
+    for reference in ["./tiny", full] {
+        assert_eq!(shown(&sandbox, reference), full);
+    }
+    refused(&sandbox, &["show", "tiny"], "INVALID_REQUEST", "999");
+    fs::write(&registry, "no database").expect("written");
+    assert_eq!(shown(&sandbox, full), full);
+    refused(&sandbox, &["show", "local/tiny"], "INTEGRITY_FAILED", "registry.db");
+}

@@ -88,3 +88,71 @@ fn several_go_at_once_or_none() {
     refused(&sandbox, &["rm", "org/a", "--yes"], "MODEL_NOT_FOUND", "org/a");
     assert!(model.join("model.safetensors").exists());
 }
+
+#[test]
+fn content_that_other_tools_files_lead_to_is_not_taken_from_them() {
+    let sandbox = Sandbox::new();
+    let model = place(&sandbox, "llama_tied", "tiny");
+    add(&sandbox, &model, &["--copy", "--name", "org/a"]);
+    let weights = sha256(&fs::read(model.join("model.safetensors")).expect("a file"));
+    let path = sandbox.home().join("other-tool/model.safetensors");
+    let database = rusqlite::Connection::open(sandbox.store().join("registry.db")).expect("a database");
+    database
+        .execute(
+            "INSERT INTO links (source, root, path, digest, bytes, strategy, state, changed_at)
+             VALUES ('folder', ?1, ?2, ?3, 5, 'symlink', 'done', 0)",
+            [sandbox.home().to_str(), path.to_str(), Some(weights.as_str())],
+        )
+        .expect("a link");
+    let error = refused(&sandbox, &["rm", "org/a", "--yes"], "LOCKED", "other-tool");
+    assert!(error["hint"].as_str().expect("a hint").contains("--restore-links"), "{error}");
+    assert_eq!(sandbox.error(&["rm", "org/a", "--yes"]).0, 9);
+    assert_eq!(listed(&sandbox).len(), 1);
+    // Another model has the content too: nobody loses it.
+    add(&sandbox, &model, &["--copy", "--name", "org/b"]);
+    data(&sandbox, &["rm", "org/a", "--yes"]);
+    refused(&sandbox, &["rm", "org/b", "--yes"], "LOCKED", "other-tool");
+    // What only the link uses stays whatever gc removes.
+    database.execute("DELETE FROM models", []).expect("forgotten");
+    fs::remove_dir_all(sandbox.store().join("models/local")).expect("removed");
+    data(&sandbox, &["gc", "--yes"]);
+    let left: Vec<_> = blobs(&sandbox);
+    assert_eq!(left.len(), 1);
+    assert!(left[0].ends_with(&weights));
+}
+
+#[test]
+fn links_are_given_back_before_content_goes_when_asked_for() {
+    let sandbox = Sandbox::new();
+    let model = place(&sandbox, "llama_tied", "tiny");
+    add(&sandbox, &model, &["--name", "org/source"]);
+    let stored = PathBuf::from(
+        add(&sandbox, &model, &["--copy", "--name", "org/a"])["path"].as_str().expect("a path"),
+    );
+    let folder = place(&sandbox, "llama_tied", ".lmstudio/models/someone/tiny");
+    let weights = folder.join("model.safetensors");
+    let whole = fs::read(&weights).expect("a file");
+    data(&sandbox, &["dedupe", "--apply", "--yes", "--strategy", "symlink", "--min-size", "1"]);
+    assert!(fs::symlink_metadata(&weights).expect("a link").is_symlink());
+    data(&sandbox, &["verify", "--source", "store,lmstudio"]);
+
+    let plan = data(&sandbox, &["rm", "org/a", "--restore-links", "--dry-run"]);
+    assert!(plan["restored"].as_array().expect("a list").contains(&weights.to_str().into()), "{plan}");
+    refused(&sandbox, &["rm", "org/a", "--yes"], "LOCKED", "tiny");
+    // The content is damaged and repaired: the other tool's link leads to the good one.
+    let blob = fs::canonicalize(stored.join("model.safetensors")).expect("a blob");
+    fs::set_permissions(&blob, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("writable");
+    fs::write(&blob, "damaged").expect("written");
+    assert_eq!(fs::read(&weights).expect("a link"), b"damaged");
+    let (status, _) = sandbox.json(&["verify", "--source", "lmstudio"]);
+    assert_eq!(status, 4);
+    data(&sandbox, &["verify", "--repair", "--yes"]);
+    assert!(fs::read(&weights).expect("a link") == whole);
+
+    let removed = data(&sandbox, &["rm", "org/a", "--restore-links", "--yes"]);
+    assert!(removed["restored"].as_array().expect("a list").contains(&weights.to_str().into()), "{removed}");
+    assert!(fs::symlink_metadata(&weights).expect("a file").is_file());
+    assert!(fs::read(&weights).expect("a file") == whole);
+    assert_eq!(names(&listed(&sandbox)), ["org/source"]);
+    assert!(blobs(&sandbox).is_empty());
+}

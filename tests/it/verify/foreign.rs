@@ -24,7 +24,7 @@ fn git_sha1(content: &[u8]) -> String {
 
 /// A model in the sandbox's Hugging Face cache as `huggingface_hub` lays it out: weights named by SHA-256,
 /// the rest as git names it, with the listing of the commit. The repository's folder.
-fn in_hub(sandbox: &Sandbox, repository: &str, listing: bool) -> PathBuf {
+pub fn in_hub(sandbox: &Sandbox, repository: &str, listing: bool) -> PathBuf {
     let plain = place(sandbox, "llama_tied", "plain");
     let repository = sandbox.home().join(".cache/huggingface/hub").join(repository);
     let snapshot = snapshot(&repository);
@@ -61,7 +61,7 @@ fn in_hub(sandbox: &Sandbox, repository: &str, listing: bool) -> PathBuf {
     repository
 }
 
-fn snapshot(repository: &Path) -> PathBuf {
+pub fn snapshot(repository: &Path) -> PathBuf {
     repository.join("snapshots").join(COMMIT)
 }
 
@@ -74,7 +74,11 @@ fn a_sound_hugging_face_cache_is_ok() {
         in_hub(&sandbox, "models--org--tiny", listing);
         let report = is_sound(&sandbox, HF);
         let checked = &report["checked"][0];
-        assert_eq!((&checked["reference"], &checked["status"]), (&"org/tiny".into(), &"ok".into()), "{report}");
+        assert_eq!(
+            (&checked["reference"], &checked["status"]),
+            (&"org/tiny".into(), &"ok".into()),
+            "{report}"
+        );
         assert_eq!((&checked["revision"], &checked["source"]), (&COMMIT.into(), &"hf".into()));
         assert_eq!(checked["files_absent"], u64::from(listing));
         // By its name, without its source being said.
@@ -87,7 +91,7 @@ fn a_sound_hugging_face_cache_is_ok() {
 
 #[test]
 fn each_kind_of_damage_in_a_hugging_face_cache_is_found_and_nothing_else() {
-    let cases: [(&str, &str, fn(&Path)); 10] = [
+    let cases: [(&str, &str, Spoil); 10] = [
         (WEIGHTS, "changed", flip),
         (WEIGHTS, "truncated", cut),
         (WEIGHTS, "lfs_pointer", point),
@@ -124,7 +128,7 @@ fn each_kind_of_damage_in_a_hugging_face_cache_is_found_and_nothing_else() {
 
 #[test]
 fn links_of_a_snapshot_are_followed_no_further_than_the_cache() {
-    let cases: [(&str, fn(&Path)); 2] = [
+    let cases: [Damage; 2] = [
         ("escaping_link", |link| {
             fs::remove_file(link).expect("removed");
             symlink("/etc/hostname", link).expect("linked");
@@ -202,13 +206,13 @@ fn an_adopted_snapshot_is_compared_with_its_cache_too() {
 }
 
 /// Ollama's models with one model, as `ollama pull` leaves them; the folder of blobs.
-fn in_ollama(sandbox: &Sandbox) -> PathBuf {
+pub fn in_ollama(sandbox: &Sandbox) -> PathBuf {
     let models = sandbox.home().join(".ollama/models");
     let blobs = models.join("blobs");
     let manifest = models.join("manifests/registry.ollama.ai/library/tiny/latest");
     fs::create_dir_all(&blobs).expect("a folder");
     fs::create_dir_all(manifest.parent().expect("a folder")).expect("folders");
-    let gguf = place(sandbox, "gguf/blocks.safetensors", "tiny.gguf");
+    let gguf = place(sandbox, "gguf/llama_Q4_0.gguf", "tiny.gguf");
     let layer = |media_type: &str, content: &[u8]| {
         let digest = sha256(content);
         fs::write(blobs.join(format!("sha256-{digest}")), content).expect("written");
@@ -233,7 +237,7 @@ fn in_ollama(sandbox: &Sandbox) -> PathBuf {
 }
 
 /// The largest blob: the model.
-fn gguf_of(blobs: &Path) -> PathBuf {
+pub fn gguf_of(blobs: &Path) -> PathBuf {
     let entries = fs::read_dir(blobs).expect("a folder").map(|entry| entry.expect("an entry").path());
     entries.max_by_key(|path| fs::metadata(path).expect("a blob").len()).expect("a blob")
 }
@@ -245,7 +249,7 @@ fn each_kind_of_damage_in_ollamas_models_is_found_and_nothing_else() {
     let sandbox = Sandbox::new();
     in_ollama(&sandbox);
     let report = is_sound(&sandbox, OLLAMA);
-    assert_eq!(report["checked"][0]["reference"], "ollama:tiny", "{report}");
+    assert_eq!(report["checked"][0]["reference"], "ollama:tiny:latest", "{report}");
     assert_eq!(is_sound(&sandbox, &["ollama:tiny"])["checked"][0]["files_ok"], 3);
 
     let cases: [Damage; 7] = [
@@ -281,7 +285,7 @@ fn manifests_that_say_nothing_or_wrong_sizes_are_told() {
     let size = "\"size\":13";
     assert!(text.contains(size), "{text}");
     fs::write(&manifest, text.replace(size, "\"size\":14")).expect("written");
-    finds(&sandbox, OLLAMA, &[("template", "truncated")]);
+    finds(&sandbox, OLLAMA, &[("template", "broken_record")]);
     fs::write(&manifest, "{").expect("written");
     let path = "manifests/registry.ollama.ai/library/tiny/latest";
     finds(&sandbox, OLLAMA, &[(path, "broken_record")]);
@@ -338,7 +342,7 @@ fn a_folder_that_the_hub_client_filled_has_records() {
 #[test]
 fn lm_studio_models_are_compared_once_they_are_adopted() {
     let sandbox = Sandbox::new();
-    let gguf = place(&sandbox, "gguf/blocks.safetensors", ".lmstudio/models/someone/tiny/tiny.Q4_0.gguf");
+    let gguf = place(&sandbox, "gguf/llama_Q4_0.gguf", ".lmstudio/models/someone/tiny/tiny.Q4_0.gguf");
     let (status, error) = sandbox.error(&["verify", "--source", "lmstudio"]);
     assert_eq!((status, error["code"].as_str()), (4, Some("INTEGRITY_FAILED")), "{error}");
     add(&sandbox, &gguf, &[]);

@@ -1,6 +1,8 @@
 //! `verify`: damage of each kind, put into a store and into other tools' caches, is found, and nothing else is.
 
 mod foreign;
+mod hub;
+mod repair;
 mod store;
 
 use std::fs::{self, Permissions};
@@ -12,8 +14,11 @@ use serde_json::Value;
 use crate::models::{add, data, place};
 use crate::sandbox::Sandbox;
 
+/// What a test does to a file.
+type Spoil = fn(&Path);
+
 /// Damage that a test does, by what it should be called.
-type Damage = (&'static str, fn(&Path));
+type Damage = (&'static str, Spoil);
 
 /// Runs verify: the exit status and `data`.
 fn verify(sandbox: &Sandbox, args: &[&str]) -> (i32, Value) {
@@ -74,7 +79,10 @@ fn cut(path: &Path) {
 
 /// Puts what a clone without git-lfs leaves in place of the content.
 fn point(path: &Path) {
-    write(path, format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "ab".repeat(32)));
+    write(
+        path,
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "ab".repeat(32)),
+    );
 }
 
 /// A header that does not fit, in a file of the same size.

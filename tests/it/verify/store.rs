@@ -104,7 +104,8 @@ fn two_contents_that_changed_names_are_told() {
 
 #[test]
 fn links_that_are_not_what_they_should_be_are_told() {
-    let cases: [(&str, fn(&Path, &Path)); 6] = [
+    type Spoil = fn(&Path, &Path);
+    let cases: [(&str, Spoil); 6] = [
         ("missing", |link, _| fs::remove_file(link).expect("removed")),
         ("dangling_link", |link, _| relink(link, Path::new("../nothing"))),
         ("escaping_link", |link, _| relink(link, Path::new("/etc/hostname"))),
@@ -184,7 +185,8 @@ fn an_index_names_shards_that_must_be_there() {
 
     let adopted = place(&sandbox, "llama_tied", "plain");
     add(&sandbox, &adopted, &[]);
-    fs::write(adopted.join("model.safetensors.index.json"), index("model-00002.safetensors")).expect("written");
+    fs::write(adopted.join("model.safetensors.index.json"), index("model-00002.safetensors"))
+        .expect("written");
     // The index is left over from another form of the model, since the whole file is there.
     is_sound(&sandbox, &["plain"]);
     fs::write(adopted.join("model.safetensors.index.json"), {

@@ -335,7 +335,7 @@ fn gguf_metadata_is_checked() {
     let number = |value: u64| Some(Value::Unsigned(value));
     let cases: Vec<(&str, Option<Value>, Code, &str)> = vec![
         ("general.architecture", None, Code::IntegrityFailed, "architecture"),
-        ("general.architecture", text("gemma3"), Code::ModelUnsupported, "gemma3"),
+        ("general.architecture", text("mamba"), Code::ModelUnsupported, "mamba"),
         ("llama.block_count", None, Code::IntegrityFailed, "llama.block_count"),
         ("llama.block_count", number(1_000_000_000), Code::IntegrityFailed, "number of layers 1000000000"),
         ("llama.block_count", number(2), Code::IntegrityFailed, "model.layers.1"),
@@ -347,8 +347,8 @@ fn gguf_metadata_is_checked() {
         ("llama.attention.key_length", number(33), Code::ModelUnsupported, "odd head dimension 33"),
         ("llama.attention.value_length", number(8), Code::ModelUnsupported, "values of 8"),
         ("split.count", number(3), Code::ModelUnsupported, "one of the 3 parts"),
-        ("llama.expert_count", number(8), Code::ModelUnsupported, "mixture of experts"),
-        ("llama.rope.scaling.type", text("yarn"), Code::ModelUnsupported, "yarn"),
+        ("llama.expert_count", number(8), Code::IntegrityFailed, "expert_used_count"),
+        ("llama.rope.scaling.type", text("mrope"), Code::ModelUnsupported, "mrope"),
         ("llama.rope.scaling.type", text("linear"), Code::IntegrityFailed, "without a factor"),
         ("llama.rope.dimension_count", number(34), Code::IntegrityFailed, "rotates 34 of 32"),
         ("llama.rope.freq_base", Some(Value::Float(-1.0)), Code::IntegrityFailed, "rope base"),

@@ -6,7 +6,7 @@ use super::unpack::{same, unpack, values};
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::file::ModelFile;
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::inventory::{self, Needed};
+use crate::engine::format::inventory::Needed;
 use crate::engine::format::safetensors::Header;
 use crate::engine::format::weight::{FloatType, Floats, WeightData};
 use crate::engine::probe::{Kind, probe};
@@ -68,7 +68,7 @@ fn in_kernels(weight: &WeightData) -> Vec<f32> {
     use crate::engine::kernels::{PackedMatrix, embed};
 
     let ids = mlx_rs::Array::from_slice(&[0], &[1]);
-    let row = embed(&PackedMatrix::pack(weight).unwrap(), &ids).unwrap();
+    let row = embed(&PackedMatrix::pack(weight).unwrap(), &ids, 1.0).unwrap();
     row.eval().unwrap();
     row.as_slice::<f32>().to_vec()
 }
@@ -103,7 +103,7 @@ fn every_tiny_model_is_read_whole_or_refused_by_name() {
         }
         let checkpoint = Checkpoint::open(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut packed = 0;
-        for needed in inventory::needed(&checkpoint.config) {
+        for needed in checkpoint.needed() {
             match needed {
                 Needed::Matrix { module, rows, columns } => match checkpoint.weight(&module).unwrap() {
                     WeightData::Dense { shape, values } => {
@@ -121,7 +121,7 @@ fn every_tiny_model_is_read_whole_or_refused_by_name() {
                         packed += 1;
                     }
                 },
-                Needed::Vector { name: vector, size } => {
+                Needed::Vector { name: vector, size, .. } => {
                     assert_eq!(checkpoint.vector(&vector).unwrap().len(), size, "{name} {vector}");
                 }
             }

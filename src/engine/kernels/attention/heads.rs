@@ -8,7 +8,7 @@ use super::job::Job;
 use crate::engine::ffi::SharedSlice;
 use crate::engine::kernels::gemm::Product;
 use crate::engine::kernels::isa::Task;
-use crate::engine::kernels::lanes::{LANES, Lanes, exp};
+use crate::engine::kernels::lanes::{LANES, Lanes, exp, tanh};
 use crate::engine::kernels::scratch::Scratch;
 
 /// Positions of a tile, whose keys and values stay in the first- or second-level cache.
@@ -196,6 +196,16 @@ impl Over<'_> {
         if first >= last {
             scores.fill(0.0);
             return;
+        }
+        if let Some(cap) = self.heads.job.layer.soft_cap {
+            // SAFETY: the caller's; scores are whole vectors.
+            unsafe {
+                let (narrow, wide) = (V::splat(cap.recip()), V::splat(cap));
+                for at in (0..scores.len()).step_by(LANES) {
+                    let to = scores.as_mut_ptr().add(at);
+                    tanh(V::load(to).mul(narrow)).mul(wide).store(to);
+                }
+            }
         }
         scores[..first].fill(f32::NEG_INFINITY);
         scores[last..].fill(f32::NEG_INFINITY);

@@ -31,6 +31,8 @@ pub struct Attention {
     pub rope_scale: f32,
     /// Multiplies the scores, usually 1/√D.
     pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
     /// Tokens already in the cache; the new ones follow.
     pub offset: usize,
     /// A token sees itself and `window - 1` tokens before; `None`: all before.
@@ -52,7 +54,7 @@ pub struct AttentionOutput {
 /// - `qkv` `[L, (H + 2 Hkv) * D]`: queries, keys and values of a token side by side, not yet rotated;
 /// - `keys`, `values` `[Hkv, capacity, D]`: the caches, updated in place at `offset..offset + L`. Earlier
 ///   positions are never written, so older handles of the same memory stay valid up to their length;
-/// - `frequencies` `[rotary_dims / 2]`: radians a position.
+/// - `frequencies` `[rotary_dims / 2]`: radians a position; none where nothing is rotated.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other, or a cache that is too small.
@@ -60,7 +62,7 @@ pub fn attention(
     qkv: &Array,
     keys: &Array,
     values: &Array,
-    frequencies: &Array,
+    frequencies: Option<&Array>,
     layer: &Attention,
 ) -> Result<AttentionOutput, Exception> {
     let Attention { heads, kv_heads, head_dim, rotary_dims, offset, window, .. } = *layer;
@@ -71,7 +73,8 @@ pub fn attention(
         && head_dim % 2 == 0
         && rotary_dims.is_multiple_of(2)
         && rotary_dims <= head_dim
-        && window != Some(0);
+        && window != Some(0)
+        && layer.soft_cap.is_none_or(|cap| cap > 0.0);
     if !fits {
         return Err(Exception::custom(format!("attention of a shape that cannot be: {layer:?}")));
     }
@@ -88,20 +91,26 @@ pub fn attention(
     };
     check::shape(keys, "the key cache", &[kv_heads, capacity, head_dim])?;
     check::shape(values, "the value cache", &[kv_heads, capacity, head_dim])?;
-    check::shape(frequencies, "the rotary frequencies", &[rotary_dims / 2])?;
+    match frequencies {
+        Some(frequencies) => check::shape(frequencies, "the rotary frequencies", &[rotary_dims / 2])?,
+        None if rotary_dims > 0 => return Err(Exception::custom("a rotation without frequencies")),
+        None => {}
+    }
     if offset.checked_add(tokens).is_none_or(|end| end > capacity) {
         return Err(Exception::custom(format!(
             "{tokens} tokens after {offset} do not fit a cache of {capacity}"
         )));
     }
     let shape = [check::dimension(tokens)?, check::dimension(heads * head_dim)?];
-    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity };
+    let rotates = frequencies.is_some();
+    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity, rotates };
     let outputs = [
         OutputSpec::New { shape: &shape, dtype: Dtype::Float32 },
         OutputSpec::InPlace(1),
         OutputSpec::InPlace(2),
     ];
-    let made = cpu_op(kernel, &[qkv, keys, values, frequencies], &outputs)?;
+    let inputs: Vec<&Array> = [qkv, keys, values].into_iter().chain(frequencies).collect();
+    let made = cpu_op(kernel, &inputs, &outputs)?;
     let [output, keys, values] =
         <[Array; 3]>::try_from(made).map_err(|_| Exception::custom("mlx made other outputs"))?;
     Ok(AttentionOutput { output, keys, values })
@@ -113,13 +122,15 @@ struct Attend {
     layer: Attention,
     tokens: usize,
     capacity: usize,
+    rotates: bool,
 }
 
 impl Kernel for Attend {
     const NAME: &'static CStr = c"Attention";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        rotary::with_table(&self.layer, self.tokens, buffers.input(3), |table| {
+        let frequencies = if self.rotates { buffers.input(3) } else { &[] };
+        rotary::with_table(&self.layer, self.tokens, frequencies, |table| {
             let job = Job {
                 isa: self.isa,
                 layer: self.layer,

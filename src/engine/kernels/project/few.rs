@@ -6,7 +6,7 @@ use super::MAX_MATRICES;
 use super::job::Job;
 use crate::engine::kernels::gemv;
 use crate::engine::kernels::isa::Task;
-use crate::engine::kernels::lanes::{LANES, Lanes};
+use crate::engine::kernels::lanes::Lanes;
 use crate::engine::kernels::pool;
 use crate::engine::kernels::scratch::Scratch;
 
@@ -71,38 +71,13 @@ impl GroupSums {
             let to = &mut all[next..][..x.len() / group];
             next += to.len();
             // SAFETY: the level was detected.
-            unsafe { job.isa.run(Sum { x, group, to }) };
+            unsafe { job.isa.run(gemv::Sum { x, group, to }) };
         }
         Self { all, starts }
     }
 
     fn of(&self, matrix: usize) -> *const f32 {
         self.all[self.starts[matrix]..].as_ptr()
-    }
-}
-
-struct Sum<'a> {
-    x: &'a [f32],
-    /// A multiple of 16 that divides the length of a row.
-    group: usize,
-    to: &'a mut [f32],
-}
-
-impl Task for Sum<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        for (sum, values) in self.to.iter_mut().zip(self.x.chunks_exact(self.group)) {
-            // SAFETY: the caller's, and groups are whole vectors.
-            unsafe {
-                let mut total = V::load(values.as_ptr());
-                for at in (LANES..self.group).step_by(LANES) {
-                    total = total.add(V::load(values.as_ptr().add(at)));
-                }
-                *sum = total.sum();
-            }
-        }
     }
 }
 
@@ -122,7 +97,7 @@ impl<const T: usize> Task for Blocks<'_, T> {
         assert!(self.x.len() == T * job.columns, "tokens of another number");
         for index in self.range.clone() {
             let part = job.part(index);
-            let gated = job.is_gate();
+            let gated = job.finish.is_gate();
             let parts = [part, if gated { job.second(part) } else { part }];
             // SAFETY: the caller's; views have the lengths of their layouts, `x` and the sums were made
             // for them.

@@ -4,11 +4,10 @@ use std::ops::Deref;
 
 use super::{Finish, MAX_MATRICES, Project};
 use crate::engine::ffi::{Buffers, SharedSlice};
-use crate::engine::kernels::activation;
-use crate::engine::kernels::isa::{Isa, Task};
-use crate::engine::kernels::lanes::{LANES, Lanes};
+use crate::engine::kernels::isa::Isa;
+use crate::engine::kernels::lanes::{LANES, Lanes, activate};
+use crate::engine::kernels::norm::{NormShape, Normalise, by_tokens};
 use crate::engine::kernels::packed::{BLOCK, View};
-use crate::engine::kernels::pool;
 use crate::engine::kernels::scratch::Scratch;
 
 pub(super) struct Job<'a> {
@@ -20,11 +19,15 @@ pub(super) struct Job<'a> {
     views: [View<'a>; MAX_MATRICES],
     count: usize,
     x: &'a [f32],
-    norm: Option<(&'a [f32], f32)>,
+    norm: Option<NormArrays<'a>>,
     bias: Option<&'a [f32]>,
     residual: Option<&'a [f32]>,
+    factor: f32,
     y: SharedSlice<'a, f32>,
 }
+
+/// A norm's weight and bias.
+type NormArrays<'a> = (NormShape, &'a [f32], Option<&'a [f32]>);
 
 /// A block of a matrix and where its products belong.
 #[derive(Clone, Copy)]
@@ -66,6 +69,10 @@ impl<'a> Job<'a> {
             next += usize::from(there);
             there.then(|| buffers.input::<f32>(index))
         };
+        let norm = kernel.norm.and_then(|shape| {
+            let weight = take(true)?;
+            Some((shape, weight, take(shape.has_bias)))
+        });
         Self {
             isa: kernel.isa,
             tokens: kernel.tokens,
@@ -75,7 +82,8 @@ impl<'a> Job<'a> {
             views,
             count: kernel.count,
             x: buffers.input(0),
-            norm: take(kernel.epsilon.is_some()).zip(kernel.epsilon),
+            norm,
+            factor: kernel.factor,
             bias: take(kernel.has_bias),
             residual: take(kernel.finish == Finish::Add),
             y: buffers.output(0),
@@ -86,14 +94,9 @@ impl<'a> Job<'a> {
         &self.views[..self.count]
     }
 
-    /// Whether two matrices make one result.
-    pub(super) fn is_gate(&self) -> bool {
-        matches!(self.finish, Finish::Gate(_))
-    }
-
     /// How many blocks make results: of both matrices of a gate, the first one's.
     pub(super) fn blocks(&self) -> usize {
-        let views = if self.is_gate() { &self.views[..1] } else { self.views() };
+        let views = if self.finish.is_gate() { &self.views[..1] } else { self.views() };
         views.iter().map(|view| view.layout.blocks()).sum()
     }
 
@@ -122,21 +125,16 @@ impl<'a> Job<'a> {
 
     /// `x`, normalised if that is wanted.
     pub(super) fn input(&self) -> Input<'a> {
-        let Some((weight, epsilon)) = self.norm else {
+        let Some((shape, weight, bias)) = self.norm else {
             return Input::Given(self.x);
         };
         let mut normalised = Scratch::new(self.tokens * self.columns);
         let all = SharedSlice::new(&mut normalised);
-        // One token, as in generation, is not worth another thread.
-        let together = if self.tokens == 1 { 1 } else { 8 };
-        pool::run(self.tokens.div_ceil(together), &|chunk| {
-            let first = chunk * together;
-            let count = together.min(self.tokens - first) * self.columns;
-            let x = &self.x[first * self.columns..][..count];
+        by_tokens(self.tokens, |first, count| {
+            let (at, length) = (first * self.columns, count * self.columns);
+            let x = &self.x[at..][..length];
             // SAFETY: each row is one worker's; the level was detected.
-            unsafe {
-                self.isa.run(Normalise { x, weight, epsilon, to: all.slice(first * self.columns, count) });
-            };
+            unsafe { self.isa.run(Normalise { x, weight, bias, shape, to: all.slice(at, length) }) };
         });
         Input::Normalised(normalised)
     }
@@ -148,20 +146,20 @@ impl<'a> Job<'a> {
     #[inline(always)]
     pub(super) unsafe fn finish<V: Lanes>(&self, token: usize, part: Part, products: V, second: V) {
         let mut result = self.with_bias(part, products);
-        let column = if self.is_gate() { part.block * BLOCK } else { part.row };
+        let column = if self.finish.is_gate() { part.block * BLOCK } else { part.row };
         let at = token * self.width + column;
         // SAFETY: the caller's, and slices are checked for their length.
         unsafe {
             match self.finish {
-                Finish::Store => {}
-                Finish::Activate(activation) => result = activation::apply(activation, result),
+                Finish::Store(Some(activation)) => result = activate(activation, result),
+                Finish::Store(None) => result = result.mul(V::splat(self.factor)),
                 Finish::Gate(activation) => {
-                    result =
-                        activation::apply(activation, result).mul(self.with_bias(self.second(part), second));
+                    result = activate(activation, result).mul(self.with_bias(self.second(part), second));
                 }
                 Finish::Add => {
                     if let Some(residual) = self.residual {
-                        result = result.add(load_part(&residual[at..][..part.rows]));
+                        let residual = load_part(&residual[at..][..part.rows]);
+                        result = result.mul_add(V::splat(self.factor), residual);
                     }
                 }
             }
@@ -191,49 +189,5 @@ unsafe fn load_part<V: Lanes>(from: &[f32]) -> V {
     // SAFETY: the caller's; a slice is as long as it says.
     unsafe {
         if from.len() == LANES { V::load(from.as_ptr()) } else { V::load_part(from.as_ptr(), from.len()) }
-    }
-}
-
-/// `x / sqrt(mean(x²) + epsilon) * weight`, row by row.
-struct Normalise<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    epsilon: f32,
-    to: &'a mut [f32],
-}
-
-impl Task for Normalise<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        let columns = self.weight.len();
-        for (x, to) in self.x.chunks_exact(columns).zip(self.to.chunks_exact_mut(columns)) {
-            // SAFETY: the caller's; all three rows have `columns` floats.
-            unsafe {
-                let (from, weight, to) = (x.as_ptr(), self.weight.as_ptr(), to.as_mut_ptr());
-                let mut squares = [V::zero(); 2];
-                let whole = columns / LANES * LANES;
-                for at in (0..whole).step_by(LANES) {
-                    let value = V::load(from.add(at));
-                    squares[at / LANES % 2] = value.mul_add(value, squares[at / LANES % 2]);
-                }
-                let rest = columns - whole;
-                if rest > 0 {
-                    let value = V::load_part(from.add(whole), rest);
-                    squares[0] = value.mul_add(value, squares[0]);
-                }
-                let mean = squares[0].add(squares[1]).sum() / columns as f32;
-                let factor = V::splat(1.0 / (mean + self.epsilon).sqrt());
-                for at in (0..whole).step_by(LANES) {
-                    let value = V::load(from.add(at)).mul(factor).mul(V::load(weight.add(at)));
-                    value.store(to.add(at));
-                }
-                if rest > 0 {
-                    let value = V::load_part(from.add(whole), rest).mul(factor);
-                    value.mul(V::load_part(weight.add(whole), rest)).store_part(to.add(whole), rest);
-                }
-            }
-        }
     }
 }

@@ -24,7 +24,7 @@ const TOKENS: usize = 12;
 
 pub(super) fn run(job: &Job<'_>) {
     let x = job.input();
-    let panels = if job.is_gate() { job.blocks() } else { job.blocks().div_ceil(2) };
+    let panels = if job.finish.is_gate() { job.blocks() } else { job.blocks().div_ceil(2) };
     let depth = panel_depth(job);
     let parts = (pool::threads() * CHUNKS).div_ceil(panels).clamp(1, (job.tokens / MIN_TOKENS).max(1));
     let together = job.tokens.div_ceil(parts).next_multiple_of(TOKENS);
@@ -38,7 +38,7 @@ pub(super) fn run(job: &Job<'_>) {
 
 /// The blocks of a panel: two that follow each other, or the same of both matrices of a gate.
 fn panel_parts(job: &Job<'_>, panel: usize) -> (Part, Option<Part>) {
-    if job.is_gate() {
+    if job.finish.is_gate() {
         let part = job.part(panel);
         return (part, Some(job.second(part)));
     }
@@ -133,7 +133,7 @@ impl Task for End<'_> {
             unsafe {
                 let (low, high) = (V::load(row.as_ptr()), V::load(row.as_ptr().add(BLOCK)));
                 match second {
-                    _ if self.job.is_gate() => self.job.finish(token, part, low, high),
+                    _ if self.job.finish.is_gate() => self.job.finish(token, part, low, high),
                     Some(second) => {
                         self.job.finish(token, part, low, V::zero());
                         self.job.finish(token, second, high, V::zero());

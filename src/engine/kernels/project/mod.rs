@@ -12,8 +12,9 @@ use mlx_rs::{Array, Dtype};
 use super::check;
 use super::gemv;
 use super::isa::Isa;
+use super::norm::{Norm, NormShape};
 use super::packed::{Layout, PackedMatrix};
-use crate::engine::activation::Activation;
+use crate::engine::config::style::Activation;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
 use job::Job;
 
@@ -24,27 +25,26 @@ const MAX_MATRICES: usize = 3;
 pub enum Epilogue<'a> {
     /// The products of the matrices side by side: `N` is the sum of their rows.
     None,
-    /// `silu(first) * second` of two matrices of the same shape: `N` is the rows of one.
-    SiluGate,
-    /// `activation(first) * second` of two matrices of the same shape.
-    Gate(Activation),
-    /// The activation of the products.
+    /// Products times a factor.
+    Scale(f32),
+    /// `act(products)`.
     Activate(Activation),
-    /// The products added to this array `[L, N]`.
-    Residual(&'a Array),
+    /// `act(first) * second` of two matrices of the same shape: `N` is the rows of one.
+    Gate(Activation),
+    /// `residual + factor * products`, with a residual `[L, N]`.
+    Residual(&'a Array, f32),
 }
 
 /// `[L, N]` from `x` `[L, K]` and one to three matrices `[N_i, K]`.
 ///
-/// `norm` first normalises each row of `x` by its root mean square and multiplies it by the weight `[K]`
-/// (Zhang and Sennrich, arXiv:1910.07467), with this epsilon. `bias` `[sum of rows]` is added to the
-/// products, in the order of the matrices.
+/// `norm` first normalises each row of `x`. `bias` `[sum of rows]` is added to the products, in the order
+/// of the matrices, before anything else happens to them.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
 pub fn project(
     x: &Array,
-    norm: Option<(&Array, f32)>,
+    norm: Option<&Norm<'_>>,
     matrices: &[&PackedMatrix],
     bias: Option<&Array>,
     epilogue: Epilogue<'_>,
@@ -70,19 +70,18 @@ pub fn project(
         width: all_rows,
         count: matrices.len(),
         layouts: [first.layout(); MAX_MATRICES],
-        epsilon: None,
+        norm: None,
         has_bias: bias.is_some(),
-        finish: Finish::Store,
+        finish: Finish::Store(None),
+        factor: 1.0,
     };
     for (layout, matrix) in kernel.layouts.iter_mut().zip(matrices) {
         *layout = matrix.layout();
     }
     let mut inputs = vec![x];
     inputs.extend(matrices.iter().map(|matrix| matrix.array()));
-    if let Some((weight, epsilon)) = norm {
-        check::shape(weight, "the weight of a norm", &[columns])?;
-        kernel.epsilon = Some(epsilon);
-        inputs.push(weight);
+    if let Some(norm) = norm {
+        kernel.norm = Some(norm.prepare(columns, &mut inputs)?);
     }
     if let Some(bias) = bias {
         check::shape(bias, "the bias of a projection", &[all_rows])?;
@@ -90,12 +89,19 @@ pub fn project(
     }
     match epilogue {
         Epilogue::None => {}
-        Epilogue::Activate(activation) => kernel.finish = Finish::Activate(activation),
-        Epilogue::SiluGate => kernel.gate(matrices, Activation::Silu)?,
-        Epilogue::Gate(activation) => kernel.gate(matrices, activation)?,
-        Epilogue::Residual(residual) => {
+        Epilogue::Scale(factor) => kernel.factor = factor,
+        Epilogue::Activate(activation) => kernel.finish = Finish::Store(Some(activation)),
+        Epilogue::Gate(activation) => {
+            if matrices.len() != 2 || matrices[1].rows() != first.rows() {
+                return Err(Exception::custom("a gate takes two matrices of the same shape"));
+            }
+            kernel.width = first.rows();
+            kernel.finish = Finish::Gate(activation);
+        }
+        Epilogue::Residual(residual, factor) => {
             check::shape(residual, "the residual of a projection", &[tokens, all_rows])?;
             kernel.finish = Finish::Add;
+            kernel.factor = factor;
             inputs.push(residual);
         }
     }
@@ -105,10 +111,15 @@ pub fn project(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {
-    Store,
-    Activate(Activation),
+    Store(Option<Activation>),
     Gate(Activation),
     Add,
+}
+
+impl Finish {
+    fn is_gate(self) -> bool {
+        matches!(self, Self::Gate(_))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -121,22 +132,11 @@ struct Project {
     count: usize,
     /// Of the first `count` matrices.
     layouts: [Layout; MAX_MATRICES],
-    epsilon: Option<f32>,
+    norm: Option<NormShape>,
     has_bias: bool,
     finish: Finish,
-}
-
-impl Project {
-    fn gate(&mut self, matrices: &[&PackedMatrix], activation: Activation) -> Result<(), Exception> {
-        match matrices {
-            [first, second] if first.rows() == second.rows() => {
-                self.width = first.rows();
-                self.finish = Finish::Gate(activation);
-                Ok(())
-            }
-            _ => Err(Exception::custom("a gate takes two matrices of the same shape")),
-        }
-    }
+    /// Of the products, where they are added or stored as they are.
+    factor: f32,
 }
 
 impl Kernel for Project {

@@ -40,6 +40,13 @@ fn reference(
     let repeat = |x: &Array| ops::repeat_axis::<f32>(x.clone(), h / kv, 0).unwrap();
     let scores = ops::matmul(&q, repeat(&keys).swap_axes(1, 2).unwrap()).unwrap();
     let scores = ops::multiply(&scores, Array::from_f32(layer.scale)).unwrap();
+    let scores = match layer.soft_cap {
+        Some(cap) => {
+            let cap = Array::from_f32(cap);
+            ops::multiply(ops::tanh(ops::divide(&scores, &cap).unwrap()).unwrap(), &cap).unwrap()
+        }
+        None => scores,
+    };
     let total = offset + tokens;
     let mut mask = Vec::new();
     for token in 0..tokens {
@@ -76,6 +83,7 @@ fn attention_equals_mlx_over_random_shapes() {
             traditional: random.below(2) == 0,
             rope_scale: random.pick(&[1.0, 1.25]),
             scale: 1.0 / (head_dim as f32).sqrt(),
+            soft_cap: random.pick(&[None, None, None, Some(2.0), Some(30.0)]),
             offset,
             window,
         };
@@ -94,7 +102,7 @@ fn attention_equals_mlx_over_random_shapes() {
         forced::each(|isa| {
             // Each level starts with caches of its own, filled up to the offset.
             let (keys, values) = (keys.deep_clone(), values.deep_clone());
-            let ours = attention(&qkv, &keys, &values, &frequencies, &layer).unwrap();
+            let ours = attention(&qkv, &keys, &values, Some(&frequencies), &layer).unwrap();
             let what = format!("{isa:?}, {round}: {tokens} tokens, {layer:?}");
             // Angles of some hundred radians carry an error of 1e-5, which scores multiply.
             assert_close(&ours.output, &out, 2e-4, &what);
@@ -116,6 +124,7 @@ fn impossible_attention_is_an_error() {
         traditional: false,
         rope_scale: 1.0,
         scale: 1.0,
+        soft_cap: None,
         offset: 3,
         window: None,
     };
@@ -123,7 +132,7 @@ fn impossible_attention_is_an_error() {
     let qkv = random.array(&[2, 64]);
     let cache = random.array(&[2, 5, 8]);
     let frequencies = random.array(&[4]);
-    assert!(attention(&qkv, &cache, &cache, &frequencies, &layer).is_ok());
+    assert!(attention(&qkv, &cache, &cache, Some(&frequencies), &layer).is_ok());
     let broken = [
         Attention { offset: 4, ..layer },
         Attention { offset: usize::MAX, ..layer },
@@ -133,10 +142,13 @@ fn impossible_attention_is_an_error() {
         Attention { rotary_dims: 10, ..layer },
         Attention { rotary_dims: 4, ..layer },
         Attention { window: Some(0), ..layer },
+        Attention { soft_cap: Some(0.0), ..layer },
         Attention { heads: usize::MAX / 2 * 2, ..layer },
     ];
     for layer in broken {
-        assert!(attention(&qkv, &cache, &cache, &frequencies, &layer).is_err(), "{layer:?}");
+        assert!(attention(&qkv, &cache, &cache, Some(&frequencies), &layer).is_err(), "{layer:?}");
     }
-    assert!(attention(&qkv, &cache, &random.array(&[2, 6, 8]), &frequencies, &layer).is_err());
+    assert!(attention(&qkv, &cache, &cache, None, &layer).is_err(), "a rotation without frequencies");
+    assert!(attention(&qkv, &cache, &cache, None, &Attention { rotary_dims: 0, ..layer }).is_ok());
+    assert!(attention(&qkv, &cache, &random.array(&[2, 6, 8]), Some(&frequencies), &layer).is_err());
 }

@@ -1,12 +1,13 @@
 use super::Random;
 use crate::engine::kernels::isa::{Isa, Task};
-use crate::engine::kernels::lanes::{LANES, Lanes, exp, silu};
+use crate::engine::kernels::lanes::{LANES, Lanes, exp, silu, tanh};
 
 /// Applies functions of one vector to many values.
 struct Map<'a> {
     from: &'a [f32],
     exps: &'a mut [f32],
     silus: &'a mut [f32],
+    tanhs: &'a mut [f32],
 }
 
 impl Task for Map<'_> {
@@ -21,6 +22,7 @@ impl Task for Map<'_> {
                 let x = V::load(self.from[at..].as_ptr());
                 exp(x).store(self.exps[at..].as_mut_ptr());
                 silu(x).store(self.silus[at..].as_mut_ptr());
+                tanh(x).store(self.tanhs[at..].as_mut_ptr());
             }
         }
     }
@@ -31,9 +33,14 @@ fn exp_and_silu_are_accurate() {
     let from: Vec<f32> = (-1392..1392).map(|i| i as f32 / 16.0 + 0.01).collect();
     assert!(from.len().is_multiple_of(LANES) && from[0] < -86.9 && from[from.len() - 1] > 86.9);
     for isa in Isa::available() {
-        let (mut exps, mut silus) = (vec![0.0; from.len()], vec![0.0; from.len()]);
+        let [mut exps, mut silus, mut tanhs] = std::array::from_fn(|_| vec![0.0; from.len()]);
+        let map = Map { from: &from, exps: &mut exps, silus: &mut silus, tanhs: &mut tanhs };
         // SAFETY: the level is available.
-        unsafe { isa.run(Map { from: &from, exps: &mut exps, silus: &mut silus }) };
+        unsafe { isa.run(map) };
+        for (x, tanh) in from.iter().zip(&tanhs) {
+            let error = (f64::from(*tanh) - f64::from(*x).tanh()).abs();
+            assert!(error < 3e-7, "{isa:?}: tanh({x}) = {tanh}, off by {error:e}");
+        }
         for ((x, exp), silu) in from.iter().map(|&x| f64::from(x)).zip(&exps).zip(&silus) {
             let error = (f64::from(*exp) / x.exp() - 1.0).abs();
             assert!(error < 3e-7, "{isa:?}: exp({x}) = {exp}, off by {error:e}");
@@ -48,9 +55,12 @@ fn exp_and_silu_end_well() {
     let mut from = [0.0; LANES];
     from[..6].copy_from_slice(&[f32::NEG_INFINITY, -1e30, -89.0, 1e30, f32::NAN, f32::INFINITY]);
     for isa in Isa::available() {
-        let (mut exps, mut silus) = ([0.0; LANES], [0.0; LANES]);
+        let (mut exps, mut silus, mut tanhs) = ([0.0; LANES], [0.0; LANES], [0.5; LANES]);
+        let map = Map { from: &from, exps: &mut exps, silus: &mut silus, tanhs: &mut tanhs };
         // SAFETY: the level is available.
-        unsafe { isa.run(Map { from: &from, exps: &mut exps, silus: &mut silus }) };
+        unsafe { isa.run(map) };
+        assert_eq!((tanhs[0], tanhs[1], tanhs[3], tanhs[6]), (-1.0, -1.0, 1.0, 0.0), "{isa:?}");
+        assert!(tanhs[4].is_nan() && tanhs[5] >= 1.0, "{isa:?} {tanhs:?}");
         // Masked scores must have no weight at all.
         assert_eq!(exps[..3], [0.0; 3], "{isa:?}");
         assert!(exps[3] > 1e38 && exps[3].is_finite() && exps[4].is_nan(), "{isa:?} {exps:?}");

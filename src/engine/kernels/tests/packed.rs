@@ -39,7 +39,7 @@ fn groups_of_16_are_packed_and_multiplied() {
         let (weight, dense) = groups_of_16(bits);
         let packed = PackedMatrix::pack(&weight).unwrap();
         let ids: Vec<i32> = (0..20).collect();
-        assert_close(&embed(&packed, &Array::from_slice(&ids, &[20])).unwrap(), &dense, 1e-6, "rows");
+        assert_close(&embed(&packed, &Array::from_slice(&ids, &[20]), 1.0).unwrap(), &dense, 1e-6, "rows");
         for tokens in [1, 8, 9] {
             let x = Random(9).array(&[tokens, 96]);
             let expected = ops::matmul(&x, dense.swap_axes(0, 1).unwrap()).unwrap();
@@ -102,7 +102,7 @@ fn the_forms_of_gguf_are_packed_and_multiplied() {
     for (weight, dense) in nested.into_iter().chain(codes) {
         let packed = PackedMatrix::pack(&weight).unwrap();
         let ids: Vec<i32> = (0..20).collect();
-        assert_close(&embed(&packed, &Array::from_slice(&ids, &[20])).unwrap(), &dense, 1e-6, "rows");
+        assert_close(&embed(&packed, &Array::from_slice(&ids, &[20]), 1.0).unwrap(), &dense, 1e-6, "rows");
         for tokens in [1, 3, 8, 9, 40] {
             let x = Random(9).array(&[tokens, dense.dim(1) as usize]);
             let expected = ops::matmul(&x, dense.swap_axes(0, 1).unwrap()).unwrap();

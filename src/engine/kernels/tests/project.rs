@@ -1,9 +1,14 @@
 use mlx_rs::{Array, fast, ops};
 
 use super::{Random, affine, assert_close, dense};
+use crate::engine::config::style::Activation;
 use crate::engine::format::weight::WeightData;
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
+use crate::engine::kernels::{
+    Epilogue, HeadNorms, Norm, PackedMatrix, embed, norm_heads, norm_onto, project,
+};
+use crate::engine::layers::norm::{onto, scaled};
+use crate::engine::layers::projection::activate;
 
 fn weight(random: &mut Random, rows: usize, columns: usize) -> (WeightData, Array) {
     let groups: Vec<usize> =
@@ -33,16 +38,18 @@ fn projections_equal_mlx_over_random_shapes() {
     for round in 0..150 {
         let columns = random.pick(&[32, 64, 96, 128, 160, 256, 576, 1536, 24, 33]);
         let tokens = random.pick(&[1, 1, 2, 3, 4, 5, 7, 12, 13, 31, 40]);
-        let epilogue = random.below(3);
+        let epilogue = random.below(5);
+        let activation = random.pick(&[Activation::Silu, Activation::GeluTanh]);
+        let factor = random.pick(&[1.0, 0.3]);
         let count = if epilogue == 1 { 2 } else { 1 + random.below(3) };
         let shared_rows = 1 + random.below(70);
         let x = random.array(&[tokens, columns]);
         let (mut packed, mut products) = (Vec::new(), Vec::new());
-        let norm = (random.below(2) == 0).then(|| random.array(&[columns]));
-        let normed = match &norm {
-            Some(weight) => fast::rms_norm(&x, Some(weight), 1e-5).unwrap(),
-            None => x.clone(),
-        };
+        let weight_of_norm = random.array(&[columns]);
+        let bias_of_norm = (random.below(2) == 0).then(|| random.array(&[columns]));
+        let norm =
+            (random.below(2) == 0).then(|| random_norm(&mut random, &weight_of_norm, bias_of_norm.as_ref()));
+        let normed = norm.as_ref().map_or_else(|| x.clone(), |norm| by_mlx(norm, &x));
         let mut all_rows = 0;
         for _ in 0..count {
             let rows = if epilogue == 1 { shared_rows } else { 1 + random.below(70) };
@@ -61,22 +68,114 @@ fn projections_equal_mlx_over_random_shapes() {
             0 => Epilogue::None,
             1 => {
                 let parts = ops::split_equal(&expected, 2, 1).unwrap();
-                let silu = ops::multiply(&parts[0], ops::sigmoid(&parts[0]).unwrap()).unwrap();
-                expected = ops::multiply(&silu, &parts[1]).unwrap();
-                Epilogue::SiluGate
+                expected = ops::multiply(activate(&parts[0], activation).unwrap(), &parts[1]).unwrap();
+                Epilogue::Gate(activation)
+            }
+            2 => {
+                expected = activate(&expected, activation).unwrap();
+                Epilogue::Activate(activation)
+            }
+            3 => {
+                expected = scaled(expected, factor).unwrap();
+                Epilogue::Scale(factor)
             }
             _ => {
-                expected = ops::add(&expected, &residual).unwrap();
-                Epilogue::Residual(&residual)
+                expected = onto(&residual, expected, factor).unwrap();
+                Epilogue::Residual(&residual, factor)
             }
         };
         let matrices: Vec<&PackedMatrix> = packed.iter().collect();
         expected.eval().unwrap();
         forced::each(|isa| {
-            let norm = norm.as_ref().map(|weight| (weight, 1e-5));
-            let ours = project(&x, norm, &matrices, bias.as_ref(), finish).unwrap();
+            let ours = project(&x, norm.as_ref(), &matrices, bias.as_ref(), finish).unwrap();
             let what = format!("{isa:?}, {round}: {tokens} × {columns}, {count} matrices, {all_rows} rows");
             assert_close(&ours, &expected, 2e-5, &what);
+        });
+    }
+}
+
+fn random_norm<'a>(random: &mut Random, weight: &'a Array, bias: Option<&'a Array>) -> Norm<'a> {
+    Norm { centred: random.below(2) == 0, weight, bias, epsilon: 1e-5 }
+}
+
+/// The same by MLX's operations.
+fn by_mlx(norm: &Norm, x: &Array) -> Array {
+    if norm.centred {
+        return fast::layer_norm(x, Some(norm.weight), norm.bias, norm.epsilon).unwrap();
+    }
+    let normed = fast::rms_norm(x, Some(norm.weight), norm.epsilon).unwrap();
+    norm.bias.map_or_else(|| normed.clone(), |bias| ops::add(&normed, bias).unwrap())
+}
+
+#[test]
+fn norms_equal_mlx_over_random_shapes() {
+    let mut random = Random(13);
+    for round in 0..60 {
+        let columns = random.pick(&[1, 15, 16, 17, 48, 64, 576]);
+        let tokens = random.pick(&[1, 2, 9, 40]);
+        let (weight, bias) = (random.array(&[columns]), random.array(&[columns]));
+        let norm = random_norm(&mut random, &weight, (round % 2 == 0).then_some(&bias));
+        let (x, residual) = (random.array(&[tokens, columns]), random.array(&[tokens, columns]));
+        let expected = by_mlx(&norm, &x);
+        let sum = onto(&residual, expected.clone(), 0.3).unwrap();
+        mlx_rs::transforms::eval([&expected, &sum]).unwrap();
+        forced::each(|isa| {
+            let what = format!("{isa:?}, {tokens} × {columns}, {norm:?}");
+            assert_close(&norm_onto(&x, &norm, None).unwrap(), &expected, 1e-5, &what);
+            assert_close(&norm_onto(&x, &norm, Some((&residual, 0.3))).unwrap(), &sum, 1e-5, &what);
+        });
+    }
+}
+
+#[test]
+fn norms_of_heads_equal_mlx_over_random_shapes() {
+    let mut random = Random(19);
+    for _ in 0..60 {
+        let (heads, kv_heads) = (1 + random.below(4), 1 + random.below(3));
+        let head_dim = random.pick(&[2, 8, 16, 20, 64]);
+        let tokens = random.pick(&[1, 3, 20]);
+        let widths = [heads, kv_heads].map(|heads| heads * head_dim);
+        let qkv = random.array(&[tokens, widths[0] + 2 * widths[1]]);
+        // One weight for all heads, one for each, or all heads together.
+        let way = random.below(3);
+        let units = if way == 2 { widths } else { [head_dim; 2] };
+        let lengths = if way == 0 { units } else { widths };
+        let weights = lengths.map(|length| random.array(&[length]));
+        let bias = lengths.map(|length| random.array(&[length]));
+        let centred = random.below(2) == 0;
+        let with_bias = random.below(2) == 0;
+        let norm = |index: usize| Norm {
+            centred,
+            weight: &weights[index],
+            bias: with_bias.then_some(&bias[index]),
+            epsilon: 1e-6,
+        };
+        let parts =
+            ops::split_at_indices(&qkv, &[widths[0] as i32, (widths[0] + widths[1]) as i32], -1).unwrap();
+        let mut expected = Vec::new();
+        for (index, part) in parts[..2].iter().enumerate() {
+            let unit = units[index] as i32;
+            let rows = part.reshape(&[-1, unit]).unwrap();
+            let one = Array::from_slice(&vec![1.0_f32; units[index]], &[unit]);
+            let plain = by_mlx(&Norm { weight: &one, bias: None, ..norm(index) }, &rows);
+            let plain = plain.reshape(&[tokens as i32, widths[index] as i32]).unwrap();
+            let repeated = |values: &Array| {
+                let times = widths[index] / values.size();
+                ops::concatenate(&vec![values.clone(); times], 0).unwrap()
+            };
+            let mut normed = ops::multiply(&plain, repeated(&weights[index])).unwrap();
+            if with_bias {
+                normed = ops::add(&normed, repeated(&bias[index])).unwrap();
+            }
+            expected.push(normed);
+        }
+        expected.push(parts[2].clone());
+        let expected = ops::concatenate(&expected, -1).unwrap();
+        expected.eval().unwrap();
+        forced::each(|isa| {
+            let norms = HeadNorms { queries: norm(0), keys: norm(1), widths, units };
+            let what = format!("{isa:?}: {heads} and {kv_heads} heads of {head_dim}, way {way}");
+            assert_close(&norm_heads(&qkv, &norms).unwrap(), &expected, 1e-5, &what);
         });
     }
 }
@@ -87,7 +186,7 @@ fn embedding_rows_equal_dequantized_ones() {
     for columns in [32, 96, 576] {
         let (data, dense) = weight(&mut random, 50, columns);
         let ids = Array::from_slice(&[49, 0, 17, 17], &[4]);
-        let ours = embed(&pack(&data), &ids).unwrap();
+        let ours = embed(&pack(&data), &ids, 1.0).unwrap();
         assert_close(&ours, &dense.take_axis(&ids, 0).unwrap(), 1e-6, "rows");
     }
 }
@@ -95,7 +194,7 @@ fn embedding_rows_equal_dequantized_ones() {
 #[test]
 fn an_id_out_of_range_gives_nan() {
     let (data, _) = dense(&mut Random(3), 5, 8);
-    let rows = embed(&pack(&data), &Array::from_slice(&[5, -1, i32::MAX, 4], &[4])).unwrap();
+    let rows = embed(&pack(&data), &Array::from_slice(&[5, -1, i32::MAX, 4], &[4]), 1.0).unwrap();
     let nan: Vec<bool> = rows.as_slice::<f32>().chunks(8).map(|row| row.iter().all(|v| v.is_nan())).collect();
     assert_eq!(nan, [true, true, true, false]);
 }
@@ -106,12 +205,17 @@ fn shapes_that_do_not_fit_are_errors() {
     let (a, b) = (pack(&dense(&mut random, 4, 8).0), pack(&dense(&mut random, 5, 8).0));
     let wide = pack(&dense(&mut random, 4, 9).0);
     let x = random.array(&[2, 8]);
+    let nine = random.array(&[9]);
+    let wide_norm = Norm { centred: true, weight: &nine, bias: None, epsilon: 1e-5 };
+    assert!(norm_onto(&x, &wide_norm, None).is_err());
+    let heads = HeadNorms { queries: wide_norm, keys: wide_norm, widths: [4, 2], units: [2, 2] };
+    assert!(norm_heads(&x, &heads).is_err());
     assert!(project(&x, None, &[], None, Epilogue::None).is_err());
     assert!(project(&x, None, &[&wide], None, Epilogue::None).is_err());
-    assert!(project(&x, None, &[&a, &b], None, Epilogue::SiluGate).is_err());
-    assert!(project(&x, Some((&random.array(&[9]), 1e-5)), &[&a], None, Epilogue::None).is_err());
+    assert!(project(&x, None, &[&a, &b], None, Epilogue::Gate(Activation::Silu)).is_err());
+    assert!(project(&x, Some(&wide_norm), &[&a], None, Epilogue::None).is_err());
     assert!(project(&x, None, &[&a], Some(&random.array(&[5])), Epilogue::None).is_err());
-    assert!(project(&x, None, &[&a], None, Epilogue::Residual(&random.array(&[2, 5]))).is_err());
+    assert!(project(&x, None, &[&a], None, Epilogue::Residual(&random.array(&[2, 5]), 1.0)).is_err());
     assert!(project(&Array::from_slice(&[1_i32; 16], &[2, 8]), None, &[&a], None, Epilogue::None).is_err());
     assert!(project(&random.array(&[8]), None, &[&a], None, Epilogue::None).is_err());
 }

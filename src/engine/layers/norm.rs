@@ -1,0 +1,194 @@
+//! Norms, alone and as part of other operations.
+
+use mlx_rs::{Array, fast, ops};
+
+use super::{Backend, Loader};
+use crate::engine::config::ModelConfig;
+use crate::engine::config::style::{NormKind, QkNorm};
+#[cfg(target_os = "linux")]
+use crate::engine::kernels;
+use crate::error::Result;
+
+/// One norm with its weights.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    /// Whether the mean is taken away first.
+    centred: bool,
+    weight: Array,
+    bias: Option<Array>,
+    eps: f32,
+    backend: Backend,
+}
+
+impl Norm {
+    /// The norm of this module, of vectors of `size` elements.
+    pub fn load(loader: &Loader, config: &ModelConfig, module: &str, size: usize) -> Result<Self> {
+        let kind = config.style.norm;
+        let plus = if kind == NormKind::RmsPlusOne { 1.0 } else { 0.0 };
+        let bias = kind == NormKind::Layer { bias: true };
+        Ok(Self {
+            centred: matches!(kind, NormKind::Layer { .. }),
+            weight: loader.shifted_vector(&format!("{module}.weight"), size, plus)?,
+            bias: bias.then(|| loader.vector(&format!("{module}.bias"), size)).transpose()?,
+            eps: config.norm_eps,
+            backend: loader.backend,
+        })
+    }
+
+    /// One that takes the mean away, of weights that are there.
+    pub fn layer(weight: Array, bias: Option<Array>, eps: f32, backend: Backend) -> Self {
+        Self { centred: true, weight, bias, eps, backend }
+    }
+
+    /// `x [L, size]`, normalised.
+    pub fn apply(&self, x: &Array) -> Result<Array> {
+        match self.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Kernels => Ok(kernels::norm_onto(x, &self.in_kernels(), None)?),
+            _ => self.forward(x),
+        }
+    }
+
+    /// `x [.., size]`, normalised by MLX.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        Ok(if self.centred {
+            fast::layer_norm(x, Some(&self.weight), self.bias.as_ref(), self.eps)?
+        } else {
+            fast::rms_norm(x, Some(&self.weight), self.eps)?
+        })
+    }
+
+    /// `residual + factor * norm(x)`, all `[L, size]`.
+    pub fn forward_onto(&self, x: &Array, residual: &Array, factor: f32) -> Result<Array> {
+        match self.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Kernels => Ok(kernels::norm_onto(x, &self.in_kernels(), Some((residual, factor)))?),
+            _ => onto(residual, self.forward(x)?, factor),
+        }
+    }
+
+    /// The norm as the kernels take it.
+    #[cfg(target_os = "linux")]
+    pub fn in_kernels(&self) -> kernels::Norm<'_> {
+        kernels::Norm {
+            centred: self.centred,
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            epsilon: self.eps,
+        }
+    }
+
+    /// The arrays to evaluate at load.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        [&self.weight].into_iter().chain(&self.bias)
+    }
+}
+
+/// `residual + factor * x`, by MLX.
+pub fn onto(residual: &Array, x: Array, factor: f32) -> Result<Array> {
+    Ok(ops::add(residual, scaled(x, factor)?)?)
+}
+
+/// `factor * x`, by MLX.
+pub fn scaled(x: Array, factor: f32) -> Result<Array> {
+    if factor.to_bits() == 1.0_f32.to_bits() {
+        return Ok(x);
+    }
+    Ok(ops::multiply(&x, Array::from_f32(factor).as_dtype(x.dtype())?)?)
+}
+
+/// `cap * tanh(x / cap)`, by MLX.
+pub fn capped(x: &Array, cap: f32) -> Result<Array> {
+    let number = Array::from_f32(cap).as_dtype(x.dtype())?;
+    Ok(ops::multiply(ops::tanh(ops::divide(x, &number)?)?, &number)?)
+}
+
+/// The norms of queries and keys.
+#[derive(Debug, Clone)]
+pub struct HeadNorms {
+    queries: Norm,
+    keys: Norm,
+    /// Heads of queries and of keys.
+    heads: [usize; 2],
+    head_dim: usize,
+    style: QkNorm,
+    backend: Backend,
+}
+
+impl HeadNorms {
+    /// `modules` are those of queries and of keys.
+    pub fn load(loader: &Loader, config: &ModelConfig, style: QkNorm, modules: [&str; 2]) -> Result<Self> {
+        let heads = [config.heads, config.kv_heads];
+        let size = |heads: usize| match style {
+            QkNorm::Heads => config.head_dim,
+            QkNorm::EachHead | QkNorm::Whole => heads * config.head_dim,
+        };
+        Ok(Self {
+            queries: Norm::load(loader, config, modules[0], size(heads[0]))?,
+            keys: Norm::load(loader, config, modules[1], size(heads[1]))?,
+            heads,
+            head_dim: config.head_dim,
+            style,
+            backend: loader.backend,
+        })
+    }
+
+    /// `qkv [L, (heads + 2 kv_heads) * head_dim]` with queries and keys normalised.
+    pub fn forward(&self, qkv: &Array) -> Result<Array> {
+        match self.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Kernels => {
+                let widths = self.heads.map(|heads| heads * self.head_dim);
+                let units = if self.style == QkNorm::Whole { widths } else { [self.head_dim; 2] };
+                let (queries, keys) = (self.queries.in_kernels(), self.keys.in_kernels());
+                Ok(kernels::norm_heads(qkv, &kernels::HeadNorms { queries, keys, widths, units })?)
+            }
+            _ => self.forward_stock(qkv),
+        }
+    }
+
+    fn forward_stock(&self, qkv: &Array) -> Result<Array> {
+        let [queries, keys] = self.heads.map(|heads| (heads * self.head_dim) as i32);
+        let parts = ops::split_at_indices(qkv, &[queries, queries + keys], -1)?;
+        let mut normed = Vec::with_capacity(parts.len());
+        for (index, part) in parts.into_iter().enumerate() {
+            let norm = match index {
+                0 => &self.queries,
+                1 => &self.keys,
+                _ => {
+                    normed.push(part);
+                    continue;
+                }
+            };
+            if self.style == QkNorm::Whole {
+                normed.push(norm.forward(&part)?);
+                continue;
+            }
+            let (length, width) = (part.dim(0), part.dim(1));
+            let heads = part.reshape(&[length, -1, self.head_dim as i32])?;
+            let heads = if self.style == QkNorm::Heads {
+                norm.forward(&heads)?
+            } else {
+                // Weights of its own for each head: without any in the norm, then multiplied.
+                let plain = if norm.centred {
+                    fast::layer_norm(&heads, None, None, norm.eps)?
+                } else {
+                    fast::rms_norm(&heads, None, norm.eps)?
+                };
+                let own = |values: &Array| values.reshape(&[-1, self.head_dim as i32]);
+                let mut heads = ops::multiply(&plain, own(&norm.weight)?)?;
+                if let Some(bias) = &norm.bias {
+                    heads = ops::add(&heads, own(bias)?)?;
+                }
+                heads
+            };
+            normed.push(heads.reshape(&[length, width])?);
+        }
+        Ok(ops::concatenate(&normed, -1)?)
+    }
+
+    /// The arrays to evaluate at load.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.queries.arrays().chain(self.keys.arrays())
+    }
+}

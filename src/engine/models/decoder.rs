@@ -1,0 +1,247 @@
+//! The decoder that every architecture's description builds: an embedding, blocks of attention and
+//! feed-forward, a norm and a head.
+
+use std::rc::Rc;
+
+use mlx_rs::Array;
+use mlx_rs::ops::indexing::IndexOp;
+
+use super::{LanguageModel, Logits};
+use crate::engine::cache::{CacheShape, KvCache};
+use crate::engine::config::style::Placement;
+use crate::engine::config::{self, ModelConfig};
+use crate::engine::layers::Loader;
+use crate::engine::layers::attention::{Attention, AttentionShape};
+use crate::engine::layers::embedding::Embedding;
+use crate::engine::layers::experts::Experts;
+use crate::engine::layers::mlp::Mlp;
+use crate::engine::layers::norm::{HeadNorms, Norm, capped};
+use crate::engine::layers::projection::Projection;
+use crate::engine::layers::rope::Rope;
+use crate::error::Result;
+
+pub struct Decoder {
+    embed_tokens: Embedding,
+    embedding_scale: f32,
+    blocks: Vec<Block>,
+    /// Final norm and output head.
+    head: Projection,
+    logits_scale: f32,
+    logits_cap: Option<f32>,
+    cache_shape: CacheShape,
+}
+
+struct Block {
+    attention: Attention,
+    feed_forward: FeedForward,
+    /// Whether the feed-forward block sees what attention saw.
+    parallel: bool,
+}
+
+enum FeedForward {
+    Dense(Mlp),
+    Sparse(Box<Experts>),
+}
+
+impl Decoder {
+    pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let rope = |rope: &config::Rope| Rc::new(Rope::new(rope, config.head_dim, loader.context));
+        let ropes = Ropes { everywhere: rope(&config.rope), local: config.local_rope.as_ref().map(rope) };
+        let embed_tokens = Embedding::load(loader, "model.embed_tokens", config.vocab_size, hidden)?;
+        let blocks = (0..config.layers)
+            .map(|index| Block::load(loader, config, index, &ropes))
+            .collect::<Result<Vec<_>>>()?;
+        let norm = Norm::load(loader, config, config.architecture.names.final_norm, hidden)?;
+        let head = if config.tie_word_embeddings {
+            Projection::tied(&embed_tokens, norm)
+        } else {
+            let names = ["lm_head".to_owned()];
+            Projection::load(loader, &names, &[config.vocab_size], hidden, Some(norm), config.head_bias)?
+        };
+        let cache_shape = CacheShape {
+            layers: config.layers,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            dtype: loader.dtype,
+            backend: loader.backend,
+        };
+        Ok(Self {
+            embed_tokens,
+            embedding_scale: config.embedding_scale,
+            blocks,
+            head,
+            logits_scale: config.logits_scale,
+            logits_cap: config.logits_cap,
+            cache_shape,
+        })
+    }
+
+    /// Logits of hidden states `[L, hidden]`.
+    fn logits(&self, x: &Array) -> Result<Array> {
+        let logits = self.head.forward_scaled(x, self.logits_scale)?;
+        match self.logits_cap {
+            Some(cap) => capped(&logits, cap),
+            None => Ok(logits),
+        }
+    }
+}
+
+/// The ropes of a model, which its layers share.
+struct Ropes {
+    everywhere: Rc<Rope>,
+    /// Of layers that slide, where it is another.
+    local: Option<Rc<Rope>>,
+}
+
+impl Block {
+    fn load(loader: &Loader, config: &ModelConfig, index: usize, ropes: &Ropes) -> Result<Self> {
+        let (style, names, plan) = (config.style, &config.architecture.names, config.plan[index]);
+        let at = |name: &str| format!("model.layers.{index}.{name}");
+        let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
+        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
+        let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
+        let norm = |name: &str| Norm::load(loader, config, &at(name), hidden);
+        let has_norm = |wanted: &[Placement], name: &str| -> Result<Option<Norm>> {
+            wanted.contains(&style.placement).then(|| norm(name)).transpose()
+        };
+        let before = &[Placement::Before, Placement::Around];
+        let after = &[Placement::After, Placement::Around];
+        let parallel = style.placement == Placement::Parallel;
+
+        let rope = ropes.local.as_ref().filter(|_| plan.slides).unwrap_or(&ropes.everywhere);
+        let first = if parallel {
+            Some(norm(names.attention_norm)?)
+        } else {
+            has_norm(before, names.attention_norm)?
+        };
+        let qkv_rows: &[usize] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
+        let head_norms = style
+            .qk_norm
+            .map(|qk_norm| HeadNorms::load(loader, config, qk_norm, [&at(names.q_norm), &at(names.k_norm)]));
+        let attention = Attention {
+            shape: AttentionShape {
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                head_dim,
+                scale: config.attention_scale,
+                soft_cap: config.attention_cap,
+                window: config.sliding_window.filter(|_| plan.slides),
+            },
+            rope: plan.rotates.then(|| Rc::clone(rope)),
+            input: Projection::load(
+                loader,
+                &all(names.qkv),
+                qkv_rows,
+                hidden,
+                first.clone(),
+                config.attention_bias.qkv,
+            )?,
+            head_norms: head_norms.transpose()?,
+            output: Projection::load(
+                loader,
+                &[at(names.output)],
+                &[hidden],
+                q,
+                None,
+                config.attention_bias.o,
+            )?,
+            post_norm: has_norm(after, names.attention_post_norm)?,
+            factor: config.residual_scale,
+            backend: loader.backend,
+        };
+
+        let second = if parallel { first } else { has_norm(before, names.mlp_norm)? };
+        let post_norm = has_norm(after, names.mlp_post_norm)?;
+        let feed_forward = match config.experts.filter(|_| plan.sparse) {
+            Some(experts) => FeedForward::Sparse(Box::new(Experts::load(
+                loader,
+                config,
+                &experts,
+                &format!("model.layers.{index}"),
+                second,
+                post_norm,
+            )?)),
+            None => FeedForward::Dense(dense(
+                loader,
+                config,
+                &all(names.gate_up),
+                &at(names.down),
+                second,
+                post_norm,
+            )?),
+        };
+        Ok(Self { attention, feed_forward, parallel })
+    }
+
+    fn forward(&self, x: &Array, cache: &mut KvCache, index: usize) -> Result<Array> {
+        let attended = self.attention.forward(x, cache, index)?;
+        let input = if self.parallel { x } else { &attended };
+        match &self.feed_forward {
+            FeedForward::Dense(mlp) => mlp.forward_onto(input, &attended),
+            FeedForward::Sparse(experts) => experts.forward_onto(input, &attended),
+        }
+    }
+
+    fn arrays(&self) -> Vec<&Array> {
+        let mut arrays = self.attention.arrays();
+        arrays.extend(match &self.feed_forward {
+            FeedForward::Dense(mlp) => mlp.arrays(),
+            FeedForward::Sparse(experts) => experts.arrays(),
+        });
+        arrays
+    }
+}
+
+fn dense(
+    loader: &Loader,
+    config: &ModelConfig,
+    gate_up: &[String],
+    down: &str,
+    norm: Option<Norm>,
+    post_norm: Option<Norm>,
+) -> Result<Mlp> {
+    let (hidden, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+    let gated = config.style.gated;
+    Ok(Mlp {
+        gate_up: if gated {
+            Projection::load_gated(loader, gate_up, inner, hidden, norm, bias)?
+        } else {
+            Projection::load(loader, gate_up, &[inner], hidden, norm, bias)?
+        },
+        gated,
+        activation: config.style.activation,
+        down: Projection::load(loader, &[down.to_owned()], &[hidden], inner, None, bias)?,
+        post_norm,
+        factor: config.residual_scale,
+    })
+}
+
+impl LanguageModel for Decoder {
+    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
+        let length = tokens.dim(0);
+        cache.reserve(length as usize)?;
+        let mut x = self.embed_tokens.forward(tokens, self.embedding_scale, self.cache_shape.dtype)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, cache, index)?;
+        }
+        cache.advance(length as usize);
+        match logits {
+            Logits::None => Ok(None),
+            Logits::All => Ok(Some(self.logits(&x)?)),
+            Logits::Last if length == 1 => Ok(Some(self.logits(&x)?)),
+            Logits::Last => Ok(Some(self.logits(&x.index((length - 1..length, ..)))?)),
+        }
+    }
+
+    fn cache_shape(&self) -> CacheShape {
+        self.cache_shape
+    }
+
+    fn arrays(&self) -> Vec<&Array> {
+        let mut arrays = self.embed_tokens.arrays();
+        arrays.extend(self.head.arrays());
+        arrays.extend(self.blocks.iter().flat_map(Block::arrays));
+        arrays
+    }
+}
