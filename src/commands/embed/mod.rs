@@ -22,7 +22,6 @@ use crate::commands::pull::auto::resolve_or_pull;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::embed::{EmbedOptions, Embedder, Prompt};
-use crate::engine::probe::not_embedding;
 use crate::engine::request::LoadOptions;
 use crate::error::{Code, Error, Result};
 use crate::output::embed::figures;
@@ -153,8 +152,7 @@ fn load(args: &EmbedArgs, model: &Resolved, context: &Context) -> Result<Embedde
             bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes)).set(done);
         }
     };
-    let embedder = Embedder::load(&model.path, &options, &embedding, &mut progress)
-        .map_err(|error| not_embedding(&model.path).unwrap_or(error))?;
+    let embedder = Embedder::load(&model.path, &options, &embedding, &mut progress)?;
     drop(bar);
     context.cancel.check()?;
     for warning in &embedder.policy().warnings {

@@ -168,6 +168,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         mlp_bias: fields.has(names.down, "bias"),
         head_bias: tensors.get("lm_head.bias").is_some(),
         sliding_window: fields.number("attention.sliding_window")?.filter(|&window| window > 0),
+        causal: metadata.bool(&fields.key("attention.causal")).unwrap_or(true),
         eos_token_ids: eos_token_ids(metadata, vocab_size),
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         dtype: tensors.stored_float().unwrap_or(FloatType::F16),

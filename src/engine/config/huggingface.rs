@@ -130,6 +130,8 @@ pub fn from_config_json(
         mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
         head_bias: false,
         sliding_window: sliding_window(&fields, defaults.window)?,
+        causal: !fields.flag("use_bidirectional_attention")?.unwrap_or(false)
+            && fields.flag("is_causal")?.unwrap_or(true),
         eos_token_ids: eos_token_ids(files, &fields, vocab_size)?,
         bos_token_id: fields.token_ids("bos_token_id")?.first().and_then(|&id| token_id(id, vocab_size)),
         dtype: match stored {

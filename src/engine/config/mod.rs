@@ -73,6 +73,8 @@ pub struct ModelConfig {
     pub head_bias: bool,
     /// How many positions back attention looks in layers that slide, itself included.
     pub sliding_window: Option<usize>,
+    /// Whether a token sees none that follow it, as in all models that write text.
+    pub causal: bool,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
     pub bos_token_id: Option<u32>,

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::engine::encoders::Table;
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::layout::Layout;
-use crate::engine::format::tensors::{self, Tensors};
+use crate::engine::format::tensors::{self, Encoding, Tensors};
+use crate::engine::format::unpack::Unpacker;
 use crate::engine::format::weight::Floats;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const MAX_JSON_BYTES: u64 = 1 << 20;
 const MAX_WIDTH: usize = 1 << 20;
@@ -40,7 +42,7 @@ enum Activation {
     Gelu,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Config {
     in_features: usize,
     out_features: usize,
@@ -57,9 +59,17 @@ fn yes() -> bool {
     true
 }
 
-impl Dense {
-    /// Reads the module in `folder`.
-    pub(super) fn load(folder: &Path) -> Result<Self> {
+/// A module's configuration and the headers of its weights.
+#[derive(Debug)]
+pub(super) struct DenseFiles {
+    config: Config,
+    activation: Activation,
+    tensors: Tensors,
+}
+
+impl DenseFiles {
+    /// Opens the module in `folder`. Nothing is loaded.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         let config: Config = serde_json::from_slice(&read_small(&path, MAX_JSON_BYTES)?)
             .map_err(|error| damaged(&path, &format!("is no dense module: {error}")))?;
@@ -84,14 +94,38 @@ impl Dense {
             _ => return Err(unsupported(&path, &format!("needs the activation {name:?}"))),
         };
         let (tensors, _) = tensors::open(&Layout::find(folder)?)?;
-        let bias = if config.bias { Some(floats(&tensors, "linear.bias", &[rows])?) } else { None };
-        let residual = match (config.use_residual, rows == columns) {
+        Ok(Self { config, activation, tensors })
+    }
+
+    pub(super) fn load(&self) -> Result<Dense> {
+        let (rows, columns) = (self.config.out_features, self.config.in_features);
+        let tensors = &self.tensors;
+        let bias = if self.config.bias { Some(floats(tensors, "linear.bias", &[rows])?) } else { None };
+        let residual = match (self.config.use_residual, rows == columns) {
             (false, _) => Residual::None,
             (true, true) => Residual::Itself,
-            (true, false) => Residual::Mapped(floats(&tensors, "residual.weight", &[rows, columns])?),
+            (true, false) => Residual::Mapped(matrix(tensors, "residual.weight", [rows, columns])?),
         };
-        let weight = floats(&tensors, "linear.weight", &[rows, columns])?;
-        Ok(Self { weight, bias, columns, activation, residual })
+        let weight = matrix(tensors, "linear.weight", [rows, columns])?;
+        Ok(Dense { weight, bias, columns, activation: self.activation, residual })
+    }
+}
+
+impl Dense {
+    /// The module that a GGUF file has as the tensor of this name, if it has it: llama.cpp's converter keeps
+    /// those of EmbeddingGemma, which have neither bias nor activation.
+    pub(super) fn of_gguf(tensors: &Tensors, name: &str) -> Result<Option<Self>> {
+        let Some(tensor) = tensors.get(&format!("{name}.weight")) else { return Ok(None) };
+        let [rows, columns] = tensor.shape[..] else {
+            return Err(damaged(tensors.path_of(tensor), &format!("has {name} of shape {:?}", tensor.shape)));
+        };
+        Ok(Some(Self {
+            weight: matrix(tensors, &format!("{name}.weight"), [rows, columns])?,
+            bias: None,
+            columns,
+            activation: Activation::Identity,
+            residual: Residual::None,
+        }))
     }
 
     /// Numbers that go in, and that come out.
@@ -191,6 +225,28 @@ fn floats(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         .float()
         .ok_or_else(|| unsupported(path, &format!("has {name} of type {}", tensor.encoding.name())))?;
     Ok(Floats { dtype, bytes: tensors.read(tensor)? }.to_f32())
+}
+
+/// A matrix, which a GGUF may have in blocks.
+fn matrix(tensors: &Tensors, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+    let tensor = tensors.require(name)?;
+    let Encoding::Ggml(kind) = tensor.encoding else { return floats(tensors, name, &shape) };
+    if tensor.encoding.float().is_some() {
+        return floats(tensors, name, &shape);
+    }
+    let path = tensors.path_of(tensor);
+    let fault = |_| unsupported(path, &format!("has {name} of type {}", kind.name()));
+    let mut unpacker =
+        Unpacker::new(kind, tensor.bytes as usize / kind.block_bytes() as usize).map_err(fault)?;
+    unpacker.push(&tensors.read(tensor)?);
+    let [rows, columns] = shape;
+    let mut table = Table::packed(unpacker.finish(rows, columns).map_err(fault)?)
+        .ok_or_else(|| Error::internal("blocks that are not packed"))?;
+    let mut values = vec![0.0; rows * columns];
+    for (row, to) in values.chunks_exact_mut(columns.max(1)).enumerate() {
+        table.read(row, to)?;
+    }
+    Ok(values)
 }
 
 #[cfg(test)]

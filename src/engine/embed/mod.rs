@@ -6,12 +6,23 @@ mod dense;
 mod modules;
 mod pooling;
 pub mod session;
+mod states;
 mod text;
+
+use std::path::Path;
 
 pub use modules::{Prompt, Warning};
 pub use pooling::Pooling;
 pub use session::{Embedded, Embedder};
+pub use states::{StateFiles, States};
 pub use text::{TextEncoder, Tokens, Truncate};
+
+use crate::error::Result;
+
+/// Whether the pipeline that a folder describes is one that is known; nothing is loaded.
+pub fn check_pipeline(folder: &Path) -> Result<()> {
+    modules::Pipeline::read(folder, &EmbedOptions::default()).map(drop)
+}
 
 /// What of a model's own ways is to be done otherwise.
 #[derive(Debug, Clone, Default)]

@@ -10,10 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::EmbedOptions;
-use super::dense::{Dense, VectorNorm};
+use super::dense::{Dense, DenseFiles, VectorNorm};
 use super::pooling::{Pooling, normalize};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::metadata::Metadata;
+use crate::engine::format::tensors::Tensors;
 use crate::error::{Code, Error, Result};
 
 const MAX_JSON_BYTES: u64 = 64 << 20;
@@ -74,6 +75,8 @@ pub(super) struct Pipeline {
     /// Whether the prompt's tokens count in pooling.
     pub(super) pool_prompt: bool,
     pooling: Vec<Pooling>,
+    /// Nothing says how tokens become one vector, neither the files nor the options.
+    pub(super) says_no_pooling: bool,
     steps: Vec<Step>,
     pub(super) dimensions: Option<usize>,
     pub(super) warnings: Vec<Warning>,
@@ -81,6 +84,8 @@ pub(super) struct Pipeline {
 
 #[derive(Debug)]
 enum Step {
+    /// Not loaded yet.
+    Unread(DenseFiles),
     Dense(Dense),
     Norm(PathBuf, Option<VectorNorm>),
     Normalize,
@@ -130,6 +135,7 @@ impl Pipeline {
             prompt: String::new(),
             pool_prompt: true,
             pooling: Vec::new(),
+            says_no_pooling: false,
             steps: Vec::new(),
             dimensions: options.dimensions,
             warnings: Vec::new(),
@@ -153,7 +159,12 @@ impl Pipeline {
     }
 
     /// What a GGUF file says: a kind of pooling. llama.cpp makes vectors of length 1, and so do we.
-    pub(super) fn of_gguf(path: &Path, metadata: &Metadata, options: &EmbedOptions) -> Result<Self> {
+    pub(super) fn of_gguf(
+        path: &Path,
+        metadata: &Metadata,
+        tensors: &Tensors,
+        options: &EmbedOptions,
+    ) -> Result<Self> {
         let architecture = metadata.text("general.architecture").unwrap_or_default();
         // `enum llama_pooling_type` of llama.h.
         let pooling = match metadata.unsigned(&format!("{architecture}.pooling_type")) {
@@ -170,10 +181,15 @@ impl Pipeline {
             prompt: String::new(),
             pool_prompt: true,
             pooling,
-            steps: vec![Step::Normalize],
+            says_no_pooling: false,
+            steps: Vec::new(),
             dimensions: options.dimensions,
             warnings: Vec::new(),
         };
+        for name in ["dense_2", "dense_3"] {
+            pipeline.steps.extend(Dense::of_gguf(tensors, name)?.map(Step::Dense));
+        }
+        pipeline.steps.push(Step::Normalize);
         pipeline.choose_prompt(&options.prompt, PromptConfig::default())?;
         pipeline.finish(options);
         Ok(pipeline)
@@ -198,7 +214,7 @@ impl Pipeline {
                 self.pooling = config.ways(&path)?;
                 self.pool_prompt = config.include_prompt.unwrap_or(true);
             }
-            "Dense" => self.steps.push(Step::Dense(Dense::load(&at)?)),
+            "Dense" => self.steps.push(Step::Unread(DenseFiles::open(&at)?)),
             "LayerNorm" => self.steps.push(Step::Norm(at, None)),
             "Normalize" => self.steps.push(Step::Normalize),
             // It does something only while a model is trained.
@@ -242,6 +258,7 @@ impl Pipeline {
             self.pooling = vec![pooling];
         }
         if self.pooling.is_empty() {
+            self.says_no_pooling = true;
             self.pooling = vec![Pooling::Mean];
             self.warnings.push(Warning::PoolingUnknown);
         }
@@ -252,10 +269,13 @@ impl Pipeline {
         }
     }
 
-    /// Checks that the steps fit each other, and gives the width of a vector at the end.
+    /// Loads the steps, checks that they fit each other, and gives the width of a vector at the end.
     pub(super) fn fit(&mut self, hidden: usize) -> Result<usize> {
         let mut width = hidden * self.pooling.len();
         for step in &mut self.steps {
+            if let Step::Unread(files) = step {
+                *step = Step::Dense(files.load()?);
+            }
             match step {
                 Step::Dense(dense) => {
                     let (columns, rows) = dense.widths();
@@ -268,7 +288,7 @@ impl Pipeline {
                     width = rows;
                 }
                 Step::Norm(folder, norm) => *norm = Some(VectorNorm::load(folder, width)?),
-                Step::Normalize => {}
+                Step::Unread(_) | Step::Normalize => {}
             }
         }
         match self.dimensions {
@@ -304,7 +324,7 @@ impl Pipeline {
             match step {
                 Step::Dense(dense) => vector = dense.apply(&vector),
                 Step::Norm(_, Some(norm)) => norm.apply(&mut vector),
-                Step::Norm(_, None) => {}
+                Step::Unread(_) | Step::Norm(_, None) => {}
                 Step::Normalize => normalize(&mut vector),
             }
         }

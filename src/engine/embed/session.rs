@@ -11,13 +11,13 @@ use mlx_rs::Dtype;
 
 use super::EmbedOptions;
 use super::modules::{Pipeline, Warning};
+use super::states::{StateFiles, States};
 use super::text::{TextEncoder, Tokens, tokenizer};
-use crate::engine::encoders::batch::Batch;
-use crate::engine::encoders::{Encoder, EncoderFiles};
 use crate::engine::format::layout::Layout;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::engine::layers::Backend;
+use crate::engine::layers::sequences::Batch;
 use crate::engine::memory::peak_bytes;
 use crate::engine::policy::{self, Device, Machine, Policy};
 use crate::engine::request::LoadOptions;
@@ -171,7 +171,7 @@ fn thread_lost() -> Error {
 
 /// What the engine's thread holds.
 struct Worker {
-    encoder: Encoder,
+    states: States,
     pipeline: Pipeline,
     backend: Backend,
     /// Tokens of a prompt that do not count in pooling.
@@ -231,17 +231,24 @@ fn load(
     let (files, mut pipeline) = match folder {
         Some(folder) => {
             let pipeline = Pipeline::read(folder, embedding)?;
-            (EncoderFiles::open(&pipeline.encoder)?, pipeline)
+            (StateFiles::open(&pipeline.encoder)?, pipeline)
         }
         None => {
-            let files = EncoderFiles::open(path)?;
+            let files = StateFiles::open(path)?;
             let pipeline = match files.metadata() {
-                Some(metadata) => Pipeline::of_gguf(path, metadata, embedding)?,
+                Some(metadata) => Pipeline::of_gguf(path, metadata, files.tensors(), embedding)?,
                 None => return Err(Error::internal("a GGUF file without metadata")),
             };
             (files, pipeline)
         }
     };
+    if files.is_decoder() && pipeline.says_no_pooling {
+        return Err(Error::new(
+            Code::CapabilityMissing,
+            format!("{} writes text and does not say how its tokens become a vector", path.display()),
+        )
+        .hint("use an embedding model, or say how with --pooling, such as last or mean"));
+    }
     let machine = Machine::detect(runtime::has_gpu())?;
     let demand = files.demand()?;
     let policy = policy::decide(&machine, options, &demand)?;
@@ -252,23 +259,23 @@ fn load(
     }
     let on_gpu = policy.device == Device::Gpu;
     let backend = Backend::of(on_gpu);
-    let (encoder, tokenizer) = thread::scope(|scope| {
+    let (states, tokenizer) = thread::scope(|scope| {
         let tokenizer = scope.spawn(|| tokenizer(&pipeline.encoder, files.metadata()));
-        let encoder = files.load(backend, policy.dtype, progress);
+        let states = files.load(backend, policy.dtype, progress);
         let lost = |_| Err(Error::internal("the tokenizer's thread panicked"));
-        (encoder, tokenizer.join().unwrap_or_else(lost))
+        (states, tokenizer.join().unwrap_or_else(lost))
     });
-    let (encoder, tokenizer) = (encoder?, tokenizer?);
+    let (states, tokenizer) = (states?, tokenizer?);
     let folder = files.metadata().is_none().then_some(pipeline.encoder.as_path());
     let text = TextEncoder::new(
         tokenizer,
         &pipeline,
         folder,
-        encoder.max_tokens(),
+        states.max_tokens(),
         embedding.max_tokens,
         embedding.truncate,
     )?;
-    let dimensions = pipeline.fit(encoder.hidden())?;
+    let dimensions = pipeline.fit(states.hidden())?;
     let loaded = Loaded {
         policy,
         dimensions,
@@ -279,7 +286,7 @@ fn load(
         text: Arc::new(text),
     };
     let worker = Worker {
-        encoder,
+        states,
         skipped: loaded.text.skipped,
         pipeline,
         backend,
@@ -336,13 +343,13 @@ impl Worker {
 
     fn compute(&mut self, texts: &[&[u32]]) -> Result<Vec<f32>> {
         let batch = Batch::new(texts, self.backend)?;
-        let states = self.encoder.forward(&batch)?.as_dtype(Dtype::Float32)?;
+        let states = self.states.forward(&batch)?.as_dtype(Dtype::Float32)?;
         states.eval()?;
         #[cfg(target_os = "linux")]
         crate::engine::ffi::check()?;
         let states =
             states.try_as_slice::<f32>().map_err(|error| Error::internal(format!("states: {error}")))?;
-        let hidden = self.encoder.hidden();
+        let hidden = self.states.hidden();
         let mut vectors = Vec::with_capacity(texts.len() * self.dimensions);
         let mut rest = states;
         for text in texts {

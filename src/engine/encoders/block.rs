@@ -2,18 +2,17 @@
 
 use mlx_rs::Array;
 
-use super::attention::Attention;
-use super::batch::Batch;
 use super::linear::{After, Linear};
 use super::weights::{Mode, Weights};
 use super::{Shape, settings::Settings};
 use crate::engine::config::style::Activation;
 use crate::engine::layers::Backend;
 use crate::engine::layers::norm::Norm;
+use crate::engine::layers::sequences::{Batch, SequenceAttention};
 use crate::error::Result;
 
 pub struct Block {
-    attention: Attention,
+    attention: SequenceAttention,
     /// Which of the encoder's rotations turns queries and keys.
     rotation: Option<usize>,
     qkv: Linear,
@@ -74,7 +73,17 @@ impl Block {
         };
         let Attending { rotation, interleaved, reach, bias } = attending;
         Ok(Self {
-            attention: Attention { heads, head_dim: hidden / heads, reach, interleaved, bias, backend },
+            attention: SequenceAttention {
+                heads,
+                kv_heads: heads,
+                head_dim: hidden / heads,
+                scale: ((hidden / heads) as f32).sqrt().recip(),
+                reach,
+                causal: false,
+                interleaved,
+                bias,
+                backend,
+            },
             rotation,
             qkv: weights.linear(&names.qkv, &qkv_rows, hidden, names.attention_bias)?,
             output: weights.linear(

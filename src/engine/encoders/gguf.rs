@@ -2,10 +2,10 @@
 //! (`gguf.constants.TENSOR_NAMES` of gguf-py).
 
 use super::block::{Attending, Block, Names, norms_after};
-use super::rotation::Rotation;
 use super::weights::Weights;
 use super::{Encoder, Positions, Shape};
 use crate::engine::ffi::array;
+use crate::engine::layers::sequences::Rotation;
 use crate::error::Result;
 
 /// BERT: learned positions, three modules for queries, keys and values.
@@ -23,8 +23,13 @@ pub(super) fn bert(weights: &Weights, shape: Shape) -> Result<Encoder> {
 }
 
 /// Nomic BERT: rotary positions, a gate.
-pub(super) fn nomic_bert(weights: &Weights, shape: Shape, rotation: Rotation) -> Result<Encoder> {
-    load(weights, shape, None, Some(rotation), |at| Names {
+pub(super) fn nomic_bert(
+    weights: &Weights,
+    shape: Shape,
+    rotation: Rotation,
+    interleaved: bool,
+) -> Result<Encoder> {
+    load(weights, shape, None, Some((rotation, interleaved)), |at| Names {
         qkv: vec![at("attn_qkv")],
         output: at("attn_output"),
         up: vec![at("ffn_gate"), at("ffn_up")],
@@ -39,10 +44,10 @@ fn load(
     weights: &Weights,
     shape: Shape,
     positions: Option<super::table::Table>,
-    rotation: Option<Rotation>,
+    rotation: Option<(Rotation, bool)>,
     names: impl Fn(&dyn Fn(&str) -> String) -> Names,
 ) -> Result<Encoder> {
-    let interleaved = rotation.as_ref().is_some_and(|rotation| rotation.interleaved);
+    let interleaved = rotation.as_ref().is_some_and(|rotation| rotation.1);
     let blocks = (0..shape.layers)
         .map(|index| {
             let at = |name: &str| format!("blk.{index}.{name}");
@@ -58,7 +63,7 @@ fn load(
         kind: weights.first_row("token_types", shape.hidden)?,
         embeddings_norm: Some(weights.norm("token_embd_norm", shape.hidden, shape.epsilon, true)?),
         blocks,
-        rotations: rotation.into_iter().collect(),
+        rotations: rotation.into_iter().map(|rotation| rotation.0).collect(),
         final_norm: None,
         dtype: array::dtype(weights.compute_type()),
         shape,

@@ -4,8 +4,6 @@
 //! The tokens of all texts of a batch lie one after the other, `[L, K]`, without padding; only attention
 //! knows where a text begins and ends.
 
-mod attention;
-pub mod batch;
 mod bert;
 mod block;
 mod distilbert;
@@ -15,35 +13,44 @@ mod modernbert;
 mod mpnet;
 mod nomic_bert;
 mod roberta;
-mod rotation;
 mod settings;
 mod table;
 mod weights;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use mlx_rs::{Array, Dtype, transforms};
 
-use self::batch::Batch;
 use self::block::Block;
-use self::rotation::Rotation;
 use self::settings::Settings;
-use self::table::Table;
 use self::weights::{Mode, Weights};
-use super::config::ConfigFiles;
 use super::config::style::Activation;
 use super::format::checkpoint::Configuration;
 use super::format::file::unsupported;
-use super::format::layout::Layout;
-use super::format::tensors::{self, Tensors};
+use super::format::metadata::Metadata;
+use super::format::tensors::Tensors;
 use super::format::weight::FloatType;
 use super::layers::Backend;
 use super::layers::norm::Norm;
+use super::layers::sequences::{Batch, Rotation};
 use super::probe::Demand;
 use crate::error::{Error, Result};
 
 pub use self::linear::{After, Linear};
+pub use self::table::Table;
+
+/// Every `model_type` of config.json and `general.architecture` of a GGUF that is an encoder known here.
+pub const TYPES: &[&str] = &[
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "mpnet",
+    "nomic_bert",
+    "nomic-bert",
+    "modernbert",
+];
 
 /// Sizes that every encoder has.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,22 +95,6 @@ pub struct EncoderFiles {
 }
 
 impl EncoderFiles {
-    /// Opens the folder of a model, or a .gguf file.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open`](super::format::checkpoint::Checkpoint::open).
-    pub fn open(path: &Path) -> Result<Self> {
-        let layout = Layout::find(path)?;
-        let (tensors, metadata) = tensors::open(&layout)?;
-        let configuration = match (layout, metadata) {
-            (Layout::Gguf(path), Some(metadata)) => Configuration::Gguf { path, metadata },
-            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
-                Configuration::Folder(ConfigFiles::read(&folder)?, folder)
-            }
-        };
-        Ok(Self::assemble(tensors, configuration))
-    }
-
     pub(in crate::engine) fn assemble(tensors: Tensors, configuration: Configuration) -> Self {
         Self { settings: Settings::new(configuration), tensors: Arc::new(tensors) }
     }
@@ -126,14 +117,14 @@ impl EncoderFiles {
         })
     }
 
-    /// The weights' file, or their folder.
-    pub fn path(&self) -> &Path {
-        self.settings.path()
+    /// Metadata of a GGUF file; `None` for a folder.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.settings.metadata()
     }
 
-    /// Metadata of a GGUF file; `None` for a folder.
-    pub fn metadata(&self) -> Option<&super::format::metadata::Metadata> {
-        self.settings.metadata()
+    /// The tensors of the files.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// Loads and evaluates the weights; `progress` gets (done, total) bytes.
@@ -158,9 +149,9 @@ fn build(settings: &Settings, weights: &Weights) -> Result<Encoder> {
         "distilbert" => distilbert::load(settings, weights),
         "mpnet" => mpnet::load(settings, weights),
         "nomic_bert" | "nomic-bert" => nomic_bert::load(settings, weights),
-        "modernbert" | "modern-bert" => modernbert::load(settings, weights),
+        "modernbert" => modernbert::load(settings, weights),
         other => Err(unsupported(settings.path(), &format!("is an encoder of the type {other:?}"))
-            .hint("supported are bert, roberta, xlm-roberta, distilbert, mpnet, nomic_bert and modernbert")
+            .hint(format!("supported are {}", TYPES.join(", ")))
             .detail("architecture", other)),
     }
 }

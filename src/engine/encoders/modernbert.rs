@@ -4,22 +4,18 @@
 use serde_json::Value;
 
 use super::block::{Attending, Block, Names, Norms};
-use super::rotation::Rotation;
 use super::settings::Settings;
 use super::weights::Weights;
 use super::{Encoder, Shape};
 use crate::engine::ffi::array;
 use crate::engine::format::file::{damaged, unsupported};
+use crate::engine::layers::sequences::Rotation;
 use crate::error::Result;
 
 const GLOBAL: usize = 0;
 const LOCAL: usize = 1;
 
 pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
-    if settings.is_gguf() {
-        return Err(unsupported(settings.path(), "is a ModernBERT in a GGUF file")
-            .hint("use the model's safetensors version"));
-    }
     let shape = settings.checked(Shape {
         hidden: settings.required(&["hidden_size"])?,
         layers: settings.required(&["num_hidden_layers"])?,
@@ -41,8 +37,8 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
     let reach = settings.size(&["local_attention"])?.unwrap_or(128) / 2;
     let kinds = layer_kinds(settings, shape.layers)?;
     let rotations = vec![
-        Rotation::new(head_dim, theta(settings, "full_attention", "global_rope_theta", 160_000.0)?, false),
-        Rotation::new(head_dim, theta(settings, "sliding_attention", "local_rope_theta", 10_000.0)?, false),
+        Rotation::of_base(head_dim, theta(settings, "full_attention", "global_rope_theta", 160_000.0)?),
+        Rotation::of_base(head_dim, theta(settings, "sliding_attention", "local_rope_theta", 10_000.0)?),
     ];
 
     let prefix = weights.prefix(&["", "model."], "embeddings.tok_embeddings.weight");

@@ -5,6 +5,7 @@ use super::settings::Settings;
 use super::weights::Weights;
 use super::{Encoder, Positions};
 use crate::engine::ffi::array;
+use crate::engine::format::file::damaged;
 use crate::error::Result;
 use mlx_rs::Array;
 
@@ -17,7 +18,13 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
     let prefix = weights.prefix(&["", "mpnet.", "model."], "embeddings.word_embeddings.weight");
     let at = |name: &str| format!("{prefix}{name}");
 
+    // Found too short where the configuration asks for more positions than there are.
+    let positions =
+        weights.table(&at("embeddings.position_embeddings"), shape.max_tokens + padding + 1, shape.hidden)?;
     let buckets = settings.size(&["relative_attention_num_buckets"])?.unwrap_or(32);
+    if buckets < 4 {
+        return Err(damaged(settings.path(), &format!("has {buckets} kinds of distances")));
+    }
     // [buckets, heads]
     let table = weights.vector(&at("encoder.relative_attention_bias.weight"), buckets * shape.heads)?;
     let width = 2 * shape.max_tokens - 1;
@@ -49,14 +56,7 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
         .collect::<Result<_>>()?;
     Ok(Encoder {
         words: weights.table(&at("embeddings.word_embeddings"), shape.vocabulary, shape.hidden)?,
-        positions: Some(Positions {
-            table: weights.table(
-                &at("embeddings.position_embeddings"),
-                shape.max_tokens + padding + 1,
-                shape.hidden,
-            )?,
-            padding: Some(padding as u32),
-        }),
+        positions: Some(Positions { table: positions, padding: Some(padding as u32) }),
         kind: None,
         embeddings_norm: Some(weights.norm(
             &at("embeddings.LayerNorm"),

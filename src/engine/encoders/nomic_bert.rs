@@ -1,13 +1,13 @@
 //! Nomic BERT (Nussbaum et al., arXiv:2402.01613): BERT with rotary positions and a gated feed-forward part.
 
 use super::block::{Attending, Block, Names, norms_after};
-use super::rotation::Rotation;
 use super::settings::Settings;
 use super::weights::Weights;
 use super::{Encoder, Shape};
 use crate::engine::config::style::Activation;
 use crate::engine::ffi::array;
 use crate::engine::format::file::unsupported;
+use crate::engine::layers::sequences::Rotation;
 use crate::error::Result;
 
 pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
@@ -54,9 +54,9 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
         .or(settings.float(&["rotary_emb_base", "rope_theta", ".rope.freq_base"])?)
         .unwrap_or(1000.0);
     let interleaved = settings.flag("rotary_emb_interleaved")?.unwrap_or(false);
-    let rotation = Rotation::new((head_dim as f64 * fraction) as usize / 2 * 2, theta, interleaved);
+    let rotation = Rotation::of_base((head_dim as f64 * fraction) as usize / 2 * 2, theta);
     if settings.is_gguf() {
-        return super::gguf::nomic_bert(weights, shape, rotation);
+        return super::gguf::nomic_bert(weights, shape, rotation, interleaved);
     }
 
     let prefix = weights.prefix(&["", "model.", "bert."], "embeddings.word_embeddings.weight");

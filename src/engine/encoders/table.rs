@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::failure::no_embedding;
 use crate::engine::format::tensors::{Tensor, Tensors};
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 use crate::error::{Error, Result};
@@ -59,7 +60,7 @@ impl Table {
     }
 
     /// `None` for a weight that is not packed.
-    pub(super) fn packed(weight: WeightData) -> Option<Self> {
+    pub fn packed(weight: WeightData) -> Option<Self> {
         let packed = match weight {
             WeightData::Dense { .. } => return None,
             WeightData::Affine { rows, columns, group, bits, packed: words, scales, biases } => {
@@ -90,11 +91,9 @@ impl Table {
                 packed.read(id, to);
                 Ok(())
             }
-            Rows::Lazy(Lazy { rows, .. }) | Rows::Packed(Packed { rows, .. }) => Err(Error::new(
-                crate::error::Code::IntegrityFailed,
-                format!("the tokenizer gives the id {id}, but the model has only {rows} embeddings"),
-            )
-            .hint("tokenizer and weights do not belong together: get the model again")),
+            Rows::Lazy(Lazy { rows, .. }) | Rows::Packed(Packed { rows, .. }) => {
+                Err(no_embedding(u32::try_from(id).unwrap_or(u32::MAX), *rows))
+            }
             Rows::Unloaded => Err(Error::internal("a table that was only looked at")),
         }
     }

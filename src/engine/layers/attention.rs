@@ -10,6 +10,7 @@ use super::Backend;
 use super::norm::{HeadNorms, Norm, capped, scaled};
 use super::projection::Projection;
 use super::rope::Rope;
+use super::sequences::{Batch, SequenceAttention};
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
@@ -49,14 +50,45 @@ impl Attention {
     /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache,
     /// which has room for them (see [`KvCache::reserve`]).
     pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
+        self.around(x, |qkv| match self.backend {
+            Backend::Stock => self.attend_stock(qkv, cache, layer),
+            Backend::Kernels => self.attend_fused(qkv, cache, layer),
+        })
+    }
+
+    /// `x [L, hidden] → [L, hidden]`, residual included, for the sequences of a batch, each by itself.
+    /// `rotation` is the table of the block's rope for the longest of them; `causal`: a token sees none
+    /// that follow it. Scores must not be capped.
+    pub fn forward_sequences(
+        &self,
+        x: &Array,
+        batch: &Batch,
+        rotation: Option<&Array>,
+        causal: bool,
+    ) -> Result<Array> {
+        let AttentionShape { heads, kv_heads, head_dim, scale, soft_cap: _, window } = self.shape;
+        let attention = SequenceAttention {
+            heads,
+            kv_heads,
+            head_dim,
+            scale,
+            // Seen from both sides, a window lies half before and half behind a token.
+            reach: window.map(|window| if causal { window - 1 } else { window / 2 }),
+            causal,
+            interleaved: self.rope.as_ref().is_some_and(|rope| rope.interleaved),
+            bias: None,
+            backend: self.backend,
+        };
+        self.around(x, |qkv| attention.forward(qkv, batch, rotation))
+    }
+
+    /// What stands around attention: norm, projections and the residual.
+    fn around(&self, x: &Array, attend: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
         let mut qkv = self.input.forward(x)?;
         if let Some(norms) = &self.head_norms {
             qkv = norms.forward(&qkv)?;
         }
-        let attended = match self.backend {
-            Backend::Stock => self.attend_stock(&qkv, cache, layer)?,
-            Backend::Kernels => self.attend_fused(&qkv, cache, layer)?,
-        };
+        let attended = attend(&qkv)?;
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&self.output.forward(&attended)?, x, self.factor),
             None => self.output.forward_onto(&attended, x, self.factor),

@@ -12,6 +12,7 @@ pub mod mlp;
 pub mod norm;
 pub mod projection;
 pub mod rope;
+pub mod sequences;
 
 use std::cell::RefCell;
 

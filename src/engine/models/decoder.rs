@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use mlx_rs::Array;
 use mlx_rs::ops::indexing::IndexOp;
+use mlx_rs::{Array, Dtype};
 
 use super::{LanguageModel, Logits};
 use crate::engine::cache::{CacheShape, KvCache};
@@ -18,12 +18,11 @@ use crate::engine::layers::mlp::Mlp;
 use crate::engine::layers::norm::{HeadNorms, Norm, capped};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
+use crate::engine::layers::sequences::Batch;
 use crate::error::Result;
 
 pub struct Decoder {
-    embed_tokens: Embedding,
-    embedding_scale: f32,
-    blocks: Vec<Block>,
+    stack: Stack,
     /// Final norm and output head.
     head: Projection,
     logits_scale: f32,
@@ -31,7 +30,15 @@ pub struct Decoder {
     cache_shape: CacheShape,
 }
 
-struct Block {
+/// Embedding and blocks: what is left of a decoder without its last norm and its head.
+pub(super) struct Stack {
+    pub(super) embed_tokens: Embedding,
+    embedding_scale: f32,
+    pub(super) blocks: Vec<Block>,
+    dtype: Dtype,
+}
+
+pub(super) struct Block {
     attention: Attention,
     feed_forward: FeedForward,
     /// Whether the feed-forward block sees what attention saw.
@@ -43,8 +50,8 @@ enum FeedForward {
     Sparse(Box<Experts>),
 }
 
-impl Decoder {
-    pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
+impl Stack {
+    pub(super) fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
         let rope = |rope: &config::Rope| Rc::new(Rope::new(rope, config.head_dim, loader.context));
         let ropes = Ropes { everywhere: rope(&config.rope), local: config.local_rope.as_ref().map(rope) };
@@ -52,9 +59,28 @@ impl Decoder {
         let blocks = (0..config.layers)
             .map(|index| Block::load(loader, config, index, &ropes))
             .collect::<Result<Vec<_>>>()?;
+        Ok(Self { embed_tokens, embedding_scale: config.embedding_scale, blocks, dtype: loader.dtype })
+    }
+
+    /// `tokens [L] int32 → [L, hidden]` in the compute type.
+    pub(super) fn embed(&self, tokens: &Array) -> Result<Array> {
+        self.embed_tokens.forward(tokens, self.embedding_scale, self.dtype)
+    }
+
+    pub(super) fn arrays(&self) -> Vec<&Array> {
+        let mut arrays = self.embed_tokens.arrays();
+        arrays.extend(self.blocks.iter().flat_map(Block::arrays));
+        arrays
+    }
+}
+
+impl Decoder {
+    pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let stack = Stack::load(loader, config)?;
         let norm = Norm::load(loader, config, config.architecture.names.final_norm, hidden)?;
         let head = if config.tie_word_embeddings {
-            Projection::tied(&embed_tokens, norm)
+            Projection::tied(&stack.embed_tokens, norm)
         } else {
             let names = ["lm_head".to_owned()];
             Projection::load(loader, &names, &[config.vocab_size], hidden, Some(norm), config.head_bias)?
@@ -67,9 +93,7 @@ impl Decoder {
             backend: loader.backend,
         };
         Ok(Self {
-            embed_tokens,
-            embedding_scale: config.embedding_scale,
-            blocks,
+            stack,
             head,
             logits_scale: config.logits_scale,
             logits_cap: config.logits_cap,
@@ -175,11 +199,31 @@ impl Block {
     }
 
     fn forward(&self, x: &Array, cache: &mut KvCache, index: usize) -> Result<Array> {
-        let attended = self.attention.forward(x, cache, index)?;
-        let input = if self.parallel { x } else { &attended };
+        self.feed(x, &self.attention.forward(x, cache, index)?)
+    }
+
+    /// The block for the sequences of a batch, see [`Attention::forward_sequences`].
+    pub(super) fn forward_sequences(
+        &self,
+        x: &Array,
+        batch: &Batch,
+        rotation: Option<&Array>,
+        causal: bool,
+    ) -> Result<Array> {
+        self.feed(x, &self.attention.forward_sequences(x, batch, rotation, causal)?)
+    }
+
+    /// The rope of the block's attention; `None`: nothing is rotated.
+    pub(super) fn rope(&self) -> Option<&Rc<Rope>> {
+        self.attention.rope.as_ref()
+    }
+
+    /// The feed-forward block behind what attention made of `x`.
+    fn feed(&self, x: &Array, attended: &Array) -> Result<Array> {
+        let input = if self.parallel { x } else { attended };
         match &self.feed_forward {
-            FeedForward::Dense(mlp) => mlp.forward_onto(input, &attended),
-            FeedForward::Sparse(experts) => experts.forward_onto(input, &attended),
+            FeedForward::Dense(mlp) => mlp.forward_onto(input, attended),
+            FeedForward::Sparse(experts) => experts.forward_onto(input, attended),
         }
     }
 
@@ -221,8 +265,8 @@ impl LanguageModel for Decoder {
     fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
         let length = tokens.dim(0);
         cache.reserve(length as usize)?;
-        let mut x = self.embed_tokens.forward(tokens, self.embedding_scale, self.cache_shape.dtype)?;
-        for (index, block) in self.blocks.iter().enumerate() {
+        let mut x = self.stack.embed(tokens)?;
+        for (index, block) in self.stack.blocks.iter().enumerate() {
             x = block.forward(&x, cache, index)?;
         }
         cache.advance(length as usize);
@@ -239,9 +283,8 @@ impl LanguageModel for Decoder {
     }
 
     fn arrays(&self) -> Vec<&Array> {
-        let mut arrays = self.embed_tokens.arrays();
+        let mut arrays = self.stack.arrays();
         arrays.extend(self.head.arrays());
-        arrays.extend(self.blocks.iter().flat_map(Block::arrays));
         arrays
     }
 }

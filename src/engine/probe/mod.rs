@@ -7,7 +7,7 @@ mod quantization;
 use std::path::{Path, PathBuf};
 
 use crate::engine::config::{ConfigFiles, Outline};
-use crate::engine::encoders::EncoderFiles;
+use crate::engine::embed::{StateFiles, check_pipeline};
 use crate::engine::format::checkpoint::{Checkpoint, Configuration};
 use crate::engine::format::file::unsupported;
 use crate::engine::format::layout::Layout;
@@ -180,7 +180,10 @@ pub fn probe(path: &Path) -> Result<Probe> {
             Ok(Demand::of(&checkpoint))
         }
         Kind::Embedding => {
-            let demand = EncoderFiles::assemble(tensors, configuration).demand()?;
+            if let Some(folder) = &folder {
+                check_pipeline(folder)?;
+            }
+            let demand = StateFiles::assemble(tensors, configuration)?.demand()?;
             tokenizer?;
             Ok(demand)
         }
@@ -208,27 +211,28 @@ fn kv_bytes(outline: &Outline, tensors: &Tensors) -> Option<u64> {
 /// others, which fail for a reason of their own.
 pub fn not_generating(path: &Path) -> Option<Error> {
     let probe = probe(path).ok().filter(|probe| probe.kind == Kind::Embedding)?;
-    let architecture = probe.architecture.as_deref().unwrap_or("unknown");
-    Some(
-        Error::new(
-            Code::CapabilityMissing,
-            format!("{} is an embedding model ({architecture}), which cannot generate text", path.display()),
-        )
-        .hint("mlx-cache embed turns texts into vectors with it"),
-    )
+    Some(embeds(probe.architecture.as_deref().unwrap_or("unknown"), path))
 }
 
-/// The error of asking a model for vectors that writes text; `None` for others.
-pub fn not_embedding(path: &Path) -> Option<Error> {
-    let probe = probe(path).ok().filter(|probe| probe.kind == Kind::Generation)?;
-    let architecture = probe.architecture.as_deref().unwrap_or("unknown");
-    Some(
-        Error::new(
-            Code::CapabilityMissing,
-            format!("{} is a model that writes text ({architecture}) and makes no vectors", path.display()),
-        )
-        .hint("use an embedding model: mlx-cache list --kind embedding shows those that are there"),
+/// Refuses to write text with a decoder that was made into an embedding model: what it would write is
+/// nonsense.
+pub fn check_generating(checkpoint: &Checkpoint) -> Result<()> {
+    let is_embedding = match checkpoint.metadata() {
+        Some(metadata) => kind::of_gguf(metadata) == Kind::Embedding,
+        None => checkpoint.path().join("modules.json").exists(),
+    };
+    if is_embedding || !checkpoint.config.causal {
+        return Err(embeds(&checkpoint.config.model_type, checkpoint.path()));
+    }
+    Ok(())
+}
+
+fn embeds(architecture: &str, path: &Path) -> Error {
+    Error::new(
+        Code::CapabilityMissing,
+        format!("{} is an embedding model ({architecture}), which cannot generate text", path.display()),
     )
+    .hint("mlx-cache embed turns texts into vectors with it")
 }
 
 /// What the questions below look at.

@@ -91,7 +91,12 @@ fn word_piece(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<
     let unknown = named("unknown_token_id", "[UNK]")?.ok_or_else(|| missing("unknown_token_id"))?;
     // The format's own spelling.
     let separator = named("seperator_token_id", "[SEP]")?.ok_or_else(|| missing("seperator_token_id"))?;
-    let class = named("cls_token_id", "[CLS]")?.ok_or_else(|| missing("cls_token_id"))?;
+    // Newer converters write it as what a text begins with.
+    let begins = id(metadata, "bos_token_id", None, tokens.len())?;
+    let class = match id(metadata, "cls_token_id", None, tokens.len())?.or(begins) {
+        Some(class) => class,
+        None => named("bos_token_id", "[CLS]")?.ok_or_else(|| missing("bos_token_id"))?,
+    };
     let is_special: Vec<bool> = (0u32..)
         .zip(kinds)
         .map(|(id, kind)| {

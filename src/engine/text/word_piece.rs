@@ -13,7 +13,8 @@ use crate::error::Result;
 
 /// A tokenizer of these tokens. `is_special` tells which of them are found in texts as they stand.
 ///
-/// The file does not say whether letters are made lower: a vocabulary without words in capitals does.
+/// The file does not say whether letters are made lower: one whose vocabulary has no words with capitals does.
+/// Single letters do not count, which a vocabulary may have for their own sake.
 pub(super) fn build(
     tokens: &[String],
     is_special: &[bool],
@@ -25,7 +26,7 @@ pub(super) fn build(
         let piece = match token.strip_prefix(SPACE) {
             _ if *special || (token.starts_with('[') && token.ends_with(']')) => token.clone(),
             Some(word) => {
-                has_capitals |= word.chars().any(char::is_uppercase);
+                has_capitals |= word.chars().nth(1).is_some() && word.chars().any(char::is_uppercase);
                 word.to_owned()
             }
             None => format!("##{token}"),

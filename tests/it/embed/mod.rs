@@ -118,9 +118,34 @@ fn a_model_that_writes_makes_no_vectors_and_one_that_makes_vectors_does_not_writ
     let writer = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/llama_tied").display().to_string();
     let (status, error) = sandbox.error(&["embed", &writer, "a text"]);
     assert_eq!((status, error["code"].as_str()), (7, Some("CAPABILITY_MISSING")), "{error}");
-    let (status, error) = sandbox.error(&["run", &model(), "a text"]);
+    assert!(error["hint"].as_str().expect("a hint").contains("--pooling"), "{error}");
+    // An encoder, and decoders whose weights would run, but write nonsense.
+    let others = ["qwen3_last", "gemma3_mean", "gguf/qwen3_last_F32.gguf"];
+    for model in others.map(|name| fixture(name).display().to_string()).iter().chain([&model()]) {
+        let (status, error) = sandbox.error(&["run", model, "a text"]);
+        assert_eq!((status, error["code"].as_str()), (7, Some("CAPABILITY_MISSING")), "{error}");
+        assert!(error["hint"].as_str().expect("a hint").contains("embed"), "{error}");
+    }
+}
+
+#[test]
+fn a_model_that_writes_makes_vectors_if_it_is_told_how() {
+    let sandbox = Sandbox::new();
+    // The weights and the tokenizer of an embedding model, without its pipeline.
+    let (from, folder) = (fixture("llama_weighted"), sandbox.home().join("llama"));
+    std::fs::create_dir(&folder).expect("a folder");
+    for name in names(&from).iter().filter(|name| from.join(name).is_file() && *name != "modules.json") {
+        std::fs::copy(from.join(name), folder.join(name)).expect("a copy");
+    }
+    let (status, error) = sandbox.error(&["embed", "./llama", "a text"]);
     assert_eq!((status, error["code"].as_str()), (7, Some("CAPABILITY_MISSING")), "{error}");
-    assert!(error["hint"].as_str().expect("a hint").contains("embed"), "{error}");
+    let texts = texts();
+    let args = ["embed", "./llama", "--pooling", "weighted-mean"].into_iter();
+    let args: Vec<&str> = args.chain(texts.iter().map(String::as_str)).collect();
+    let (status, envelope) = sandbox.json(&args);
+    assert_eq!(status, 0, "{envelope}");
+    let found = rows(&envelope["data"]["embeddings"]).concat();
+    assert!(difference(&found, &golden("llama_weighted", "embeddings")) < 2e-5);
 }
 
 #[test]

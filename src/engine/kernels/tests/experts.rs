@@ -1,7 +1,7 @@
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
-use super::{Random, affine, assert_close, dense};
+use super::{ACTIVATIONS, Random, affine, assert_close, dense};
 use crate::engine::config::style::Activation;
 use crate::engine::format::weight::WeightData;
 use crate::engine::kernels::isa::forced;
@@ -40,7 +40,7 @@ fn experts_equal_mlx_over_random_shapes() {
             count: random.pick(&[1, 2, 5]),
             used: 1 + random.below(2),
             normalized: round % 2 == 0,
-            activation: random.pick(&[Activation::Silu, Activation::GeluTanh]),
+            activation: random.pick(&ACTIVATIONS),
         };
         let routing = Routing { used: routing.used.min(routing.count), ..routing };
         let (hidden, inner) = (random.pick(&[32, 64]), random.pick(&[32, 96]));

@@ -1,43 +1,56 @@
-//! Attention within each text of a batch.
+//! Attention within each of many sequences that are computed together, without a cache: what turns
+//! texts into vectors, by encoders and by decoders.
+
+mod batch;
+mod rotation;
 
 use mlx_rs::fast::{ScaledDotProductAttentionMask as Mask, scaled_dot_product_attention};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
-use super::batch::Batch;
+pub use batch::Batch;
+pub use rotation::Rotation;
+
+use super::Backend;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
-use crate::engine::layers::Backend;
 use crate::error::Result;
 
 /// Attention heads of one layer.
-#[derive(Debug)]
-pub struct Attention {
+#[derive(Debug, Clone)]
+pub struct SequenceAttention {
     pub heads: usize,
+    /// Heads of keys and values, each of which serves as many heads of queries as any other.
+    pub kv_heads: usize,
     pub head_dim: usize,
-    /// A token sees those at most so far away; `None`: all of its text.
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// A token sees those at most so far away; `None`: all of its sequence.
     pub reach: Option<usize>,
+    /// A token sees none that follow it.
+    pub causal: bool,
     /// Whether rotated pairs are neighbours rather than halves.
     pub interleaved: bool,
-    /// `[heads, 2 P - 1]` float32, for texts of at most P tokens: what is added to a score, by `P - 1 + key - query`.
+    /// `[heads, 2 P - 1]` float32, for sequences of at most P tokens: what is added to a score, by
+    /// `P - 1 + key - query`.
     pub bias: Option<Array>,
     pub backend: Backend,
 }
 
-impl Attention {
-    /// `qkv [L, 3 * heads * head_dim] → [L, heads * head_dim]`. `rotation` is a
-    /// [`Rotation::table`](super::rotation::Rotation::table) for the longest text.
+impl SequenceAttention {
+    /// `qkv [L, (heads + 2 kv_heads) * head_dim] → [L, heads * head_dim]`. `rotation` is a [`Rotation::table`]
+    /// for the longest sequence, in the type of `qkv`.
     pub fn forward(&self, qkv: &Array, batch: &Batch, rotation: Option<&Array>) -> Result<Array> {
         match self.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => {
                 let layer = kernels::SequenceAttention {
                     heads: self.heads,
-                    kv_heads: self.heads,
+                    kv_heads: self.kv_heads,
                     head_dim: self.head_dim,
-                    scale: self.scale(),
+                    scale: self.scale,
                     reach: self.reach,
-                    causal: false,
+                    causal: self.causal,
                     interleaved: self.interleaved,
                 };
                 let bias = self.bias.as_ref();
@@ -47,30 +60,28 @@ impl Attention {
         }
     }
 
-    fn scale(&self) -> f32 {
-        (self.head_dim as f32).sqrt().recip()
-    }
-
     fn forward_stock(&self, qkv: &Array, batch: &Batch, rotation: Option<&Array>) -> Result<Array> {
         let padding = batch.padding()?;
         let (texts, longest) = (batch.texts().len() as i32, batch.longest() as i32);
-        let (heads, head_dim) = (self.heads as i32, self.head_dim as i32);
-        // [L, 3 * heads * head_dim] → [3, B, heads, P, head_dim]
+        let (heads, kv_heads, head_dim) = (self.heads as i32, self.kv_heads as i32, self.head_dim as i32);
+        // [L, (heads + 2 kv_heads) * head_dim] → [B, heads + 2 kv_heads, P, head_dim]
         let spread = qkv.take_axis(&padding.spread, 0)?;
-        let spread =
-            spread.reshape(&[texts, longest, 3, heads, head_dim])?.transpose_axes(&[2, 0, 3, 1, 4])?;
-        let part = |index: i32| -> Array { spread.index((index, ..)) };
-        let (mut queries, mut keys, values) = (part(0), part(1), part(2));
+        let spread = spread.reshape(&[texts, longest, heads + 2 * kv_heads, head_dim])?;
+        let spread = spread.transpose_axes(&[0, 2, 1, 3])?;
+        let mut queries = spread.index((.., ..heads));
+        let mut keys = spread.index((.., heads..heads + kv_heads));
+        let values = spread.index((.., heads + kv_heads..));
         if let Some(rotation) = rotation {
-            queries = self.rotate(&queries, rotation)?;
-            keys = self.rotate(&keys, rotation)?;
+            let rotation = rotation.index((..longest, ..));
+            queries = self.rotate(&queries, &rotation)?;
+            keys = self.rotate(&keys, &rotation)?;
         }
-        let mut mask = padding.mask(self.reach, false, qkv.dtype())?;
+        let mut mask = padding.mask(self.reach, self.causal, qkv.dtype())?;
         if let Some(bias) = &self.bias {
             mask = ops::add(&mask, self.bias_of(bias, longest)?.as_dtype(qkv.dtype())?)?;
         }
         let attended =
-            scaled_dot_product_attention(&queries, &keys, &values, self.scale(), Mask::Array(&mask), None)?;
+            scaled_dot_product_attention(&queries, &keys, &values, self.scale, Mask::Array(&mask), None)?;
         let rows = attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[texts * longest, heads * head_dim])?;
         Ok(rows.take_axis(&padding.gather, 0)?)
     }
