@@ -185,7 +185,7 @@ impl Run<'_> {
         let tools = &args.tools;
         if let Some(path) = &args.output.output {
             let sink = Sink::file(writer, path, self.made_with(args, format), args.output.resume)?;
-            return self.to_file(args, path, format, sink, input);
+            return self.write_file(args, path, format, sink, input);
         }
         if tools.similarity.is_none() && tools.nearest.is_none() && !self.context.output.is_json() {
             let mut sink = Sink::stdout(writer, &self.context.output)?;
@@ -205,7 +205,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn to_file(
+    fn write_file(
         &mut self,
         args: &EmbedArgs,
         path: &Path,
@@ -236,8 +236,8 @@ impl Run<'_> {
             EmbedUsage { tokens: reached.tokens, truncated: reached.truncated, skipped: reached.skipped };
         report.output = Some(OutputReport {
             path: path.display().to_string(),
-            format: name(format),
-            dtype: name(args.output.dtype),
+            format: name(&format),
+            dtype: name(&args.output.dtype),
             bytes,
             resumed: resumed.rows,
         });
@@ -256,8 +256,8 @@ impl Run<'_> {
             self.embedder.is_normalized(),
             text.max_tokens(),
             args.vectors.truncate,
-            name(format),
-            name(args.output.dtype),
+            name(&format),
+            name(&args.output.dtype),
             args.output.output_field,
             args.input.empty,
             text.prompt(),
@@ -355,7 +355,7 @@ impl Run<'_> {
 }
 
 /// The name by which a choice is given.
-fn name(value: impl ValueEnum) -> String {
+fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -364,23 +364,23 @@ struct Bar<'a> {
     bytes: Option<u64>,
     context: &'a Context,
     started: Instant,
-    bar: Option<Progress>,
+    shown: Option<Progress>,
 }
 
 impl<'a> Bar<'a> {
     fn new(bytes: Option<u64>, context: &'a Context) -> Self {
-        Self { bytes, context, started: Instant::now(), bar: None }
+        Self { bytes, context, started: Instant::now(), shown: None }
     }
 
     fn show(&mut self, position: u64) {
         if self.started.elapsed() > WORTH_A_BAR {
             let output = &self.context.output;
-            let bar = self.bar.get_or_insert_with(|| output.progress("embedding", self.bytes, Unit::Bytes));
+            let bar = self.shown.get_or_insert_with(|| output.progress("embedding", self.bytes, Unit::Bytes));
             bar.set(position);
         }
     }
 
     fn clear(&mut self) {
-        self.bar = None;
+        self.shown = None;
     }
 }

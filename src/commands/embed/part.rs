@@ -78,14 +78,11 @@ impl PartFile {
         // What cannot be gone on with now may still be with other settings.
         let mut part = Self { target: target.to_owned(), path, state, made_with, file, keep: resume };
         let reached = if resume { part.reached()? } else { None };
-        match &reached {
-            Some(reached) => part.cut(reached.bytes)?,
-            None => {
-                part.keep = false;
-                part.forget_state()?;
-                part.cut(0)?;
-            }
+        if reached.is_none() {
+            part.keep = false;
+            part.forget_state()?;
         }
+        part.cut(reached.as_ref().map_or(0, |reached| reached.bytes))?;
         Ok((part, reached))
     }
 

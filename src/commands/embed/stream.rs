@@ -1,5 +1,6 @@
 //! Texts, read and cut into tokens on threads of their own while the engine computes the ones before.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
@@ -96,8 +97,8 @@ impl Reader {
         Ok(Windows(windows))
     }
 
-    /// The next text that is to be embedded.
-    fn next(&mut self) -> Result<Option<Option<Record>>> {
+    /// The next text, with `true` if it is left out.
+    fn next(&mut self) -> Result<Option<(Record, bool)>> {
         let Some((record, skipped)) = self.input.next()? else { return Ok(None) };
         self.digest.update((record.text.len() as u64).to_le_bytes());
         self.digest.update(&record.text);
@@ -108,26 +109,28 @@ impl Reader {
         }
         self.read.records += 1;
         self.read.skipped += u64::from(skipped);
-        Ok(Some((!skipped).then_some(record)))
+        Ok(Some((record, skipped)))
     }
 
     fn window(&mut self, most: usize, encoder: &TextEncoder) -> Result<Option<Window>> {
         let (mut records, mut bytes) = (Vec::new(), 0);
+        let before = self.read.records;
         let mut ended = false;
         while records.len() < most && bytes < BYTES {
             match self.next()? {
-                Some(Some(record)) => {
+                Some((record, false)) => {
                     bytes += record.text.len();
                     records.push(record);
                 }
-                Some(None) => {}
+                Some((_, true)) => {}
                 None => {
                     ended = true;
                     break;
                 }
             }
         }
-        if ended && records.is_empty() {
+        // Texts that are left out at the end are counted by a window without any.
+        if ended && self.read.records == before {
             return Ok(None);
         }
         self.read.digest = hexadecimal(&self.digest);
@@ -179,6 +182,10 @@ fn tokens(records: &[Record], encoder: &TextEncoder, located: &Located) -> Resul
 }
 
 fn hexadecimal(digest: &Sha256) -> String {
-    let bytes = digest.clone().finalize();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(64);
+    for byte in digest.clone().finalize() {
+        // Writing to memory cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::config::fields::Fields;
 use crate::engine::config::rope::{Rope, RopeContext};
-use crate::engine::config::style::{Activation, LayerPlan};
+use crate::engine::config::style::{Activation, Direction, LayerPlan};
 use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits, quantization};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::weight::FloatType;
@@ -130,8 +130,10 @@ pub fn from_config_json(
         mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
         head_bias: false,
         sliding_window: sliding_window(&fields, defaults.window)?,
-        causal: !fields.flag("use_bidirectional_attention")?.unwrap_or(false)
-            && fields.flag("is_causal")?.unwrap_or(true),
+        direction: Direction::of(
+            !fields.flag("use_bidirectional_attention")?.unwrap_or(false)
+                && fields.flag("is_causal")?.unwrap_or(true),
+        ),
         eos_token_ids: eos_token_ids(files, &fields, vocab_size)?,
         bos_token_id: fields.token_ids("bos_token_id")?.first().and_then(|&id| token_id(id, vocab_size)),
         dtype: match stored {

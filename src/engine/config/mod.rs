@@ -22,7 +22,7 @@ pub use rope::{Rope, RopeScaling};
 
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::Architecture;
-use style::{Experts, LayerPlan, Style};
+use style::{Direction, Experts, LayerPlan, Style};
 
 /// Which projections of the attention have biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,8 +73,7 @@ pub struct ModelConfig {
     pub head_bias: bool,
     /// How many positions back attention looks in layers that slide, itself included.
     pub sliding_window: Option<usize>,
-    /// Whether a token sees none that follow it, as in all models that write text.
-    pub causal: bool,
+    pub direction: Direction,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
     pub bos_token_id: Option<u32>,

@@ -35,6 +35,22 @@ pub enum QkNorm {
     Whole,
 }
 
+/// Which tokens a token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Itself and those before it, as in all models that write text.
+    Causal,
+    /// Those that follow it, too.
+    Both,
+}
+
+impl Direction {
+    /// As configurations say it.
+    pub fn of(is_causal: bool) -> Self {
+        if is_causal { Self::Causal } else { Self::Both }
+    }
+}
+
 /// The function between the feed-forward block's matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {

@@ -138,7 +138,9 @@ impl Dense {
         if let Some(bias) = &self.bias {
             add(&mut mapped, bias);
         }
-        mapped.iter_mut().for_each(|value| *value = self.activation.apply(*value));
+        for value in &mut mapped {
+            *value = self.activation.apply(*value);
+        }
         match &self.residual {
             Residual::None => {}
             Residual::Itself => add(&mut mapped, vector),

@@ -100,6 +100,7 @@ struct Module {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "the format has them")]
 struct PoolingConfig {
     pooling_mode: Option<Value>,
     pooling_mode_cls_token: bool,
@@ -153,7 +154,7 @@ impl Pipeline {
         }
         let prompts: PromptConfig =
             read_json(&folder.join("config_sentence_transformers.json"))?.unwrap_or_default();
-        pipeline.choose_prompt(&options.prompt, prompts)?;
+        pipeline.choose_prompt(&options.prompt, &prompts)?;
         pipeline.finish(options);
         Ok(pipeline)
     }
@@ -190,7 +191,7 @@ impl Pipeline {
             pipeline.steps.extend(Dense::of_gguf(tensors, name)?.map(Step::Dense));
         }
         pipeline.steps.push(Step::Normalize);
-        pipeline.choose_prompt(&options.prompt, PromptConfig::default())?;
+        pipeline.choose_prompt(&options.prompt, &PromptConfig::default())?;
         pipeline.finish(options);
         Ok(pipeline)
     }
@@ -228,7 +229,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn choose_prompt(&mut self, asked: &Prompt, config: PromptConfig) -> Result<()> {
+    fn choose_prompt(&mut self, asked: &Prompt, config: &PromptConfig) -> Result<()> {
         let prompt = |name: &str| config.prompts.get(name).cloned().flatten();
         self.prompt = match asked {
             Prompt::Text(text) => text.clone(),
@@ -246,7 +247,7 @@ impl Pipeline {
                         self.warnings.push(Warning::NoPrompt(name.clone()));
                         String::new()
                     }
-                    None => return Err(unknown_prompt(name, &config)),
+                    None => return Err(unknown_prompt(name, config)),
                 }
             }
         };

@@ -98,10 +98,13 @@ pub(super) fn normalize(vector: &mut [f32]) {
     const LEAST: f64 = 1e-12;
     let squares: f64 = vector.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
     let factor = (1.0 / squares.sqrt().max(LEAST)) as f32;
-    vector.iter_mut().for_each(|value| *value *= factor);
+    for value in vector {
+        *value *= factor;
+    }
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // These are exact.
 mod tests {
     use super::*;
 

@@ -228,19 +228,14 @@ fn load(
         // Without weights of its own, it may still name the folder that has them.
         _ => Some(path),
     };
-    let (files, mut pipeline) = match folder {
-        Some(folder) => {
-            let pipeline = Pipeline::read(folder, embedding)?;
-            (StateFiles::open(&pipeline.encoder)?, pipeline)
-        }
-        None => {
-            let files = StateFiles::open(path)?;
-            let pipeline = match files.metadata() {
-                Some(metadata) => Pipeline::of_gguf(path, metadata, files.tensors(), embedding)?,
-                None => return Err(Error::internal("a GGUF file without metadata")),
-            };
-            (files, pipeline)
-        }
+    let (files, mut pipeline) = if let Some(folder) = folder {
+        let pipeline = Pipeline::read(folder, embedding)?;
+        (StateFiles::open(&pipeline.encoder)?, pipeline)
+    } else {
+        let files = StateFiles::open(path)?;
+        let metadata = files.metadata().ok_or_else(|| Error::internal("a GGUF file without metadata"))?;
+        let pipeline = Pipeline::of_gguf(path, metadata, files.tensors(), embedding)?;
+        (files, pipeline)
     };
     if files.is_decoder() && pipeline.says_no_pooling {
         return Err(Error::new(

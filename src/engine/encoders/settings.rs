@@ -161,7 +161,7 @@ impl Settings {
             [shape.hidden, shape.layers, shape.heads, shape.inner, shape.vocabulary, shape.max_tokens];
         let fits = sizes.iter().all(|&size| size > 0 && size <= MAX_SIZE)
             && shape.layers <= MAX_LAYERS
-            && shape.hidden % shape.heads == 0
+            && shape.hidden.is_multiple_of(shape.heads)
             && shape.hidden / shape.heads <= MAX_HEAD_DIM
             && shape.epsilon >= 0.0;
         if fits {

@@ -193,7 +193,7 @@ impl<'a> Weights<'a> {
             return Err(self.mismatch(&name, &tensor.shape, &[rows, columns]));
         }
         match self.matrix(module, found, columns)? {
-            Some(weight) => Table::packed(weight).ok_or_else(|| self.strange(&name, tensor, path)),
+            Some(weight) => Table::packed(weight).ok_or_else(|| strange(&name, tensor, path)),
             None => Ok(Table::unloaded()),
         }
     }
@@ -248,7 +248,7 @@ impl<'a> Weights<'a> {
             }
             Encoding::Ggml(kind) if Form::of(kind).is_some() => tensor.shape.clone(),
             encoding if encoding.float().is_some() => tensor.shape.clone(),
-            _ => return Err(self.strange(&name, tensor, path)),
+            _ => return Err(strange(&name, tensor, path)),
         };
         if shape != [rows, columns] {
             return Err(self.mismatch(&name, &shape, &[rows, columns]));
@@ -294,7 +294,7 @@ impl<'a> Weights<'a> {
 
     fn floats(&self, name: &str, tensor: &Tensor) -> Result<Floats> {
         let path = self.tensors.path_of(tensor);
-        let dtype = tensor.encoding.float().ok_or_else(|| self.strange(name, tensor, path))?;
+        let dtype = tensor.encoding.float().ok_or_else(|| strange(name, tensor, path))?;
         Ok(Floats { dtype, bytes: self.tensors.read(tensor)? })
     }
 
@@ -308,17 +308,18 @@ impl<'a> Weights<'a> {
         self.find(name).ok_or_else(|| damaged(self.tensors.main_path(), &format!("has no tensor {name:?}")))
     }
 
-    fn strange(&self, name: &str, tensor: &Tensor, path: &Path) -> Error {
-        unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))
-            .hint("supported are F32, F16, BF16, MLX's affine quantization, and the types of GGUF that run supports")
-    }
-
     fn mismatch(&self, name: &str, found: &[usize], expected: &[usize]) -> Error {
         damaged(
             self.tensors.main_path(),
             &format!("has tensor {name:?} of shape {found:?}, the configuration needs {expected:?}"),
         )
     }
+}
+
+fn strange(name: &str, tensor: &Tensor, path: &Path) -> Error {
+    unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name())).hint(
+        "supported are F32, F16, BF16, MLX's affine quantization, and the types of GGUF that run supports",
+    )
 }
 
 /// The upper and the lower half of a matrix's rows.

@@ -5,7 +5,7 @@ use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
 use super::gemma::{self, scale_embedding};
 use super::gemma2::{self, scale_attention};
 use crate::engine::config::fields::Fields;
-use crate::engine::config::style::{Placement, QkNorm, Style};
+use crate::engine::config::style::{Direction, Placement, QkNorm, Style};
 use crate::engine::config::{GgufFields, ModelConfig, Rope, RopeScaling};
 use crate::error::Result;
 
@@ -47,7 +47,9 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
 }
 
 fn read_gguf(_: &GgufFields, config: &mut ModelConfig) -> Result<()> {
-    config.causal &= config.model_type != EMBEDDING;
+    if config.model_type == EMBEDDING {
+        config.direction = Direction::Both;
+    }
     scale_embedding(config);
     // The file does not say it: llama.cpp knows the largest model by its layers.
     if config.layers == 62 {

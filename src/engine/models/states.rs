@@ -6,6 +6,7 @@ use mlx_rs::{Array, Dtype, transforms};
 
 use super::decoder::Stack;
 use crate::engine::config::RopeScaling;
+use crate::engine::config::style::Direction;
 use crate::engine::failure::no_embedding;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::file::unsupported;
@@ -38,8 +39,14 @@ impl StateModel {
         let loader = Loader::new(checkpoint, backend, dtype, max_tokens, progress);
         let norm = Norm::load(&loader, config, config.architecture.names.final_norm, config.hidden_size)?;
         let stack = Stack::load(&loader, config)?;
-        let model =
-            Self { stack, norm, causal: config.causal, dtype, vocabulary: config.vocab_size, max_tokens };
+        let model = Self {
+            stack,
+            norm,
+            causal: config.direction == Direction::Causal,
+            dtype,
+            vocabulary: config.vocab_size,
+            max_tokens,
+        };
         transforms::eval(model.stack.arrays().into_iter().chain(model.norm.arrays()))?;
         Ok(model)
     }
@@ -60,18 +67,15 @@ impl StateModel {
         // Layers share ropes: one table for each of them.
         let mut tables: Vec<(&Rc<Rope>, Array)> = Vec::new();
         for block in &self.stack.blocks {
-            let table = match block.rope() {
-                None => None,
-                Some(rope) => match tables.iter().find(|table| Rc::ptr_eq(table.0, rope)) {
-                    Some((_, table)) => Some(table.clone()),
-                    None => {
-                        let table = rope.rotation.table(batch.longest()).as_dtype(self.dtype)?;
-                        tables.push((rope, table.clone()));
-                        Some(table)
-                    }
-                },
-            };
-            x = block.forward_sequences(&x, batch, table.as_ref(), self.causal)?;
+            let known = |rope: &Rc<Rope>| tables.iter().position(|table| Rc::ptr_eq(table.0, rope));
+            let place = block.rope().map(|rope| known(rope).unwrap_or(tables.len()));
+            if let (Some(rope), Some(place)) = (block.rope(), place)
+                && place == tables.len()
+            {
+                tables.push((rope, rope.rotation.table(batch.longest()).as_dtype(self.dtype)?));
+            }
+            let table = place.and_then(|place| Some(&tables.get(place)?.1));
+            x = block.forward_sequences(&x, batch, table, self.causal)?;
         }
         self.norm.apply(&x)
     }

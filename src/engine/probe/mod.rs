@@ -6,6 +6,7 @@ mod quantization;
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::config::style::Direction;
 use crate::engine::config::{ConfigFiles, Outline};
 use crate::engine::embed::{StateFiles, check_pipeline};
 use crate::engine::format::checkpoint::{Checkpoint, Configuration};
@@ -221,7 +222,7 @@ pub fn check_generating(checkpoint: &Checkpoint) -> Result<()> {
         Some(metadata) => kind::of_gguf(metadata) == Kind::Embedding,
         None => checkpoint.path().join("modules.json").exists(),
     };
-    if is_embedding || !checkpoint.config.causal {
+    if is_embedding || checkpoint.config.direction != Direction::Causal {
         return Err(embeds(&checkpoint.config.model_type, checkpoint.path()));
     }
     Ok(())

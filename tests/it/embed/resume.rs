@@ -10,7 +10,7 @@ use crate::sandbox::Sandbox;
 /// Enough lines for several windows.
 fn lines(count: usize) -> String {
     let words = ["the cat", "dog", "a river of light and stone", "night", "music of the river"];
-    (0..count).map(|index| format!("{} {index}\n", words[index % 5])).collect()
+    (0..count).fold(String::new(), |text, index| text + words[index % 5] + &format!(" {index}\n"))
 }
 
 fn input(sandbox: &Sandbox, text: impl AsRef<[u8]>) {
@@ -32,7 +32,7 @@ fn killed(sandbox: &Sandbox, name: &str, text: &str) {
     let mut pipe = child.stdin.take().expect("a pipe");
     pipe.write_all(text.as_bytes()).expect("input");
     let state = sandbox.home().join(format!("{name}.part.json"));
-    let patience = Instant::now() + Duration::from_secs(120);
+    let patience = Instant::now() + Duration::from_mins(2);
     while !state.exists() {
         assert!(Instant::now() < patience, "nothing was made durable");
         std::thread::sleep(Duration::from_millis(5));

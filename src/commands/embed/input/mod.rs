@@ -4,6 +4,7 @@ mod lines;
 mod objects;
 mod rows;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -198,7 +199,7 @@ fn open_file(path: &PathBuf) -> Result<(File, Option<u64>)> {
 }
 
 fn by_ending(path: Option<&Path>) -> InputFormat {
-    let ending = path.and_then(Path::extension).map(|ending| ending.to_ascii_lowercase());
+    let ending = path.and_then(Path::extension).map(OsStr::to_ascii_lowercase);
     match ending.as_deref().and_then(|ending| ending.to_str()) {
         Some("jsonl" | "ndjson") => InputFormat::Jsonl,
         Some("csv") => InputFormat::Csv,
@@ -211,9 +212,10 @@ fn by_ending(path: Option<&Path>) -> InputFormat {
 fn check_flags(args: &EmbedArgs, format: InputFormat) -> Result<()> {
     let input = &args.input;
     let misplaced = match format {
-        InputFormat::Txt if input.field.is_some() => Some(("--field", "JSON lines")),
+        InputFormat::Txt | InputFormat::Csv | InputFormat::Tsv if input.field.is_some() => {
+            Some(("--field", "JSON lines"))
+        }
         InputFormat::Txt | InputFormat::Jsonl if input.column.is_some() => Some(("--column", "CSV and TSV")),
-        InputFormat::Csv | InputFormat::Tsv if input.field.is_some() => Some(("--field", "JSON lines")),
         InputFormat::Jsonl | InputFormat::Csv | InputFormat::Tsv if input.null => {
             Some(("--null", "plain texts"))
         }

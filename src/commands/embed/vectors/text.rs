@@ -24,11 +24,9 @@ pub(super) fn values(numbers: &Numbers, to: &mut Vec<u8>) {
 
 fn joined(numbers: &Numbers, to: &mut Vec<u8>) {
     match numbers {
-        Numbers::F32(values) => join(values.iter(), to, float),
+        Numbers::F32(values) => join(values.iter().copied(), to, float),
         // Of the numbers that become this half, the one with the fewest digits as a float32.
-        Numbers::F16(values) => {
-            join(values.iter().map(|value| value.to_f32()), to, |value, to| float(&value, to))
-        }
+        Numbers::F16(values) => join(values.iter().map(|value| value.to_f32()), to, float),
         Numbers::I8(values) => join(values.iter(), to, plain),
         Numbers::U8(values) => join(values.iter(), to, plain),
     }
@@ -43,9 +41,9 @@ fn join<T>(values: impl Iterator<Item = T>, to: &mut Vec<u8>, write: impl Fn(T, 
     }
 }
 
-fn float(value: &f32, to: &mut Vec<u8>) {
+fn float(value: f32, to: &mut Vec<u8>) {
     // Writing to memory cannot fail, and vectors are made of finite numbers.
-    let _ = serde_json::to_writer(&mut *to, value);
+    let _ = serde_json::to_writer(&mut *to, &value);
 }
 
 fn plain(value: impl Display, to: &mut Vec<u8>) {

@@ -76,7 +76,7 @@ impl Job<'_> {
     pub(super) fn attend(&self, unit: &Unit) {
         for head in unit.heads.clone() {
             // SAFETY: the level was detected; these heads of these tokens are this worker's.
-            unsafe { self.isa.run(Head { job: self, unit, head }) };
+            unsafe { self.isa.run(Head { job: self, unit, index: head }) };
         }
     }
 
@@ -130,7 +130,8 @@ impl Job<'_> {
 struct Head<'a> {
     job: &'a Job<'a>,
     unit: &'a Unit,
-    head: usize,
+    /// Which key head.
+    index: usize,
 }
 
 impl Task for Head<'_> {
@@ -152,15 +153,15 @@ impl Task for Head<'_> {
         let mut values = Scratch::new(seen.len() * padded);
         for (row, position) in seen.clone().enumerate() {
             let token = unit.sequence.start + position;
-            let key = job.head(token, layer.heads + self.head);
+            let key = job.head(token, layer.heads + self.index);
             let to = &mut keys[row * head_dim..][..head_dim];
             if job.rotated > 0 {
-                job.rotate(position, key, to)
+                job.rotate(position, key, to);
             } else {
-                to.copy_from_slice(key)
+                to.copy_from_slice(key);
             }
             let to = &mut values[row * padded..][..padded];
-            to[..head_dim].copy_from_slice(job.head(token, layer.heads + layer.kv_heads + self.head));
+            to[..head_dim].copy_from_slice(job.head(token, layer.heads + layer.kv_heads + self.index));
             to[head_dim..].fill(0.0);
         }
         keys[seen.len() * head_dim..].fill(0.0);
@@ -170,13 +171,17 @@ impl Task for Head<'_> {
         let mut queries = Scratch::new(QUERIES * head_dim);
         let mut scores = Scratch::new(QUERIES * stride);
         let mut sums = Scratch::new(QUERIES * padded);
-        for query_head in self.head * group..(self.head + 1) * group {
+        for query_head in self.index * group..(self.index + 1) * group {
             for first in unit.queries.clone().step_by(QUERIES) {
                 let rows = first..unit.queries.end.min(first + QUERIES);
                 for (row, position) in rows.clone().enumerate() {
                     let query = job.head(unit.sequence.start + position, query_head);
                     let to = &mut queries[row * head_dim..][..head_dim];
-                    if job.rotated > 0 { job.rotate(position, query, to) } else { to.copy_from_slice(query) }
+                    if job.rotated > 0 {
+                        job.rotate(position, query, to);
+                    } else {
+                        to.copy_from_slice(query);
+                    }
                 }
                 // SAFETY: the caller's; the scratch memory is as large as the products assume, and these
                 // rows of the output are this worker's.

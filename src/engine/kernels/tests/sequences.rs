@@ -87,7 +87,7 @@ fn attention_within_sequences_equals_mlx_over_random_shapes() {
             interleaved: random.below(2) == 0,
         };
         let mut starts = vec![0];
-        for _ in 0..1 + random.below(5) {
+        for _ in 0..=random.below(5) {
             // Longer than the queries that are answered together, too.
             starts.push(starts[starts.len() - 1] + random.pick(&[1, 2, 7, 15, 16, 17, 49, 100]));
         }
