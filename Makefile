@@ -4,8 +4,9 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/mlx-cache
+PACKAGES := $(TARGET)/package
 
-.PHONY: help setup build demo test lint install uninstall clean
+.PHONY: help setup build demo test lint fuzz install uninstall package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +24,7 @@ demo: build ## Show the main job on a real model, in a store of its own under ta
 test: setup ## Run every test
 	@tests/models.sh "$(TARGET)/models"
 	@tests/python.sh "$(TARGET)/python"
+	@tests/tools.sh
 	@MLX_CACHE_TEST_MODELS="$(abspath $(TARGET)/models)" MLX_CACHE_TEST_PYTHON="$(abspath $(TARGET)/python)" \
 	  cargo test --release --locked
 
@@ -30,8 +32,14 @@ lint: setup ## Check format and lints
 	@cargo fmt --all --check
 	@cargo clippy --release --locked --all-targets -- -D warnings
 
+fuzz: setup ## Feed each reader of hostile bytes with random ones, FUZZ_SECONDS=30 each (needs a nightly Rust)
+	@fuzz/run.sh "$(or $(FUZZ_SECONDS),30)"
+
 install: build ## Install below PREFIX (default /usr/local)
 	@native/install.sh "$(BINARY)" "$(TARGET)/native" "$(DESTDIR)$(PREFIX)"
+
+package: build ## Pack what install installs: target/package/mlx-cache-VERSION-SYSTEM.tar.gz
+	@native/pack.sh "$(BINARY)" "$(TARGET)/native" "$(PACKAGES)"
 
 uninstall: ## Remove what install put below PREFIX
 	@cd "$(DESTDIR)$(PREFIX)" && rm -rf bin/mlx-cache lib/mlx-cache share/man/man1/mlx-cache.1 \

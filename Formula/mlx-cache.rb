@@ -42,7 +42,7 @@ class MlxCache < Formula
   end
 
   test do
-    ENV["MLX_CACHE_HOME"] = testpath/"store"
+    ENV["MLX_CACHE_HOME"] = (testpath/"store").to_s
     ENV["MLX_CACHE_OFFLINE"] = "1"
     assert_match version.to_s, shell_output("#{bin}/mlx-cache --version")
 

@@ -5,6 +5,8 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 binary=$1 native=$2 prefix=$3
+# Whoever installs for others means them to read it, whatever his umask.
+umask 022
 
 install -d "$prefix/bin"
 install -m 755 "$binary" "$prefix/bin/mlx-cache"
@@ -31,5 +33,16 @@ if [ "$(uname -s)" = Linux ]; then
     while read -r library; do
       install -m 755 "$library" "$libraries/mlx/lib/$(basename "$library")"
     done
+  # While developing the program also looks for libraries in the build's folder. Elsewhere that name may
+  # belong to anybody, who could put libraries of his own there: it is cut off, in place.
+  python3 - "$prefix/bin/mlx-cache" "$native/wheel" <<'EDIT'
+import os, sys
+program, wheel = sys.argv[1], os.path.realpath(sys.argv[2])
+content = open(program, "rb").read()
+unwanted = b":" + os.fsencode(wheel) + b"/mlx/lib\0"
+if content.count(b"/../lib/mlx-cache/mlx/lib" + unwanted) != 1:
+    sys.exit(f"install: {program} does not look for its libraries in {wheel}: it was built elsewhere")
+open(program, "wb").write(content.replace(unwanted, bytes(len(unwanted))))
+EDIT
 fi
 echo "installed $prefix/bin/mlx-cache"

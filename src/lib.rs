@@ -25,13 +25,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use crate::cancel::Cancel;
 use crate::cli::{Cli, Command};
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::output::Output;
+use crate::report::Report;
 use crate::settings::Settings;
 use crate::settings::variables::Environment;
 
@@ -42,7 +43,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let environment = Environment::of_process();
-    match Cli::try_parse_from(&args) {
+    match cli::help::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches))
+    {
         Ok(cli) => {
             let output = Output::new(usage::style(&cli, &environment));
             ExitCode::from(answer(cli.command, output, environment))
@@ -51,28 +53,34 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Runs the command and prints what it reports; returns the exit status.
+/// Runs the command and prints what it reports; returns the exit status. Without a command it tells what is
+/// on this machine if that is worth more than help.
 fn answer(command: Option<Command>, output: Output, environment: Environment) -> u8 {
-    let Some(command) = command else {
-        return usage::no_command(&output);
-    };
-    let name = command.name();
+    let name = command.as_ref().map(Command::name);
+    let wants_help = command.is_none() && !output.is_json();
     let loaded = fs::file_size_limit_is_an_error()
         .and_then(|()| Settings::load(&environment))
         .and_then(|loaded| Ok((loaded, Cancel::on_signals()?)));
     let (loaded, cancel) = match loaded {
         Ok(parts) => parts,
-        Err(error) => return output.error(Some(name), &error),
+        Err(_) if wants_help => return usage::no_command(&output),
+        Err(error) => return output.error(name, &error),
     };
     if let Some(problem) = &loaded.problem
-        && !command.tolerates_broken_settings()
+        && !command.as_ref().is_some_and(Command::tolerates_broken_settings)
     {
-        return output.error(Some(name), problem);
+        return if wants_help { usage::no_command(&output) } else { output.error(name, problem) };
     }
     let context = Context { settings: loaded.settings, problem: loaded.problem, environment, output, cancel };
-    match guarded(|| commands::dispatch(command, &context)) {
-        Ok(report) => context.output.report(&report),
-        Err(error) => context.output.error(Some(name), &error),
+    let done = guarded(|| match command {
+        Some(command) => commands::dispatch(command, &context).map(Some),
+        None => Ok(commands::recommend::first_run(&context)?.map(Report::from)),
+    });
+    match done {
+        Ok(Some(report)) => context.output.report(&report),
+        Ok(None) => usage::no_command(&context.output),
+        Err(error) if wants_help && error.code() != Code::Interrupted => usage::no_command(&context.output),
+        Err(error) => context.output.error(name, &error),
     }
 }
 
@@ -102,7 +110,6 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
 
     #[test]
     fn a_panic_becomes_an_error_that_says_where() {

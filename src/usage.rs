@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
-use crate::cli::{Cli, ColorWhen, Command};
+use crate::cli::{self, Cli, ColorWhen, Command};
 use crate::error::{Code, Error};
 use crate::output::{ColorChoice, Output, Style};
 use crate::settings::variables::{CLICOLOR_FORCE, Environment, NO_COLOR, TERM};
@@ -15,7 +15,7 @@ pub fn style(cli: &Cli, environment: &Environment) -> Style {
     let global = &cli.global;
     Style {
         json: global.json || cli.command.as_ref().is_some_and(Command::streams_json),
-        color: color(global.color, environment),
+        color: color(if global.no_color { ColorWhen::Never } else { global.color }, environment),
         quiet: global.quiet,
         verbose: global.verbose,
     }
@@ -24,13 +24,14 @@ pub fn style(cli: &Cli, environment: &Environment) -> Style {
 /// How to print when the arguments as a whole make no sense.
 fn lenient_style(args: &[OsString], environment: &Environment) -> Style {
     let flags = || args.iter().skip(1).map(|arg| arg.to_string_lossy()).take_while(|arg| arg != "--");
+    let no_color = flags().any(|flag| flag == "--no-color").then_some(ColorWhen::Never);
     let when = flags().zip(flags().skip(1).chain(["".into()])).find_map(|(flag, value)| {
         let value = if flag == "--color" { value } else { flag.strip_prefix("--color=")?.to_owned().into() };
         <ColorWhen as clap::ValueEnum>::from_str(&value, false).ok()
     });
     Style {
         json: flags().any(|flag| flag == "--json" || flag == "--stream-json"),
-        color: color(when.unwrap_or_default(), environment),
+        color: color(no_color.or(when).unwrap_or_default(), environment),
         quiet: false,
         verbose: false,
     }
@@ -61,14 +62,9 @@ pub fn answer(args: &[OsString], environment: &Environment, error: &clap::Error)
     output.error(named_command(args).as_deref(), &from_clap(&text.to_string()))
 }
 
-/// Answers `mlx-cache` alone: short help, which is no data that a program could want.
+/// Answers `mlx-cache` alone on a machine with models: short help.
 pub fn no_command(output: &Output) -> u8 {
-    if output.is_json() {
-        let error = Error::new(Code::InvalidRequest, "no command is given")
-            .hint("see `mlx-cache --help` for the commands");
-        return output.error(None, &error);
-    }
-    let help = Cli::command().render_help();
+    let help = cli::help::command().render_help();
     output.help(&help.to_string(), &help.ansi().to_string())
 }
 

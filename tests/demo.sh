@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The main job on real models, in a home of its own. Usage: demo.sh BINARY TARGET_FOLDER
+# DEMO_BENCH may hold other arguments for the test of speed, for those who have less time.
 set -euo pipefail
 binary=$1 target=$2
 # A home of its own, so that nobody's caches are touched: a store, and the folders of two other tools.
@@ -39,5 +40,6 @@ show mlx-cache embed minilm --input notes.txt --output notes.npy
 show mlx-cache embed minilm "something to eat" --nearest 1 --against notes.npy
 printf '\n$ echo "The Seine flows through Paris." | mlx-cache run smollm2 "Repeat:" --temp 0 --max-tokens 32 --json\n'
 echo "The Seine flows through Paris." | mlx-cache run smollm2 "Repeat:" --temp 0 --max-tokens 32 --json
-show mlx-cache bench smollm2 -p 128 -g 32 -r 3
+read -ra bench <<<"${DEMO_BENCH:--p 128 -g 32 -r 3}"
+show mlx-cache bench smollm2 "${bench[@]}"
 show mlx-cache doctor

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// The variable by which a shell asks this program for completions instead of running it.
 const VARIABLE: &str = "MLX_CACHE_COMPLETE";
 
-/// Print the script that makes a shell complete commands, flags and model names
+/// Print a shell's script that completes commands and models
 ///
 /// Load it at the shell's start:
 ///
@@ -78,6 +78,21 @@ pub fn script(shell: Shell) -> Result<String> {
         .and_then(|completer| completer.write_registration(VARIABLE, &name, &name, &name, &mut script))
         .and_then(|()| String::from_utf8(script).map_err(io::Error::other))
         .map_err(|error| Error::internal(format!("no completions for {}: {error}", shell.name())))
+        .map(|script| if shell == Shell::Zsh { autoloadable(&script) } else { script })
+}
+
+/// The script for zsh so that it also works as a file in a folder of `fpath`: there the file is the body of
+/// the function that completes, and as it comes it would only register another one, which the first press of
+/// the key would not see.
+fn autoloadable(script: &str) -> String {
+    const REGISTER: &str = "compdef _clap_dynamic_completer_mlx_cache mlx-cache";
+    script.replace(
+        REGISTER,
+        &format!(
+            "if [[ $funcstack[1] == _mlx-cache ]]; then\n    _clap_dynamic_completer_mlx_cache \"$@\"\nelse\n    \
+             {REGISTER}\nfi"
+        ),
+    )
 }
 
 /// Answers a shell that asks for completions, on stdout; whether it was one. `models` gives the names

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-/// Remove what no model needs: unused content, unfinished files, empty folders
+/// Remove what no model needs: content, unfinished files, folders
 ///
 /// What would go is shown first. Downloads that a pull can resume stay until they are old.
+///
+///     mlx-cache gc --dry-run
+///     mlx-cache gc --yes
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct GcArgs {
     /// Only show what would be done
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueHint};
 
-/// Show a model of the store to another tool, by links instead of copies
+/// Show a model of the store to another tool, by links
 ///
 /// The tool then lists and loads the model as if it had fetched it. Nothing that is there already is
 /// replaced; what would be made is shown first. --undo takes the links away again:

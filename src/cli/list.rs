@@ -3,7 +3,12 @@
 use clap::{Args, ValueEnum};
 
 /// List the models that are known
+///
+///     mlx-cache list --source all --sort size
+///     mlx-cache list --kind embedding --format names
+///     mlx-cache list --json | jq -r '.data.models[].reference'
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct ListArgs {
     /// Only models from there; those in another tool's cache that were not added are listed with it
     #[arg(long, value_enum)]

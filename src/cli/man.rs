@@ -65,8 +65,8 @@ fn page(command: clap::Command) -> Result<ManPage> {
             man.render_subcommands_section(text)?;
         }
         exit_status().to_writer(text)?;
+        environment().to_writer(text)?;
         if is_program {
-            environment().to_writer(text)?;
             files().to_writer(text)?;
         } else {
             see_also().to_writer(text)?;
@@ -124,6 +124,6 @@ fn files() -> Roff {
 
 fn see_also() -> Roff {
     let mut roff = section("SEE ALSO");
-    roff.text([bold("mlx-cache"), roman("(1), for the environment and the files")]);
+    roff.text([bold("mlx-cache"), roman("(1), for the files")]);
     roff
 }

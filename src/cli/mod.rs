@@ -9,12 +9,14 @@ pub mod doctor;
 pub mod embed;
 pub mod export;
 pub mod gc;
+pub mod help;
 pub mod import;
 pub mod link;
 pub mod list;
 pub mod man;
 pub mod path;
 pub mod pull;
+pub mod recommend;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -37,6 +39,7 @@ pub struct Cli {
 /// Flags that every subcommand takes.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct GlobalArgs {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
@@ -45,6 +48,10 @@ pub struct GlobalArgs {
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub color: ColorWhen,
+
+    /// Use no colours, as `--color never`
+    #[arg(long, global = true, conflicts_with = "color")]
+    pub no_color: bool,
 
     /// Print no progress, notes or warnings
     #[arg(long, short, global = true, conflicts_with = "verbose")]
@@ -83,6 +90,7 @@ pub enum Command {
     Gc(gc::GcArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
+    Recommend(recommend::RecommendArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -109,6 +117,7 @@ impl Command {
             Self::Gc(_) => "gc",
             Self::Export(_) => "export",
             Self::Import(_) => "import",
+            Self::Recommend(_) => "recommend",
             Self::Config(_) => "config",
             Self::Doctor(_) => "doctor",
             Self::Status(_) => "status",

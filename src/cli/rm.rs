@@ -6,7 +6,11 @@ use clap::Args;
 ///
 /// What is done is shown first. The files of an adopted model are never touched; those of a copied one
 /// are deleted as far as no other model uses them.
+///
+///     mlx-cache rm org/name --dry-run
+///     mlx-cache rm org/name --yes
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct RmArgs {
     /// Names, or parts of names that are unambiguous
     #[arg(required = true)]

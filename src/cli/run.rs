@@ -16,8 +16,10 @@ use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {
-    /// The model: a name, a part of one that is unambiguous, or a path. The first argument is always
-    /// the model; without it, the default model runs, or the only one that generates text
+    /// The model: a name, an unambiguous part of one, or a path
+    ///
+    /// The first argument is always the model; without it, the default model runs, or the only one that
+    /// generates text
     #[arg(value_hint = ValueHint::AnyPath)]
     pub model: Option<String>,
 
@@ -95,6 +97,23 @@ pub struct EngineArgs {
     /// Tokens of prompt and answer to have room for [default: the model's own, as far as memory allows]
     #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true)]
     pub context: Option<usize>,
+
+    /// Most tokens that attention looks back at, beside the first 4: memory stays the same however long
+    /// the text becomes [default: all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub max_kv_size: Option<usize>,
+
+    /// Pack the keys and values of past tokens into 4 or 8 bits, which takes less memory
+    #[arg(long, value_name = "BITS", allow_negative_numbers = true)]
+    pub kv_bits: Option<usize>,
+
+    /// Elements that are packed with one scale: 32, 64 or 128
+    #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 64, allow_negative_numbers = true)]
+    pub kv_group_size: usize,
+
+    /// Pack once there are so many tokens, and keep them as they are before
+    #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 0, allow_negative_numbers = true)]
+    pub kv_start: usize,
 
     /// Where to compute: auto, gpu or cpu
     #[arg(long, value_name = "DEVICE", value_parser = parse_device)]

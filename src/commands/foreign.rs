@@ -129,11 +129,11 @@ impl Foreign {
         let contents: HashSet<&Path> =
             model.files.iter().filter_map(|file| file.content.as_deref().ok()).collect();
         let bytes =
-            contents.iter().filter_map(|path| scan.payload(path)).map(|found| found.stamp.bytes).sum();
+            contents.iter().filter_map(|path| scan.payload(path)).map(|found| found.entry.stamp.bytes).sum();
         let sized = model
             .files
             .iter()
-            .filter_map(|file| Some((file, scan.payload(file.content.as_deref().ok()?)?.stamp.bytes)));
+            .filter_map(|file| Some((file, scan.payload(file.content.as_deref().ok()?)?.entry.stamp.bytes)));
         let largest =
             sized.max_by_key(|(_, bytes)| *bytes).and_then(|(file, bytes)| match file.expected.checksum? {
                 Checksum::Sha256(digest) => Some((digest, bytes)),

@@ -1,16 +1,30 @@
 //! How a command's flags and the settings say a model is to be loaded.
 
 use crate::cli::run::EngineArgs;
+use crate::engine::cache::{CacheOptions, KvQuantization};
 use crate::engine::request::LoadOptions;
+use crate::error::Result;
 use crate::settings::Settings;
 
+/// First tokens that stay in sight of a limited cache: attention rests on them, whatever they say (Xiao et
+/// al., arXiv:2309.17453).
+const KEPT: usize = 4;
+
 /// The flags before the settings.
-pub(super) fn options(args: &EngineArgs, settings: &Settings) -> LoadOptions {
-    LoadOptions {
+pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOptions> {
+    let quantization = args.kv_bits.map(|bits| KvQuantization::new(bits, args.kv_group_size)).transpose()?;
+    Ok(LoadOptions {
         device: args.device.unwrap_or(settings.device.value),
         context: args.context,
         memory_limit: args.memory_limit.or(settings.memory_limit.value),
         force: args.force,
         threads: args.threads.or(settings.threads.value),
-    }
+        cache: CacheOptions {
+            quantization,
+            quantized_from: args.kv_start,
+            most_tokens: args.max_kv_size,
+            keep: if args.max_kv_size.is_some() { KEPT } else { 0 },
+            ..CacheOptions::default()
+        },
+    })
 }

@@ -19,6 +19,7 @@ mod loading;
 pub mod man;
 pub mod path;
 pub mod pull;
+pub mod recommend;
 pub mod resolve;
 pub mod rm;
 pub mod run;
@@ -53,6 +54,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
         Command::Export(args) => export::run(&args, context).map(Report::from),
         Command::Import(args) => import::run(&args, context).map(Report::from),
         Command::Gc(args) => gc::run(&args, context).map(Report::from),
+        Command::Recommend(args) => recommend::run(&args, context).map(Report::from),
         Command::Config(args) => config::run(&args, context).map(Report::from),
         Command::Doctor(args) => doctor::run(&args, context).map(Report::from),
         Command::Status(args) => status::run(&args, context).map(Report::from),

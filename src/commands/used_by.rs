@@ -49,10 +49,10 @@ pub(super) fn used_by(bulk: Option<Bulk>, context: &Context) -> Result<Vec<Strin
 }
 
 fn has(scan: &Scan, bulk: Bulk, registry: Option<&Registry>) -> Result<bool> {
-    for payload in scan.payloads.iter().filter(|payload| payload.stamp.bytes == bulk.bytes) {
+    for payload in scan.payloads.iter().filter(|payload| payload.entry.stamp.bytes == bulk.bytes) {
         let digest = match (payload.claimed, registry) {
             (Some(Checksum::Sha256(digest)), _) => Some(digest),
-            (_, Some(registry)) => registry.remembered_digest(&payload.stamp)?,
+            (_, Some(registry)) => registry.remembered_digest(&payload.entry.stamp)?,
             (_, None) => None,
         };
         if digest == Some(bulk.digest) {

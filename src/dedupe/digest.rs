@@ -17,6 +17,9 @@ use crate::ids::Digest;
 use crate::registry::{Registry, Remembered};
 use crate::store::try_map;
 
+/// Files of which no more is kept in memory than this many, until what they hold is written down.
+const PORTION: usize = 16 << 10;
+
 /// Files that hold the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Equal {
@@ -67,15 +70,7 @@ pub fn find_equal(
             inodes[at].digest = known.digest;
         }
     }
-    let mut reader = Reader { files, names: &names, watch, found: &mut found, learned: Mutex::default() };
-    let read = reader.read_all(&mut inodes);
-    let learned = reader.learned.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // What was read before the user asked to stop need not be read again.
-    if let Some(registry) = registry {
-        registry.remember(&learned)?;
-    }
-    drop(learned);
-    read?;
+    Reader { files, names: &names, watch, found: &mut found, registry }.read_all(&mut inodes)?;
 
     found.known = vec![None; files.len()];
     let mut groups: BTreeMap<Digest, Equal> = BTreeMap::new();
@@ -144,7 +139,7 @@ struct Reader<'a> {
     names: &'a [u32],
     watch: &'a dyn Watch,
     found: &'a mut Equals,
-    learned: Mutex<Vec<(FileStamp, Remembered)>>,
+    registry: Option<&'a mut Registry>,
 }
 
 impl Reader<'_> {
@@ -189,8 +184,17 @@ impl Reader<'_> {
         these: &[usize],
         whole: impl Fn(&Inode) -> bool + Sync,
     ) -> Result<()> {
+        these.chunks(PORTION).try_for_each(|portion| self.read_portion(inodes, portion, &whole))
+    }
+
+    fn read_portion(
+        &mut self,
+        inodes: &mut [Inode],
+        these: &[usize],
+        whole: &(impl Fn(&Inode) -> bool + Sync),
+    ) -> Result<()> {
         let (files, names, watch) = (self.files, self.names, self.watch);
-        let (learned, shared) = (&self.learned, &*inodes);
+        let (learned, shared) = (Mutex::new(Vec::with_capacity(these.len())), &*inodes);
         let read = try_map(these, |at| {
             let inode = &shared[*at];
             let path = &files[names[inode.names.start as usize] as usize].path;
@@ -202,8 +206,12 @@ impl Reader<'_> {
                     Ok(Ok(known))
                 }
             }
-        })?;
-        for (at, read) in these.iter().zip(read) {
+        });
+        // What was read before the user asked to stop need not be read again.
+        if let Some(registry) = &mut self.registry {
+            registry.remember(&learned.into_inner().unwrap_or_else(PoisonError::into_inner))?;
+        }
+        for (at, read) in these.iter().zip(read?) {
             let inode = &mut inodes[*at];
             match read {
                 Ok(known) => {

@@ -1,10 +1,12 @@
 //! What lies in the caches and in the store: names and numbers, no content.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use memchr::memmem;
 use walkdir::WalkDir;
 
 use super::{File, STORE, Skipped, Watch};
@@ -12,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::{Code, Error, Result};
 use crate::fs::{EntryKind, entry_at};
 use crate::ids::Digest;
-use crate::sources::{Checksum, Scan, Source, Survey};
+use crate::sources::{Checksum, Payload, Scan, Source, Survey};
 use crate::store::Store;
 
 /// The word for folders that the user names.
@@ -78,21 +80,31 @@ pub fn look(
             look.skipped.push(Skipped::new(&root, "it belongs to another user"));
             continue;
         }
-        let mut scan = source.scan(cancel)?;
+        // A folder is no tool that uses anything.
+        let is_tool = source.name() != FOLDER;
+        let mut scan = if is_tool { source.scan(cancel)? } else { source.files(cancel)? };
         let inside = |path: &Arc<Path>| below(path, source.root(), &root);
         for passed in std::mem::take(&mut scan.passed_over) {
             look.skipped.push(Skipped { path: passed.path.as_path().into(), reason: passed.reason });
         }
         let device = entry_at(&root).map_err(|error| Error::io("read", &root, error))?.stamp.device;
-        let survey = scan.survey();
+        let survey = if is_tool { scan.survey() } else { Survey::default() };
+        // Most folders have nothing to do with the others; then no path need be compared with them.
+        let holds_store = home.starts_with(&root);
+        let theirs_inside: Vec<&(&'static str, PathBuf)> =
+            theirs.iter().filter(|(_, cache)| cache.starts_with(&root) && !root.starts_with(cache)).collect();
+        let overlaps = sources
+            .iter()
+            .map(|other| real(other.root()))
+            .any(|other| *other != *root && (other.starts_with(&root) || root.starts_with(&other)));
         for payload in std::mem::take(&mut scan.payloads) {
             let Some(path) = inside(&payload.path) else { continue };
-            if path.starts_with(&home) {
+            if holds_store && path.starts_with(&home) {
                 continue;
             }
-            let owner = theirs
+            let owner = theirs_inside
                 .iter()
-                .filter(|(_, cache)| path.starts_with(cache) && !root.starts_with(cache))
+                .filter(|(_, cache)| path.starts_with(cache))
                 .max_by_key(|(_, cache)| cache.as_os_str().len());
             if let Some((name, _)) = owner {
                 if !sources.iter().any(|other| other.name() == *name) {
@@ -101,21 +113,28 @@ pub fn look(
                 }
                 continue;
             }
-            if !seen.insert(Arc::clone(&path)) {
+            if overlaps && !seen.insert(Arc::clone(&path)) {
                 continue;
             }
-            if let Some(name) = payload.linked_to {
+            if let Some(name) = &payload.linked_to {
                 let digest = name.file_name().and_then(|name| name.to_str()?.parse().ok());
                 look.linked.push((path, digest));
                 continue;
             }
-            match file(source.name(), &root, device, path, payload.claimed, payload.replaceable) {
-                Ok(file) => look.files.push(Arc::new(file)),
-                Err(skipped) => look.skipped.push(skipped),
-            }
+            let replaceable = replaceable(&path, &payload, device);
+            look.files.push(Arc::new(File {
+                source: source.name(),
+                root: Arc::clone(&root),
+                path,
+                entry: payload.entry,
+                claimed: match payload.claimed {
+                    Some(Checksum::Sha256(digest)) => Some(digest),
+                    _ => None,
+                },
+                replaceable,
+            }));
         }
-        if source.name() == FOLDER {
-            // A folder is no tool that uses anything.
+        if !is_tool {
             continue;
         }
         look.roots.push(Root {
@@ -134,35 +153,17 @@ pub fn look(
     Ok(look)
 }
 
-/// A payload as it is on disk, or why it is left alone.
-fn file(
-    source: &'static str,
-    root: &Arc<Path>,
-    device: u64,
-    path: Arc<Path>,
-    claimed: Option<Checksum>,
-    replaceable: Result<(), &'static str>,
-) -> Result<File, Skipped> {
-    let entry = match entry_at(&path) {
-        Ok(entry) => entry,
-        Err(error) => return Err(Skipped::new(&path, format!("it cannot be read: {error}"))),
-    };
-    let replaceable = if entry.kind != EntryKind::File {
-        return Err(Skipped::new(&path, "it is not a regular file"));
-    } else if path.to_str().is_none() {
+/// Whether dedupe may replace a payload in a folder on this filesystem, or why not.
+fn replaceable(path: &Path, payload: &Payload, device: u64) -> Result<(), Cow<'static, str>> {
+    if path.to_str().is_none() {
         Err("its name is not UTF-8".into())
-    } else if entry.owner != rustix::process::geteuid().as_raw() {
+    } else if payload.entry.owner != rustix::process::geteuid().as_raw() {
         Err("it belongs to another user".into())
-    } else if entry.stamp.device != device {
+    } else if payload.entry.stamp.device != device {
         Err("it lies on another filesystem, mounted inside of the folder".into())
     } else {
-        replaceable.map_err(Into::into)
-    };
-    let claimed = match claimed {
-        Some(Checksum::Sha256(digest)) => Some(digest),
-        _ => None,
-    };
-    Ok(File { source, root: Arc::clone(root), path, entry, claimed, replaceable })
+        payload.replaceable.map_err(Into::into)
+    }
 }
 
 /// The content of the store.
@@ -191,6 +192,12 @@ pub(super) fn blobs(store: &Store) -> Vec<File> {
 /// The path below `from` as one below `to`, which is `from` without links; nothing for a path that is
 /// not plain.
 pub(super) fn below(path: &Arc<Path>, from: &Path, to: &Path) -> Option<Arc<Path>> {
+    // What is not one text is looked at name by name.
+    let within = path.as_os_str().as_encoded_bytes().strip_prefix(from.as_os_str().as_encoded_bytes());
+    if from == to && within.is_some_and(|rest| rest.starts_with(b"/") && memmem::find(rest, b"/.").is_none())
+    {
+        return Some(Arc::clone(path));
+    }
     let rest = path.strip_prefix(from).ok()?;
     let plain = rest.iter().all(|part| part != OsStr::new("..") && part != OsStr::new("."));
     // Most are what they were, and then there is one text for both.

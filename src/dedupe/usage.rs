@@ -14,6 +14,9 @@ use crate::store::Store;
 
 /// Writes down which models of the caches use which content, as far as it is known.
 pub fn record(registry: &mut Registry, look: &Look, equals: &Equals) -> Result<()> {
+    if look.roots.is_empty() {
+        return Ok(());
+    }
     let mut known: HashMap<&Path, Digest> = HashMap::new();
     for (at, file) in look.files.iter().enumerate() {
         if let Some(digest) = equals.known.get(at).copied().flatten().or(file.claimed) {
@@ -58,8 +61,11 @@ pub fn estimate(scans: &[Scan], store: &Store, registry: Option<&Registry>) -> R
             _ => None,
         };
         // Smaller ones are left alone unless somebody asks for them.
-        if payload.linked_to.is_none() && payload.replaceable.is_ok() && payload.stamp.bytes >= MIN_BYTES {
-            files.push((payload.stamp, claimed));
+        if payload.linked_to.is_none()
+            && payload.replaceable.is_ok()
+            && payload.entry.stamp.bytes >= MIN_BYTES
+        {
+            files.push((payload.entry.stamp, claimed));
         }
     }
     let unknown: Vec<FileStamp> =

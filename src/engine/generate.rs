@@ -7,7 +7,7 @@ use std::time::Instant;
 use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::{Array, Dtype, transforms};
 
-use crate::engine::cache::KvCache;
+use crate::engine::cache::{KvCache, LONGEST_STEP};
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::engine::layers::Backend;
@@ -21,7 +21,7 @@ use crate::error::{Code, Error, Result};
 
 /// Prompt tokens computed at once: large enough for efficient products, small enough for progress
 /// and a quick stop.
-const PREFILL_CHUNK: usize = 512;
+const PREFILL_CHUNK: usize = LONGEST_STEP;
 
 /// A loaded model with its tokenizer and the cache of the last conversation.
 pub struct Generator {
@@ -98,8 +98,17 @@ impl Generator {
     }
 
     pub fn clear(&mut self) {
-        self.cache.truncate(0);
-        self.held.clear();
+        self.rewind(0);
+    }
+
+    /// Goes back to the first `tokens` tokens held, or to the beginning where the cache cannot; where it is.
+    fn rewind(&mut self, tokens: usize) -> usize {
+        let reached = if self.cache.truncate(tokens).is_ok() { tokens } else { 0 };
+        if reached == 0 {
+            self.cache.clear();
+        }
+        self.held.truncate(reached);
+        reached
     }
 
     fn answer(&mut self, request: &GenerateRequest, channel: &mut Channel) -> Result<Generation> {
@@ -112,9 +121,7 @@ impl Generator {
 
         // At least one token is computed again: its logits are needed.
         let common = self.held.iter().zip(&prompt_tokens).take_while(|(held, new)| held == new).count();
-        let cached = common.min(prompt_tokens.len() - 1);
-        self.cache.truncate(cached);
-        self.held.truncate(cached);
+        let cached = self.rewind(common.min(prompt_tokens.len() - 1));
         (channel.emit)(Event::Prompt {
             text: prompt.clone(),
             tokens: prompt_tokens.len(),
@@ -219,7 +226,7 @@ impl Generator {
         greedy: bool,
         channel: &mut Channel,
     ) -> Result<Option<Pending>> {
-        self.cache.reserve(tokens.len() + 1)?;
+        self.cache.expect(tokens.len() + 1)?;
         let mut done = 0;
         let mut pending = None;
         for chunk in tokens.chunks(PREFILL_CHUNK) {

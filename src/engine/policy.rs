@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::engine::cache::{self, CacheOptions, LayerShape};
 use crate::engine::format::weight::FloatType;
 use crate::engine::layers::Backend;
 use crate::engine::probe::Demand;
@@ -106,18 +107,45 @@ pub struct Policy {
     /// Tokens that generation may not pass.
     pub context: usize,
     pub weights_bytes: u64,
-    /// The key-value cache of a full context.
+    pub cache: CachePlan,
+    /// The cache of a full context.
     pub cache_bytes: u64,
     /// Weights and cache.
     pub estimate_bytes: u64,
     pub warnings: Vec<Warning>,
 }
 
+/// What the cache will take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachePlan {
+    pub layers: Vec<LayerShape>,
+    pub options: CacheOptions,
+    /// Type of keys and values.
+    pub dtype: FloatType,
+}
+
+impl CachePlan {
+    /// Bytes for so many tokens.
+    pub fn bytes(&self, tokens: usize) -> u64 {
+        cache::bytes(&self.layers, tokens, self.dtype.size(), &self.options)
+    }
+
+    /// The largest context up to `most` tokens whose cache fits into `bytes`, in whole steps.
+    fn fitting_context(&self, bytes: u64, most: usize) -> usize {
+        let (mut fits, mut exceeds) = (0, most / CONTEXT_STEP + 1);
+        while exceeds - fits > 1 {
+            let steps = fits.midpoint(exceeds);
+            if self.bytes(steps * CONTEXT_STEP) <= bytes { fits = steps } else { exceeds = steps }
+        }
+        fits * CONTEXT_STEP
+    }
+}
+
 /// Decides how to run a model.
 ///
 /// # Errors
 /// HARDWARE_INCOMPATIBLE if a GPU is asked for where there is none; INVALID_REQUEST for a context of
-/// zero; INSUFFICIENT_MEMORY if weights and cache are more than the memory, unless forced.
+/// zero and for a cache that the model cannot have; INSUFFICIENT_MEMORY if weights and cache are more than the memory, unless forced.
 pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Result<Policy> {
     let device = device(machine, options.device)?;
     let dtype = match device {
@@ -126,8 +154,8 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     };
     let kernels = Backend::of(device == Device::Gpu) == Backend::Kernels;
     let weights_bytes = demand.weights.bytes(kernels, dtype);
-    let token_bytes = demand.kv_values_per_token.saturating_mul(dtype.size() as u64);
-    let cache = |context: usize| token_bytes.saturating_mul(context as u64);
+    options.cache.check(&demand.cache)?;
+    let cache = CachePlan { layers: demand.cache.clone(), options: options.cache, dtype };
 
     let available = options.memory_limit.map_or(machine.free_memory, |limit| limit.min(machine.free_memory));
     let comfortable = ((machine.free_memory as f64 * TIGHT) as u64).min(available);
@@ -144,15 +172,19 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
             asked
         }
         None => {
-            let fitting = fitting_context(comfortable.saturating_sub(weights_bytes), token_bytes);
-            let context = demand.context.min(fitting.max(LEAST_CONTEXT));
+            let room = comfortable.saturating_sub(weights_bytes);
+            let context = if cache.bytes(demand.context) <= room {
+                demand.context
+            } else {
+                demand.context.min(cache.fitting_context(room, demand.context).max(LEAST_CONTEXT))
+            };
             if context < demand.context {
                 warnings.push(Warning::ContextReduced { from: demand.context, to: context });
             }
             context
         }
     };
-    let cache_bytes = cache(context);
+    let cache_bytes = cache.bytes(context);
     let estimate_bytes = weights_bytes.saturating_add(cache_bytes);
     if estimate_bytes > available {
         if !options.force {
@@ -162,7 +194,7 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     } else if estimate_bytes as f64 > machine.free_memory as f64 * TIGHT {
         warnings.push(Warning::MemoryTight { estimate: estimate_bytes, free: machine.free_memory });
     }
-    Ok(Policy { device, dtype, context, weights_bytes, cache_bytes, estimate_bytes, warnings })
+    Ok(Policy { device, dtype, context, weights_bytes, cache, cache_bytes, estimate_bytes, warnings })
 }
 
 fn device(machine: &Machine, choice: DeviceChoice) -> Result<Device> {
@@ -175,13 +207,6 @@ fn device(machine: &Machine, choice: DeviceChoice) -> Result<Device> {
         }
         DeviceChoice::Auto | DeviceChoice::Gpu => Ok(Device::Gpu),
     }
-}
-
-/// The largest context whose cache fits into `bytes`, in whole steps.
-fn fitting_context(bytes: u64, token_bytes: u64) -> usize {
-    let tokens = bytes.checked_div(token_bytes).unwrap_or(u64::MAX);
-    let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
-    tokens / CONTEXT_STEP * CONTEXT_STEP
 }
 
 fn insufficient(
@@ -218,6 +243,7 @@ fn insufficient(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::cache::{KvQuantization, TokenShape, Values};
     use crate::engine::format::sizes::WeightSizes;
 
     const GB: u64 = 1_000_000_000;
@@ -226,7 +252,12 @@ mod tests {
     fn demand() -> Demand {
         Demand {
             weights: WeightSizes { kernel_bytes: 9 * GB, packed_bytes: 8 * GB, floats: GB / 2 },
-            kv_values_per_token: 50_000,
+            cache: vec![LayerShape::Tokens(TokenShape {
+                heads: 1,
+                key_dim: 25_000,
+                values: Values::Own(25_000),
+                window: None,
+            })],
             context: 131_072,
             dtype: FloatType::F16,
         }
@@ -237,7 +268,8 @@ mod tests {
     }
 
     fn asked(context: usize) -> LoadOptions {
-        LoadOptions { context: Some(context), ..LoadOptions::default() }
+        let cache = CacheOptions { step: 1, ..CacheOptions::default() };
+        LoadOptions { context: Some(context), cache, ..LoadOptions::default() }
     }
 
     #[test]
@@ -311,6 +343,31 @@ mod tests {
         assert_eq!(beyond.warnings, [Warning::ContextBeyondModel { asked: 200_000, model: 131_072 }]);
         let error = decide(&machine(100, true), &asked(usize::MAX), &demand()).unwrap_err();
         assert_eq!(error.code(), Code::InsufficientMemory, "no overflow");
+    }
+
+    #[test]
+    fn a_packed_or_limited_cache_leaves_room_for_more_context() {
+        let mut small = demand();
+        small.cache = vec![LayerShape::Tokens(TokenShape {
+            heads: 8,
+            key_dim: 128,
+            values: Values::Own(128),
+            window: None,
+        })];
+        let decide = |cache| {
+            let options = LoadOptions { cache, ..asked(100_000) };
+            decide(&machine(100, true), &options, &small)
+        };
+        let plain = decide(CacheOptions::default()).unwrap().cache_bytes;
+        let packed =
+            CacheOptions { quantization: KvQuantization::new(4, 64).ok(), ..CacheOptions::default() };
+        let packed = decide(packed).unwrap().cache_bytes;
+        // Of 64 numbers with 2 bytes each, half a byte each with scale and bias.
+        assert_eq!(packed * 128, plain * 36);
+        let limited = CacheOptions { most_tokens: Some(1000), ..CacheOptions::default() };
+        assert!(decide(limited).unwrap().cache_bytes < plain / 50);
+        let wrong = CacheOptions { most_tokens: Some(4), keep: 4, ..CacheOptions::default() };
+        assert_eq!(decide(wrong).unwrap_err().code(), Code::InvalidRequest);
     }
 
     #[test]

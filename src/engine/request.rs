@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::cache::CacheOptions;
+
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,6 +29,7 @@ pub struct LoadOptions {
     pub force: bool,
     /// Threads for the CPU kernels; `None`: the physical cores.
     pub threads: Option<usize>,
+    pub cache: CacheOptions,
 }
 
 /// How the next token is chosen. The default is greedy.

@@ -226,7 +226,7 @@ fn load(
     let generator = Generator {
         vocabulary: checkpoint.config.vocab_size,
         context: policy.context,
-        cache: KvCache::new(model.cache_shape()),
+        cache: KvCache::with_options(model.cache_shape(), &options.cache)?,
         held: Vec::new(),
         ahead: None,
         model,

@@ -3,10 +3,10 @@
 //! afterwards changes nothing for those who hold it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
@@ -24,6 +24,27 @@ pub struct Entry {
     pub owner: u32,
     /// How many names it has.
     pub names: u64,
+}
+
+impl Entry {
+    pub fn of(metadata: &Metadata) -> Self {
+        let kind = metadata.file_type();
+        Self {
+            kind: if kind.is_file() {
+                EntryKind::File
+            } else if kind.is_symlink() {
+                EntryKind::Link
+            } else if kind.is_dir() {
+                EntryKind::Folder
+            } else {
+                EntryKind::Other
+            },
+            stamp: FileStamp::of(metadata),
+            mode: metadata.mode() & 0o7777,
+            owner: metadata.uid(),
+            names: metadata.nlink(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

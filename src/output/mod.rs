@@ -20,6 +20,7 @@ pub mod page;
 mod path;
 pub mod progress;
 mod pull;
+mod recommend;
 mod rm;
 pub mod run;
 mod show;
@@ -306,6 +307,7 @@ fn human(report: &Report) -> &dyn Human {
         Report::Gc(report) => report,
         Report::Export(report) => report,
         Report::Import(report) => report,
+        Report::Recommend(report) => report,
         Report::Config(report) => report,
         Report::Doctor(report) => report,
         Report::Status(report) => report,

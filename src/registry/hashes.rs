@@ -26,7 +26,9 @@ impl Registry {
     /// answer for each, in order. It is a reason not to look, never proof.
     pub fn remembered(&self, stamps: &[FileStamp]) -> Result<Vec<Remembered>> {
         let read = || {
-            let mut query = self.connection.prepare(
+            // One look at the locks and the log for all of them.
+            let transaction = self.connection.unchecked_transaction()?;
+            let mut query = transaction.prepare(
                 "SELECT ends, digest FROM hashes WHERE device = ?1 AND inode = ?2 AND bytes = ?3
                      AND modified_ns = ?4 AND changed_ns = ?5 AND hashed_at > ?6",
             )?;

@@ -120,6 +120,8 @@ impl Registry {
         // The table of links is a journal: what is written is on disk before anything is done by it.
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "fullfsync", true)?;
+        // No file for sorting in a folder that others use.
+        connection.pragma_update(None, "temp_store", "memory")?;
         // The first look into the file: what cannot be read shows here.
         connection.pragma_query_value(None, "schema_version", |_| Ok(()))?;
         Ok(Self { connection, home: home.to_owned() })

@@ -16,6 +16,7 @@ pub mod man;
 pub mod model;
 pub mod path;
 pub mod pull;
+pub mod recommend;
 pub mod rm;
 pub mod run;
 pub mod show;
@@ -94,6 +95,7 @@ reports! {
     Export "export" export::ExportReport;
     Import "import" import::ImportReport;
     Gc "gc" gc::GcReport;
+    Recommend "recommend" recommend::RecommendReport;
     Config "config" config::ConfigReport;
     Doctor "doctor" doctor::DoctorReport;
     Status "status" status::StatusReport;

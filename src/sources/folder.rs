@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::bounds::Bounds;
-use super::plain;
+use super::plain::{self, Found};
 use super::scan::Scan;
-use super::walk::{Answer, What, walk};
+use super::walk::{Answer, Walked, What, walk};
 use super::{ANOTHER_USERS, HuggingFace, Ollama, Source};
 use crate::cancel::Cancel;
 use crate::error::{Code, Error, Result};
@@ -35,6 +35,34 @@ pub fn folder(root: &Path, store: &Path) -> Box<dyn Source> {
     Box::new(Folder { root: root.to_owned(), store: store.to_owned() })
 }
 
+impl Folder {
+    fn bounds(&self) -> Result<Bounds> {
+        let bounds = Bounds::new(&self.root, &self.store);
+        if bounds.is_store() {
+            let message = format!("{} is in the store of mlx-cache itself", self.root.display());
+            return Err(Error::new(Code::InvalidRequest, message)
+                .detail("path", self.root.display().to_string())
+                .hint("name a folder outside the store"));
+        }
+        Ok(bounds)
+    }
+
+    fn walk(&self, bounds: &Bounds, cancel: &Cancel) -> Result<Walked<Found>> {
+        let is_in_hub = bounds.real_root().iter().any(is_repository);
+        let refused = match (self.is_own(), is_in_hub) {
+            (false, _) => Some(ANOTHER_USERS),
+            (_, true) => Some(IN_HUB),
+            _ => None,
+        };
+        walk(&self.root, &self.store, (), cancel, |(), seen| match &seen.what {
+            What::Folder if is_repository(seen.name) => Answer::pass("a repository of a Hugging Face cache"),
+            What::Folder if seen.name.as_encoded_bytes().starts_with(b".") => Answer::pass("a hidden folder"),
+            What::Folder => Answer::Enter(()),
+            _ => plain::judge(seen, bounds, refused),
+        })
+    }
+}
+
 impl Source for Folder {
     fn name(&self) -> &'static str {
         "folder"
@@ -45,26 +73,13 @@ impl Source for Folder {
     }
 
     fn scan(&self, cancel: &Cancel) -> Result<Scan> {
-        let bounds = Bounds::new(&self.root, &self.store);
-        if bounds.is_store() {
-            let message = format!("{} is in the store of mlx-cache itself", self.root.display());
-            return Err(Error::new(Code::InvalidRequest, message)
-                .detail("path", self.root.display().to_string())
-                .hint("name a folder outside the store"));
-        }
-        let is_in_hub = bounds.real_root().iter().any(is_repository);
-        let refused = match (self.is_own(), is_in_hub) {
-            (false, _) => Some(ANOTHER_USERS),
-            (_, true) => Some(IN_HUB),
-            _ => None,
-        };
-        let walked = walk(&self.root, &self.store, (), cancel, |(), seen| match &seen.what {
-            What::Folder if is_repository(seen.name) => Answer::pass("a repository of a Hugging Face cache"),
-            What::Folder if seen.name.as_encoded_bytes().starts_with(b".") => Answer::pass("a hidden folder"),
-            What::Folder => Answer::Enter(()),
-            _ => plain::judge(seen, &bounds, refused),
-        })?;
+        let bounds = self.bounds()?;
+        let walked = self.walk(&bounds, cancel)?;
         Ok(plain::assemble(&self.root, walked, |folder| name_of(folder, bounds.real_root())))
+    }
+
+    fn files(&self, cancel: &Cancel) -> Result<Scan> {
+        self.walk(&self.bounds()?, cancel).map(plain::files)
     }
 
     fn find(&self, name: &ModelName, cancel: &Cancel) -> Result<Scan> {

@@ -55,6 +55,11 @@ pub trait Source: fmt::Debug {
     /// What cannot be read or understood is told in the scan. INTERRUPTED once `cancel` is set.
     fn scan(&self, cancel: &Cancel) -> Result<Scan>;
 
+    /// A scan for those who only ask which files there are: models may be missing from it.
+    fn files(&self, cancel: &Cancel) -> Result<Scan> {
+        self.scan(cancel)
+    }
+
     /// Looks only at the model with this name: a scan without any other. Quick, however much the cache holds.
     fn find(&self, name: &ModelName, cancel: &Cancel) -> Result<Scan>;
 

@@ -63,7 +63,7 @@ pub(super) fn judge<A>(seen: &Seen<'_>, bounds: &Bounds, refused: Option<&'stati
                 // The store's names are digests.
                 claimed: to.file_name().and_then(OsStr::to_str).and_then(Checksum::of_name),
                 linked_to: Some(to),
-                stamp: stat.stamp,
+                entry: stat.entry,
                 replaceable: replaceable(&stat),
             }),
             Ok(Destination::Inside(inside)) => Found::Link(path, Ok(inside)),
@@ -72,12 +72,25 @@ pub(super) fn judge<A>(seen: &Seen<'_>, bounds: &Bounds, refused: Option<&'stati
         What::File(stat) => Found::File(Payload {
             path,
             linked_to: None,
-            stamp: stat.stamp,
+            entry: stat.entry,
             claimed: None,
             replaceable: replaceable(stat),
         }),
         What::Folder | What::Special => return Answer::pass("no regular file"),
     })
+}
+
+/// The files alone, and the links that lead nowhere.
+pub(super) fn files(walked: Walked<Found>) -> Scan {
+    let mut scan = Scan { passed_over: walked.passed_over, ..Scan::default() };
+    for found in walked.kept {
+        match found {
+            Found::File(payload) => scan.payloads.push(payload),
+            Found::Link(path, Err(fault)) => scan.passed_over.push(passed(&path, reason_of(&fault))),
+            Found::Link(_, Ok(_)) => {}
+        }
+    }
+    scan.sorted()
 }
 
 /// Puts models together: `name` tells the name of the model in a folder, if one can be there.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Survey;
-use crate::fs::FileStamp;
+use crate::fs::Entry;
 use crate::ids::{ModelName, Revision, SnapshotPath};
 
 pub use crate::ids::Checksum;
@@ -80,10 +80,10 @@ pub struct Payload {
     /// Its own name below the root, not a link to it; absolute. No folder on the way from the root is a
     /// link.
     pub path: Arc<Path>,
-    /// Where the content lies, if `path` is a link into the store that dedupe made; the stamp is the
-    /// content's.
+    /// Where the content lies, if `path` is a link into the store that dedupe made; the entry is
+    /// the content's.
     pub linked_to: Option<Arc<Path>>,
-    pub stamp: FileStamp,
+    pub entry: Entry,
     /// What its name or the cache's records claim.
     pub claimed: Option<Checksum>,
     /// Whether dedupe may replace it, or why not.
@@ -127,10 +127,10 @@ impl Scan {
         let mut names: Vec<&ModelName> = self.models.iter().map(|model| &model.name).collect();
         names.dedup();
         let mut seen = HashSet::with_capacity(self.payloads.len());
-        let once = |payload: &&Payload| seen.insert((payload.stamp.device, payload.stamp.inode));
+        let once = |payload: &&Payload| seen.insert((payload.entry.stamp.device, payload.entry.stamp.inode));
         Survey {
             models: names.len() as u64,
-            bytes: self.payloads.iter().filter(once).map(|payload| payload.stamp.bytes).sum(),
+            bytes: self.payloads.iter().filter(once).map(|payload| payload.entry.stamp.bytes).sum(),
             unreadable: self.passed_over.iter().filter(|passed| passed.unreadable).count() as u64,
         }
     }

@@ -196,7 +196,7 @@ fn links_of_a_hub_cache_lead_to_content_or_have_a_fault() {
         ]
     );
     let linked = scan.payload(&root.join(blobs).join(SHA256)).expect("a payload");
-    assert_eq!((linked.linked_to.as_deref(), linked.stamp.bytes), (Some(kept.as_path()), 100));
+    assert_eq!((linked.linked_to.as_deref(), linked.entry.stamp.bytes), (Some(kept.as_path()), 100));
     assert_eq!((linked.replaceable, linked.claimed), (Ok(()), Checksum::of_name(SHA256)));
     for entry in ["k-file", "l-straight"] {
         let payload = scan.payload(&root.join(snapshot).join(entry)).expect("a payload");

@@ -14,7 +14,7 @@ use std::thread;
 use super::scan::PassedOver;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::FileStamp;
+use crate::fs::Entry;
 
 /// Beyond this many threads disks get slower, not faster.
 const MOST_THREADS: usize = 8;
@@ -34,15 +34,15 @@ pub(super) enum What {
 /// What one look at a file tells.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stat {
-    pub stamp: FileStamp,
+    pub entry: Entry,
     /// Whether it belongs to the user who runs this program.
     pub own: bool,
 }
 
 impl Stat {
     pub fn of(metadata: &fs::Metadata) -> Self {
-        let own = metadata.uid() == rustix::process::geteuid().as_raw();
-        Self { stamp: FileStamp::of(metadata), own }
+        let entry = Entry::of(metadata);
+        Self { entry, own: entry.owner == rustix::process::geteuid().as_raw() }
     }
 }
 

@@ -138,7 +138,7 @@ impl<'a> Cache<'a> {
         if let Some((snapshot, file)) = recorded {
             claims.push(Checksum::Sha256(file.digest));
             bytes = bytes.or(Some(file.bytes));
-            remembered = (file.stamp == Some(payload.stamp)).then_some(file.digest);
+            remembered = (file.stamp == Some(payload.entry.stamp)).then_some(file.digest);
             record = Record::Adopted { snapshot: snapshot.id, path: file.path.clone() };
         }
         claims.sort_unstable();
@@ -160,12 +160,12 @@ impl<'a> Cache<'a> {
         let Noted { path, claims, bytes, record, remembered } = noted;
         let remembered = match (remembered, self.registry) {
             (None, Some(registry)) => {
-                registry.remembered(&[payload.stamp])?.first().and_then(|remembered| remembered.digest)
+                registry.remembered(&[payload.entry.stamp])?.first().and_then(|remembered| remembered.digest)
             }
             _ => remembered,
         };
         let place = payload.linked_to.as_ref().unwrap_or(&payload.path);
-        let content = contents.add(place, payload.stamp, &claims, remembered);
+        let content = contents.add(place, payload.entry.stamp, &claims, remembered);
         Ok(Item {
             path,
             place: payload.path.to_path_buf(),
@@ -197,7 +197,7 @@ impl<'a> Cache<'a> {
                 let target = Target::Foreign {
                     root: self.source.root().to_owned(),
                     path: payload.path.to_path_buf(),
-                    present: Some((&payload.stamp).into()),
+                    present: Some((&payload.entry.stamp).into()),
                 };
                 Some(Remedy::Content(Needed { target, checksum, bytes, hub }))
             }

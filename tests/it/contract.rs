@@ -74,12 +74,11 @@ fn an_argument_that_is_not_utf_8_is_a_usage_error() {
 }
 
 #[test]
-fn without_a_command_there_is_short_help() {
+fn short_help_names_every_command() {
     let sandbox = Sandbox::new();
-    let help = sandbox.run::<&str>(&[]);
+    let help = sandbox.run(&["-h"]);
     assert_eq!(help.status, 0);
     assert!(commands().iter().all(|command| help.stdout.contains(command.as_str())), "{}", help.stdout);
-    assert_eq!(sandbox.json(&[]).1["error"]["code"], "INVALID_REQUEST");
     let version = sandbox.run(&["--version"]);
     assert_eq!(version.stdout, format!("mlx-cache {}\n", env!("CARGO_PKG_VERSION")));
 }

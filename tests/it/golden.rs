@@ -3,10 +3,10 @@
 //! steps, then the same prompt one token at a time.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use mlx_cache::engine::cache::KvCache;
+use mlx_cache::engine::cache::{CacheOptions, KvCache};
 use mlx_cache::engine::format::checkpoint::Checkpoint;
 use mlx_cache::engine::layers::Backend;
 use mlx_cache::engine::models::{self, LanguageModel, Logits};
@@ -56,13 +56,13 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny")
 }
 
-fn forward(model: &dyn LanguageModel, tokens: &[i32], cache: &mut KvCache) -> Vec<f32> {
+pub fn forward(model: &dyn LanguageModel, tokens: &[i32], cache: &mut KvCache) -> Vec<f32> {
     let tokens = Array::from_slice(tokens, &[tokens.len() as i32]);
     let logits = model.forward(&tokens, cache, Logits::All).expect("forward").expect("logits");
     logits.as_dtype(Dtype::Float32).expect("float32").to_vec_exact::<f32>().expect("logits")
 }
 
-fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
+pub fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len(), "number of logits");
     found
         .iter()
@@ -105,16 +105,40 @@ fn check_within(model_path: &Path, golden_path: &Path, backend: Backend, toleran
     let mut chunks = forward(&*model, head, &mut cache);
     chunks.extend(forward(&*model, tail, &mut cache));
     near("two chunks", &chunks, &golden.logits);
+
+    // A cache that drops at once what its windows have passed, saved and restored on the way, taken back
+    // as far as it goes and marked: the same as one that holds everything, masked.
+    let tight = CacheOptions { step: 4, rollback: 3, ..CacheOptions::default() };
+    let cache = || KvCache::with_options(model.cache_shape(), &tight).expect("a cache");
+    let mut first = cache();
+    let mut steps: Vec<f32> =
+        head.iter().chain(tail).flat_map(|&id| forward(&*model, &[id], &mut first)).collect();
+    near("moving windows", &steps, &golden.logits);
+    let contents: HashMap<String, Array> = first.contents().into_iter().collect();
+    let mut second = cache();
+    second.restore(first.offset(), |name| contents.get(name).cloned()).expect("contents that fit");
+    let mark = second.mark();
+    steps.clear();
+    for (index, pair) in golden.decode_ids.chunks(2).enumerate() {
+        let mark = if index == 0 { mark.clone() } else { second.mark() };
+        let before = second.offset();
+        forward(&*model, &[0, 0], &mut second);
+        if second.truncate(before).is_err() {
+            second.rewind(&mark).expect("a place within reach");
+        }
+        steps.extend(forward(&*model, pair, &mut second));
+    }
+    near("a restored cache", &steps, &golden.decode_logits);
     let failures = failures.into_inner();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn backends() -> Vec<Backend> {
+pub fn backends() -> Vec<Backend> {
     if cfg!(target_os = "linux") { vec![Backend::Stock, Backend::Kernels] } else { vec![Backend::Stock] }
 }
 
 /// Folders of fixtures that begin with one of these prefixes.
-fn folders(prefixes: &[&str]) -> Vec<PathBuf> {
+pub fn folders(prefixes: &[&str]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(fixtures())
         .expect("fixtures/tiny")
         .map(|entry| entry.expect("entry").path())

@@ -47,7 +47,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     let baseline =
         args.compare.compare.as_deref().map(|text| history::baseline(text, &names, context)).transpose()?;
 
-    let options = loading::options(&args.engine, &context.settings);
+    let options = loading::options(&args.engine, &context.settings)?;
     let mut report = BenchReport {
         environment: None,
         models: Vec::new(),
@@ -248,9 +248,9 @@ impl<'a> Subject<'a> {
             }
         }
         let policy = self.engine.policy();
-        let longest = trials.iter().map(Trial::tokens).max().unwrap_or(0) as f64;
-        let cache = policy.cache_bytes as f64 / policy.context.max(1) as f64 * longest;
-        self.results.push(result(reference, "kv_cache", "bytes", vec![cache.round()]));
+        let longest = trials.iter().map(Trial::tokens).max().unwrap_or(0);
+        let cache = policy.cache.bytes(longest) as f64;
+        self.results.push(result(reference, "kv_cache", "bytes", vec![cache]));
         let peak = self.engine.peak_bytes() as f64;
         self.results.push(result(reference, "peak_memory", "bytes", vec![peak]));
     }

@@ -21,6 +21,7 @@ use crate::cli::embed::{EmbedArgs, Format, VectorType};
 use crate::commands::pull::auto::resolve_or_pull;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
+use crate::engine::cache::CacheOptions;
 use crate::engine::embed::{EmbedOptions, Embedder, Prompt};
 use crate::engine::request::LoadOptions;
 use crate::error::{Code, Error, Result};
@@ -126,6 +127,7 @@ fn load(args: &EmbedArgs, model: &Resolved, context: &Context) -> Result<Embedde
         memory_limit: args.engine.memory_limit.or(settings.memory_limit.value),
         force: args.engine.force,
         threads: args.engine.threads.or(settings.threads.value),
+        cache: CacheOptions::default(),
     };
     let vectors = &args.vectors;
     let embedding = EmbedOptions {

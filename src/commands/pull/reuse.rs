@@ -76,7 +76,7 @@ impl Index {
                 }
             };
             for payload in scan.payloads {
-                let bytes = payload.stamp.bytes;
+                let bytes = payload.entry.stamp.bytes;
                 match payload.claimed {
                     Some(checksum) => index.claimed.entry((checksum, bytes)).or_default().push(payload.path),
                     None if bytes >= WORTH_HASHING => {

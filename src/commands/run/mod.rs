@@ -121,7 +121,7 @@ impl<'a> Loaded<'a> {
         show: Show,
         context: &Context,
     ) -> Result<Self> {
-        let mut options = loading::options(args, &context.settings);
+        let mut options = loading::options(args, &context.settings)?;
         options.context = options.context.or(window);
         let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {

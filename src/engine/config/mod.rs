@@ -20,6 +20,7 @@ pub use outline::Outline;
 pub use quantization::{Affine, Quantization};
 pub use rope::{Rope, RopeScaling};
 
+use crate::engine::cache::{LayerShape, TokenShape, Values};
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::Architecture;
 use style::{Direction, Experts, LayerPlan, Style};
@@ -110,9 +111,17 @@ impl ModelConfig {
         }
     }
 
-    /// Numbers that the key-value cache holds for one token.
-    pub fn kv_values_per_token(&self) -> u64 {
-        2 * self.layers as u64 * self.kv_heads as u64 * self.head_dim as u64
+    /// What each layer remembers.
+    pub fn cache_layers(&self) -> Vec<LayerShape> {
+        let layer = |plan: &LayerPlan| {
+            LayerShape::Tokens(TokenShape {
+                heads: self.kv_heads,
+                key_dim: self.head_dim,
+                values: Values::Own(self.head_dim),
+                window: self.sliding_window.filter(|_| plan.slides),
+            })
+        };
+        self.plan.iter().map(layer).collect()
     }
 }
 

@@ -82,7 +82,7 @@ impl StateFiles {
             Self::Encoder(files) => files.demand(),
             Self::Decoder(checkpoint) => Ok(Demand {
                 // There is no cache: every text is computed at once.
-                kv_values_per_token: 0,
+                cache: Vec::new(),
                 context: models::longest_text(checkpoint)?,
                 ..Demand::of(checkpoint)
             }),

@@ -111,7 +111,7 @@ impl EncoderFiles {
         let shape = build(&self.settings, &weights)?.shape;
         Ok(Demand {
             weights: weights.sizes(),
-            kv_values_per_token: 0,
+            cache: Vec::new(),
             context: shape.max_tokens,
             dtype: weights.stored_type(),
         })

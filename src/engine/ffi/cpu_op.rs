@@ -11,8 +11,8 @@ use bytemuck::Pod;
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Device, Dtype, Stream};
 
-const MAX_INPUTS: usize = 8;
-const MAX_OUTPUTS: usize = 3;
+const MAX_INPUTS: usize = 10;
+const MAX_OUTPUTS: usize = 7;
 
 /// An operation: its parameters (the value itself, copied into the graph) and what it computes.
 ///
@@ -186,6 +186,20 @@ impl<'a> Buffers<'a> {
         SharedSlice {
             data: unsafe { *self.output_data.add(index) }.cast(),
             count: slot.count,
+            life: PhantomData,
+        }
+    }
+
+    /// The bytes of output `index`, whatever its elements are.
+    ///
+    /// # Panics
+    /// On a defect of the kernel: no such output.
+    pub fn output_bytes(&self, index: usize) -> SharedSlice<'a, u8> {
+        let slot = self.outputs[index];
+        // SAFETY: as for inputs; any memory may be seen as bytes.
+        SharedSlice {
+            data: unsafe { *self.output_data.add(index) }.cast(),
+            count: slot.count * slot.item_size,
             life: PhantomData,
         }
     }

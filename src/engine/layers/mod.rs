@@ -4,6 +4,7 @@
 //!
 //! Activations are `[L, K]`: L tokens of one sequence, row-major.
 
+mod attend;
 pub mod attention;
 pub mod embedding;
 pub mod experts;
@@ -13,6 +14,9 @@ pub mod norm;
 pub mod projection;
 pub mod rope;
 pub mod sequences;
+
+#[cfg(test)]
+pub(crate) use attend::append;
 
 use std::cell::RefCell;
 

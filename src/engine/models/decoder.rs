@@ -18,7 +18,7 @@ use crate::engine::layers::mlp::Mlp;
 use crate::engine::layers::norm::{HeadNorms, Norm, capped};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
-use crate::engine::layers::sequences::Batch;
+use crate::engine::layers::sequences::{Batch, Sight};
 use crate::error::Result;
 
 pub struct Decoder {
@@ -85,13 +85,8 @@ impl Decoder {
             let names = ["lm_head".to_owned()];
             Projection::load(loader, &names, &[config.vocab_size], hidden, Some(norm), config.head_bias)?
         };
-        let cache_shape = CacheShape {
-            layers: config.layers,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            dtype: loader.dtype,
-            backend: loader.backend,
-        };
+        let cache_shape =
+            CacheShape { layers: config.cache_layers(), dtype: loader.dtype, backend: loader.backend };
         Ok(Self {
             stack,
             head,
@@ -148,9 +143,9 @@ impl Block {
                 heads: config.heads,
                 kv_heads: config.kv_heads,
                 head_dim,
+                value_dim: head_dim,
                 scale: config.attention_scale,
                 soft_cap: config.attention_cap,
-                window: config.sliding_window.filter(|_| plan.slides),
             },
             rope: plan.rotates.then(|| Rc::clone(rope)),
             input: Projection::load(
@@ -208,9 +203,9 @@ impl Block {
         x: &Array,
         batch: &Batch,
         rotation: Option<&Array>,
-        causal: bool,
+        sight: Sight,
     ) -> Result<Array> {
-        self.feed(x, &self.attention.forward_sequences(x, batch, rotation, causal)?)
+        self.feed(x, &self.attention.forward_sequences(x, batch, rotation, sight)?)
     }
 
     /// The rope of the block's attention; `None`: nothing is rotated.
@@ -278,8 +273,8 @@ impl LanguageModel for Decoder {
         }
     }
 
-    fn cache_shape(&self) -> CacheShape {
-        self.cache_shape
+    fn cache_shape(&self) -> &CacheShape {
+        &self.cache_shape
     }
 
     fn arrays(&self) -> Vec<&Array> {

@@ -130,7 +130,7 @@ pub trait LanguageModel {
     fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>>;
 
     /// Sizes of the cache that `forward` works on.
-    fn cache_shape(&self) -> CacheShape;
+    fn cache_shape(&self) -> &CacheShape;
 
     /// Every weight, to be evaluated at load.
     fn arrays(&self) -> Vec<&Array>;

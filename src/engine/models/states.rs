@@ -12,7 +12,7 @@ use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::file::unsupported;
 use crate::engine::layers::norm::Norm;
 use crate::engine::layers::rope::Rope;
-use crate::engine::layers::sequences::Batch;
+use crate::engine::layers::sequences::{Batch, Sight};
 use crate::engine::layers::{Backend, Loader};
 use crate::error::Result;
 
@@ -20,7 +20,8 @@ use crate::error::Result;
 pub struct StateModel {
     stack: Stack,
     norm: Norm,
-    causal: bool,
+    /// Of each block.
+    sights: Vec<Sight>,
     dtype: Dtype,
     vocabulary: usize,
     max_tokens: usize,
@@ -39,10 +40,13 @@ impl StateModel {
         let loader = Loader::new(checkpoint, backend, dtype, max_tokens, progress);
         let norm = Norm::load(&loader, config, config.architecture.names.final_norm, config.hidden_size)?;
         let stack = Stack::load(&loader, config)?;
+        let causal = config.direction == Direction::Causal;
+        let window = |slides: bool| config.sliding_window.filter(|_| slides);
+        let sights = config.plan.iter().map(|plan| Sight { window: window(plan.slides), causal }).collect();
         let model = Self {
             stack,
             norm,
-            causal: config.direction == Direction::Causal,
+            sights,
             dtype,
             vocabulary: config.vocab_size,
             max_tokens,
@@ -66,7 +70,7 @@ impl StateModel {
         let mut x = self.stack.embed(&Array::from_slice(&ids, &[ids.len() as i32]))?;
         // Layers share ropes: one table for each of them.
         let mut tables: Vec<(&Rc<Rope>, Array)> = Vec::new();
-        for block in &self.stack.blocks {
+        for (block, &sight) in self.stack.blocks.iter().zip(&self.sights) {
             let known = |rope: &Rc<Rope>| tables.iter().position(|table| Rc::ptr_eq(table.0, rope));
             let place = block.rope().map(|rope| known(rope).unwrap_or(tables.len()));
             if let (Some(rope), Some(place)) = (block.rope(), place)
@@ -75,7 +79,7 @@ impl StateModel {
                 tables.push((rope, rope.rotation.table(batch.longest()).as_dtype(self.dtype)?));
             }
             let table = place.and_then(|place| Some(&tables.get(place)?.1));
-            x = block.forward_sequences(&x, batch, table, self.causal)?;
+            x = block.forward_sequences(&x, batch, table, sight)?;
         }
         self.norm.apply(&x)
     }

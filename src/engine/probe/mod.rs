@@ -6,6 +6,7 @@ mod quantization;
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::cache::LayerShape;
 use crate::engine::config::style::Direction;
 use crate::engine::config::{ConfigFiles, Outline};
 use crate::engine::embed::{StateFiles, check_pipeline};
@@ -71,11 +72,11 @@ impl From<Error> for Obstacle {
 }
 
 /// What the memory gate needs to know of a runnable model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
     pub weights: WeightSizes,
-    /// Numbers that the key-value cache holds for one token.
-    pub kv_values_per_token: u64,
+    /// What each layer's cache holds.
+    pub cache: Vec<LayerShape>,
     /// The context in tokens that the model was made for.
     pub context: usize,
     /// The float type of the checkpoint.
@@ -86,7 +87,7 @@ impl Demand {
     pub fn of(checkpoint: &Checkpoint) -> Self {
         Self {
             weights: checkpoint.sizes(),
-            kv_values_per_token: checkpoint.config.kv_values_per_token(),
+            cache: checkpoint.config.cache_layers(),
             context: checkpoint.config.max_position_embeddings,
             dtype: checkpoint.config.dtype,
         }

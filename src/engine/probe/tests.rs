@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::{Capability, Kind, Probe, probe};
+use crate::engine::cache::LayerShape;
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::metadata::Value;
 use crate::engine::format::samples::{
@@ -46,7 +47,9 @@ fn a_folder_that_can_run_is_described_whole() {
     );
     let demand = probe.demand.unwrap();
     assert_eq!(demand.weights.floats, PARAMETERS);
-    assert_eq!((demand.kv_values_per_token, demand.context, demand.dtype), (64, 128, FloatType::F32));
+    let [LayerShape::Tokens(layer)] = demand.cache[..] else { panic!("{:?}", demand.cache) };
+    assert_eq!((layer.heads * layer.key_dim, layer.values.dim(), layer.window), (32, 32 / layer.heads, None));
+    assert_eq!((demand.context, demand.dtype), (128, FloatType::F32));
 }
 
 #[test]

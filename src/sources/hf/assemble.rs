@@ -79,7 +79,7 @@ fn payload(found: &Found, linked_to: Option<&Arc<Path>>, stat: Stat, own: bool) 
     Payload {
         path: Arc::clone(&found.path),
         linked_to: linked_to.cloned(),
-        stamp: stat.stamp,
+        entry: stat.entry,
         claimed,
         replaceable,
     }

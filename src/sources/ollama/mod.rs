@@ -227,7 +227,7 @@ fn payload(
     own: bool,
 ) -> Payload {
     let replaceable = if own && stat.own { Ok(()) } else { Err(ANOTHER_USERS) };
-    Payload { path, linked_to, stamp: stat.stamp, claimed: Some(claimed), replaceable }
+    Payload { path, linked_to, entry: stat.entry, claimed: Some(claimed), replaceable }
 }
 
 /// What the blob at `place` leads to.

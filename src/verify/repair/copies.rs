@@ -48,14 +48,14 @@ impl Copies {
     pub fn add_scan(&mut self, scan: &Scan) {
         for payload in &scan.payloads {
             let place = payload.linked_to.as_ref().unwrap_or(&payload.path).to_path_buf();
-            if self.other.contains(&(payload.stamp.device, payload.stamp.inode)) {
+            if self.other.contains(&(payload.entry.stamp.device, payload.entry.stamp.inode)) {
                 continue;
             }
             if let Some(claimed) = payload.claimed {
                 self.by_checksum.entry(claimed).or_default().push(place.clone());
             }
             if !matches!(payload.claimed, Some(Checksum::Sha256(_))) {
-                self.by_size.entry(payload.stamp.bytes).or_default().push(place);
+                self.by_size.entry(payload.entry.stamp.bytes).or_default().push(place);
             }
         }
     }

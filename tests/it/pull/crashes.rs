@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
-use crate::hub::noise;
+use crate::hub::{On, noise};
 
 /// Weights of this many bytes in several files, beside the files of a tiny model.
 fn model(bytes: usize) -> Repository {
@@ -88,6 +88,60 @@ fn four_at_once_fetch_it_once() {
     assert!((size..size + size / 100).contains(&downloaded), "{downloaded} bytes are reported for {size}");
     assert_eq!(left_in(&sandbox, "incomplete"), [""; 0]);
     assert_eq!(left_in(&sandbox, "locks"), [""; 0]);
+}
+
+#[test]
+fn what_slow_connections_share_out_is_kept_when_it_is_killed() {
+    const FILE: &str = "model-00000-of-00003.safetensors";
+    let sandbox = Sandbox::new();
+    let repository = Repository::tiny("org/tiny").large(FILE, noise(9, 96_000_000));
+    let hub = Hub::with(repository.clone());
+    // Of each connection: slow enough for more of them to help.
+    hub.rate(16_000_000);
+    let mut child = start(&sandbox, &hub);
+    let ranges = || {
+        let seen = hub.seen();
+        let of_file = seen.iter().filter(|request| request.on == On::Payload(FILE.to_owned()));
+        of_file.filter_map(|request| request.header("range").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let started = Instant::now();
+    while ranges().len() < 3 || hub.traffic() < 40_000_000 {
+        assert!(child.try_wait().expect("a status").is_none(), "it ended with the ranges {:?}", ranges());
+        assert!(started.elapsed() < Duration::from_secs(60), "only {:?}", ranges());
+        thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().expect("killed");
+    assert!(!child.wait().expect("ended").success());
+    visible_is_whole(&sandbox);
+    let before = ranges();
+    assert!(before.iter().any(|range| !range.starts_with("bytes=0-")), "{before:?}");
+    let pulled = pull_one(&sandbox, &hub, &["org/tiny"]);
+    assert_all(&folder(&pulled), &repository);
+    let (traffic, size) = (hub.traffic(), repository.bytes());
+    assert!(traffic * 10 < size * 11, "{traffic} bytes were sent for {size}");
+    assert!(number(&pulled, "bytes_downloaded") < size - 30_000_000, "{pulled}");
+}
+
+#[test]
+fn gc_takes_nothing_from_a_pull_beside_it() {
+    let (sandbox, repository) = (Sandbox::new(), model(16_000_000));
+    let hub = Hub::with(repository.clone());
+    hub.rate(8_000_000);
+    let mut child = start(&sandbox, &hub);
+    let mut collections = 0;
+    while child.try_wait().expect("a status").is_none() {
+        let outcome = sandbox.run(&["gc", "--yes"]);
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+        collections += 1;
+    }
+    let output = child.wait_with_output().expect("ended");
+    assert!(output.status.success(), "{output:?}");
+    assert!(collections > 1, "gc never ran beside it");
+    let envelope = crate::sandbox::envelope(&String::from_utf8(output.stdout).expect("UTF-8"));
+    assert_all(&folder(&envelope["data"]["models"][0]), &repository);
+    in_order(&sandbox);
+    let (traffic, size) = (hub.traffic(), repository.bytes());
+    assert!(traffic < size + size / 100, "{traffic} bytes were sent for {size}");
 }
 
 #[test]

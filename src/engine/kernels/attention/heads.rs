@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::job::Job;
+use super::side::Side;
 use crate::engine::ffi::SharedSlice;
 use crate::engine::kernels::gemm::Product;
 use crate::engine::kernels::isa::Task;
@@ -38,9 +39,9 @@ impl Heads<'_> {
         self.tokens.len() * self.job.group()
     }
 
-    /// The head's size in whole vectors.
+    /// A value's size in whole vectors.
     fn padded(&self) -> usize {
-        self.job.layer.head_dim.next_multiple_of(LANES)
+        self.job.layer.value_dim.next_multiple_of(LANES)
     }
 
     /// Floats that [`Sums`] need.
@@ -98,21 +99,29 @@ impl Task for Over<'_> {
     unsafe fn run<V: Lanes>(self) {
         let heads = self.heads;
         let (job, head_dim) = (heads.job, heads.job.layer.head_dim);
+        let value_dim = job.layer.value_dim;
         let queries = heads.queries();
         let rotated = self.rotated_queries();
         let mut scores = Scratch::new(queries * TILE);
         let mut keys_across = Scratch::new(if queries > FEW { head_dim * TILE } else { 0 });
         let padded = heads.padded();
-        let mut padded_values = Scratch::new(if padded > head_dim { padded * TILE } else { 0 });
+        let mut padded_values = Scratch::new(if padded > value_dim { padded * TILE } else { 0 });
+        let unpacked = |side: Option<&Side>| {
+            Scratch::new(side.filter(|side| side.is_packed()).map_or(0, |side| side.width() * TILE))
+        };
+        let (mut key_rows, mut value_rows) = (unpacked(Some(&job.keys)), unpacked(job.values.as_ref()));
         // SAFETY: the caller's; `range` checks the bounds of the caches, whose positions up to the tokens'
         // own are filled and not written any more; the scratch memory is as large as its users assume.
         unsafe {
             self.clear();
             for start in heads.positions.clone().step_by(TILE) {
                 let count = TILE.min(heads.positions.end - start);
-                let at = (heads.head * job.capacity + start) * head_dim;
-                let keys: *const f32 = job.keys.range(at, count * head_dim);
-                let mut values: *const f32 = job.values.range(at, count * head_dim);
+                let entry = heads.head * job.capacity + start;
+                let keys = job.keys.rows(entry, count, &mut key_rows);
+                let (mut values, mut stride) = match &job.values {
+                    Some(side) => (side.rows(entry, count, &mut value_rows), value_dim),
+                    None => (keys.add(head_dim - value_dim), head_dim),
+                };
                 if queries > FEW {
                     transpose::<V>(keys, count, head_dim, &mut keys_across);
                     job.isa.run(Product {
@@ -133,20 +142,20 @@ impl Task for Over<'_> {
                 for (query, scores) in scores.chunks_exact_mut(TILE).enumerate() {
                     self.weigh::<V>(query, start, &mut scores[..count.next_multiple_of(LANES)], count);
                 }
-                if padded > head_dim {
+                if padded > value_dim {
                     for position in 0..count {
-                        let from = std::slice::from_raw_parts(values.add(position * head_dim), head_dim);
+                        let from = std::slice::from_raw_parts(values.add(position * stride), value_dim);
                         let to = &mut padded_values[position * padded..][..padded];
-                        to[..head_dim].copy_from_slice(from);
-                        to[head_dim..].fill(0.0);
+                        to[..value_dim].copy_from_slice(from);
+                        to[value_dim..].fill(0.0);
                     }
-                    values = padded_values.as_ptr();
+                    (values, stride) = (padded_values.as_ptr(), padded);
                 }
                 job.isa.run(Product {
                     a: scores.as_ptr(),
                     a_stride: TILE,
                     b: values,
-                    b_stride: padded,
+                    b_stride: stride,
                     c: self.sums.values(),
                     c_stride: padded,
                     rows: queries,
@@ -191,9 +200,11 @@ impl Over<'_> {
     #[inline(always)]
     unsafe fn weigh<V: Lanes>(&self, query: usize, start: usize, scores: &mut [f32], count: usize) {
         let visible = self.heads.job.visible(self.heads.token(query));
-        let first = visible.start.saturating_sub(start).min(count);
-        let last = visible.end.saturating_sub(start).min(count);
-        if first >= last {
+        let within = |entry: usize| entry.saturating_sub(start).min(count);
+        let (first, last) = (within(visible.start), within(visible.end));
+        // Kept entries before the window; all of them are before the token.
+        let kept = within(self.heads.job.layer.keep).min(first);
+        if first >= last && kept == 0 {
             scores.fill(0.0);
             return;
         }
@@ -207,7 +218,7 @@ impl Over<'_> {
                 }
             }
         }
-        scores[..first].fill(f32::NEG_INFINITY);
+        scores[kept..first].fill(f32::NEG_INFINITY);
         scores[last..].fill(f32::NEG_INFINITY);
         // SAFETY: the caller's; the memory of the sums belongs to this worker.
         unsafe {
@@ -297,15 +308,15 @@ impl Task for End<'_> {
                     self.parts.iter().fold(f32::NEG_INFINITY, |all, part| all.max(*part.largest(query)));
                 let weight = |part: &Sums| (*part.largest(query) - largest).exp();
                 let total: f32 = self.parts.iter().map(|part| weight(part) * *part.total(query)).sum();
-                let at = (heads.token(query) * layer.heads + heads.query_head(query)) * layer.head_dim;
-                let to = heads.job.out.range(at, layer.head_dim);
-                for start in (0..layer.head_dim).step_by(LANES) {
+                let at = (heads.token(query) * layer.heads + heads.query_head(query)) * layer.value_dim;
+                let to = heads.job.out.range(at, layer.value_dim);
+                for start in (0..layer.value_dim).step_by(LANES) {
                     let mut sum = V::zero();
                     for part in self.parts {
                         let values = V::load(part.values().add(query * part.width + start));
                         sum = values.mul_add(V::splat(weight(part) / total), sum);
                     }
-                    let count = LANES.min(layer.head_dim - start);
+                    let count = LANES.min(layer.value_dim - start);
                     sum.store_part(to.add(start), count);
                 }
             }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::Attention;
 use super::heads::{Heads, Sums};
 use super::rotary::Table;
+use super::side::Side;
 use crate::engine::ffi::SharedSlice;
 use crate::engine::kernels::isa::{Isa, Task};
 use crate::engine::kernels::lanes::{LANES, Lanes};
@@ -30,14 +31,15 @@ pub(super) struct Job<'a> {
     pub(super) qkv: &'a [f32],
     pub(super) table: &'a Table,
     pub(super) out: SharedSlice<'a, f32>,
-    pub(super) keys: SharedSlice<'a, f32>,
-    pub(super) values: SharedSlice<'a, f32>,
+    pub(super) keys: Side<'a>,
+    /// Where they are not in the keys.
+    pub(super) values: Option<Side<'a>>,
 }
 
 impl Job<'_> {
     /// Floats of a token in `qkv`.
     pub(super) fn width(&self) -> usize {
-        (self.layer.heads + 2 * self.layer.kv_heads) * self.layer.head_dim
+        self.qkv.len() / self.tokens
     }
 
     /// Query heads that share a key head.
@@ -45,10 +47,16 @@ impl Job<'_> {
         self.layer.heads / self.layer.kv_heads
     }
 
-    /// The positions that a token sees.
+    /// The entries that a token sees, beside the first that are kept.
     pub(super) fn visible(&self, token: usize) -> Range<usize> {
-        let end = self.layer.offset + token + 1;
+        let end = self.layer.held + token + 1;
         self.layer.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// All entries that some of these tokens see, and maybe others between.
+    fn span(&self, tokens: &Range<usize>) -> Range<usize> {
+        let first = if self.layer.keep > 0 { 0 } else { self.visible(tokens.start).start };
+        first..self.visible(tokens.end - 1).end
     }
 
     /// Puts the keys, rotated, and the values of the new tokens into the caches.
@@ -66,8 +74,7 @@ impl Job<'_> {
         let runs = self.tokens.div_ceil(together);
         let chunks = runs * self.layer.kv_heads;
         let wanted = pool::threads() * CHUNKS;
-        let positions = self.visible(self.tokens - 1).end - self.visible(0).start;
-        let parts = (positions / MIN_PART).min(wanted.div_ceil(chunks)).max(1);
+        let parts = (self.span(&(0..self.tokens)).len() / MIN_PART).min(wanted.div_ceil(chunks)).max(1);
         if parts > 1 && runs == 1 {
             return self.attend_in_parts(parts);
         }
@@ -76,7 +83,7 @@ impl Job<'_> {
             let first = (runs - 1 - chunk / self.layer.kv_heads) * together;
             let tokens = first..self.tokens.min(first + together);
             let head = chunk % self.layer.kv_heads;
-            let positions = self.visible(tokens.start).start..self.visible(tokens.end - 1).end;
+            let positions = self.span(&tokens);
             let heads = Heads { job: self, head, tokens, positions };
             let mut sums = Scratch::new(heads.sums_length());
             let sums = Sums::new(&heads, &mut sums);
@@ -89,7 +96,7 @@ impl Job<'_> {
     }
 
     fn attend_in_parts(&self, parts: usize) {
-        let all = self.visible(0).start..self.visible(self.tokens - 1).end;
+        let all = self.span(&(0..self.tokens));
         let together = all.len().div_ceil(parts).next_multiple_of(LANES);
         let parts = all.len().div_ceil(together);
         let heads = |head: usize, part: usize| {
@@ -128,18 +135,20 @@ impl Task for Append<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let job = self.job;
-        let Attention { heads, kv_heads, head_dim, offset, traditional, .. } = job.layer;
+        let Attention { heads, kv_heads, head_dim, value_dim, held, traditional, .. } = job.layer;
         for token in self.tokens {
             let row = &job.qkv[token * job.width()..][..job.width()];
+            let (keys, values) = row[heads * head_dim..].split_at(kv_heads * head_dim);
             for head in 0..kv_heads {
-                let at = (head * job.capacity + offset + token) * head_dim;
-                let key = &row[(heads + head) * head_dim..][..head_dim];
-                let value = &row[(heads + kv_heads + head) * head_dim..][..head_dim];
-                // SAFETY: new positions are only written, each by one worker.
-                let (to_key, to_value) =
-                    unsafe { (job.keys.slice(at, head_dim), job.values.slice(at, head_dim)) };
-                job.table.rotate(traditional, token, 1.0, key, to_key);
-                to_value.copy_from_slice(value);
+                let entry = head * job.capacity + held + token;
+                let key = &keys[head * head_dim..][..head_dim];
+                // SAFETY: new entries are only written, each by one worker.
+                unsafe { job.keys.set(entry, |to| job.table.rotate(traditional, token, 1.0, key, to)) };
+                if let Some(side) = &job.values {
+                    let value = &values[head * value_dim..][..value_dim];
+                    // SAFETY: as above.
+                    unsafe { side.set(entry, |to| to.copy_from_slice(value)) };
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 mod heads;
 mod job;
 mod rotary;
+mod side;
 
 use std::ffi::CStr;
 
@@ -13,6 +14,7 @@ use super::check;
 use super::isa::Isa;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
 use job::Job;
+use side::{Packing, Side};
 
 /// The shape of an attention layer and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,8 +23,12 @@ pub struct Attention {
     pub heads: usize,
     /// Key and value heads Hkv, which divide H.
     pub kv_heads: usize,
-    /// D, even.
+    /// D, elements of a query and of a key, even.
     pub head_dim: usize,
+    /// Dv, elements of a value.
+    pub value_dim: usize,
+    /// Values are the last Dv elements of the keys; else they lie beside them.
+    pub values_in_keys: bool,
     /// The first dimensions of a head that are rotated: even, at most D; 0 for none.
     pub rotary_dims: usize,
     /// Rotates neighbours (2i, 2i+1) rather than halves (i, i + rotary_dims / 2).
@@ -33,44 +39,52 @@ pub struct Attention {
     pub scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
-    /// Tokens already in the cache; the new ones follow.
+    /// The first new token's position, by which it is rotated.
     pub offset: usize,
-    /// A token sees itself and `window - 1` tokens before; `None`: all before.
+    /// Entries in the cache; the new tokens' follow.
+    pub held: usize,
+    /// A token sees its own entry and the `window - 1` before it; `None`: all before.
     pub window: Option<usize>,
+    /// The first entries, which all tokens see whatever the window.
+    pub keep: usize,
+    /// Bits and group of packed caches, as MLX's affine quantization has them.
+    pub packing: Option<(usize, usize)>,
 }
 
 /// What attention gives back.
 #[derive(Debug)]
 pub struct AttentionOutput {
-    /// `[L, H * D]`
+    /// `[L, H * Dv]`
     pub output: Array,
     /// The caches with the new tokens, the same memory as the arrays passed in.
-    pub keys: Array,
-    pub values: Array,
+    pub caches: Vec<Array>,
 }
 
 /// Attention of `L` new tokens over everything before and themselves.
 ///
-/// - `qkv` `[L, (H + 2 Hkv) * D]`: queries, keys and values of a token side by side, not yet rotated;
-/// - `keys`, `values` `[Hkv, capacity, D]`: the caches, updated in place at `offset..offset + L`. Earlier
-///   positions are never written, so older handles of the same memory stay valid up to their length;
+/// - `qkv` `[L, (H + Hkv) * D + Hkv * Dv]`: queries, keys and values of a token side by side, not yet
+///   rotated; without values where they are in the keys;
+/// - `caches`: keys `[Hkv, capacity, D]`, then values `[Hkv, capacity, Dv]` where they lie beside them,
+///   updated in place at `held..held + L`. Where packed, numbers, scales and biases take the place of each.
+///   Earlier entries are never written, so older handles of the same memory stay valid up to their length;
 /// - `frequencies` `[rotary_dims / 2]`: radians a position; none where nothing is rotated.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other, or a cache that is too small.
 pub fn attention(
     qkv: &Array,
-    keys: &Array,
-    values: &Array,
+    caches: &[Array],
     frequencies: Option<&Array>,
     layer: &Attention,
 ) -> Result<AttentionOutput, Exception> {
-    let Attention { heads, kv_heads, head_dim, rotary_dims, offset, window, .. } = *layer;
+    let Attention { heads, kv_heads, head_dim, value_dim, rotary_dims, held, window, .. } = *layer;
     let fits = heads > 0
         && kv_heads > 0
         && heads % kv_heads == 0
         && head_dim > 0
         && head_dim % 2 == 0
+        && value_dim > 0
+        && (!layer.values_in_keys || value_dim <= head_dim)
         && rotary_dims.is_multiple_of(2)
         && rotary_dims <= head_dim
         && window != Some(0)
@@ -79,41 +93,49 @@ pub fn attention(
         return Err(Exception::custom(format!("attention of a shape that cannot be: {layer:?}")));
     }
     let (tokens, width) = check::matrix(qkv, "queries, keys and values")?;
-    let expected = kv_heads.checked_mul(2).and_then(|n| n.checked_add(heads)?.checked_mul(head_dim));
-    if expected != Some(width) {
+    if layer.width() != Some(width) {
         return Err(Exception::custom(format!(
             "queries, keys and values of width {width} do not fit {layer:?}"
         )));
     }
-    let capacity = match *keys.shape() {
-        [_, capacity, _] => capacity as usize,
-        ref other => return Err(Exception::custom(format!("a key cache has the shape {other:?}"))),
-    };
-    check::shape(keys, "the key cache", &[kv_heads, capacity, head_dim])?;
-    check::shape(values, "the value cache", &[kv_heads, capacity, head_dim])?;
+    let capacity = side::check(caches, layer)?;
     match frequencies {
         Some(frequencies) => check::shape(frequencies, "the rotary frequencies", &[rotary_dims / 2])?,
         None if rotary_dims > 0 => return Err(Exception::custom("a rotation without frequencies")),
         None => {}
     }
-    if offset.checked_add(tokens).is_none_or(|end| end > capacity) {
+    if held.checked_add(tokens).is_none_or(|end| end > capacity) {
         return Err(Exception::custom(format!(
-            "{tokens} tokens after {offset} do not fit a cache of {capacity}"
+            "{tokens} tokens after {held} do not fit a cache of {capacity}"
         )));
     }
-    let shape = [check::dimension(tokens)?, check::dimension(heads * head_dim)?];
+    let shape = [check::dimension(tokens)?, check::dimension(heads * value_dim)?];
     let rotates = frequencies.is_some();
     let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity, rotates };
-    let outputs = [
-        OutputSpec::New { shape: &shape, dtype: Dtype::Float32 },
-        OutputSpec::InPlace(1),
-        OutputSpec::InPlace(2),
-    ];
-    let inputs: Vec<&Array> = [qkv, keys, values].into_iter().chain(frequencies).collect();
-    let made = cpu_op(kernel, &inputs, &outputs)?;
-    let [output, keys, values] =
-        <[Array; 3]>::try_from(made).map_err(|_| Exception::custom("mlx made other outputs"))?;
-    Ok(AttentionOutput { output, keys, values })
+    let mut outputs = vec![OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
+    outputs.extend((1..=caches.len()).map(OutputSpec::InPlace));
+    let inputs: Vec<&Array> = [qkv].into_iter().chain(caches).chain(frequencies).collect();
+    let mut made = cpu_op(kernel, &inputs, &outputs)?.into_iter();
+    let output = made.next().ok_or_else(|| Exception::custom("mlx made no output"))?;
+    Ok(AttentionOutput { output, caches: made.collect() })
+}
+
+impl Attention {
+    /// Elements of a token's queries, keys and values.
+    fn width(&self) -> Option<usize> {
+        let beside = if self.values_in_keys { 0 } else { self.value_dim };
+        let own = self.kv_heads.checked_mul(self.head_dim.checked_add(beside)?)?;
+        self.heads.checked_mul(self.head_dim)?.checked_add(own)
+    }
+
+    /// Width of each of the sides of the cache: keys, and values where they lie beside them.
+    fn sides(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.head_dim].into_iter().chain((!self.values_in_keys).then_some(self.value_dim))
+    }
+
+    fn packing(&self) -> Option<Packing> {
+        self.packing.map(|(bits, group)| Packing { bits, group })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -129,7 +151,10 @@ impl Kernel for Attend {
     const NAME: &'static CStr = c"Attention";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let frequencies = if self.rotates { buffers.input(3) } else { &[] };
+        let arrays = if self.layer.packing.is_some() { 3 } else { 1 };
+        let sides = self.layer.sides().count();
+        let frequencies = if self.rotates { buffers.input(1 + sides * arrays) } else { &[] };
+        let side = |index: usize, width| Side::of(buffers, 1 + index * arrays, width, self.layer.packing());
         rotary::with_table(&self.layer, self.tokens, frequencies, |table| {
             let job = Job {
                 isa: self.isa,
@@ -139,8 +164,8 @@ impl Kernel for Attend {
                 qkv: buffers.input(0),
                 table,
                 out: buffers.output(0),
-                keys: buffers.output(1),
-                values: buffers.output(2),
+                keys: side(0, self.layer.head_dim),
+                values: (sides == 2).then(|| side(1, self.layer.value_dim)),
             };
             job.append();
             job.attend();

@@ -37,6 +37,22 @@ pub struct SequenceAttention {
     pub backend: Backend,
 }
 
+/// What a token of a decoder sees of its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// So many tokens, itself included; `None`: all.
+    pub window: Option<usize>,
+    /// None that follow it.
+    pub causal: bool,
+}
+
+impl Sight {
+    /// How far away a token is seen. Seen from both sides, a window lies half before and half behind it.
+    pub(super) fn reach(self) -> Option<usize> {
+        self.window.map(|window| if self.causal { window.saturating_sub(1) } else { window / 2 })
+    }
+}
+
 impl SequenceAttention {
     /// `qkv [L, (heads + 2 kv_heads) * head_dim] → [L, heads * head_dim]`. `rotation` is a [`Rotation::table`]
     /// for the longest sequence, in the type of `qkv`.

@@ -1,0 +1,119 @@
+//! Caches that hold less than everything: packed keys and values, and a limited number of tokens.
+
+use std::path::Path;
+
+use mlx_cache::engine::cache::{CacheOptions, KvCache, KvQuantization, LayerShape};
+use mlx_cache::engine::format::checkpoint::Checkpoint;
+use mlx_cache::engine::models::{self, LanguageModel};
+use mlx_rs::Dtype;
+
+use crate::golden::{backends, forward, largest_difference};
+use crate::sandbox::Sandbox;
+
+fn load(name: &str, check: impl Fn(&dyn LanguageModel)) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+    let checkpoint = Checkpoint::open(&folder).expect("checkpoint");
+    for backend in backends() {
+        check(&*models::load(&checkpoint, backend, Dtype::Float32, 64, &mut |_, _| {}).expect("model"));
+    }
+}
+
+/// Logits of 24 steps, the first of several tokens.
+fn run(model: &dyn LanguageModel, options: &CacheOptions) -> (Vec<f32>, u64) {
+    let mut cache = KvCache::with_options(model.cache_shape(), options).expect("a cache");
+    let tokens: Vec<i32> = (0..30).map(|at| 3 + at * 7 % 60).collect();
+    let (head, tail) = tokens.split_at(7);
+    let mut logits = forward(model, head, &mut cache);
+    logits.extend(tail.iter().flat_map(|&id| forward(model, &[id], &mut cache)));
+    (logits, cache.bytes())
+}
+
+fn range(logits: &[f32]) -> f32 {
+    logits.iter().fold(f32::MIN, |high, &x| high.max(x)) - logits.iter().fold(f32::MAX, |low, &x| low.min(x))
+}
+
+#[test]
+fn a_limited_cache_is_the_masked_full_one() {
+    for name in ["tiny/llama_gqa", "architectures/gemma2", "architectures/phi3_long"] {
+        load(name, |model| {
+            // One that never has to move keeps everything, out of sight.
+            let all = CacheOptions { most_tokens: Some(9), keep: 2, ..CacheOptions::default() };
+            let small = CacheOptions { step: 4, rollback: 1, ..all };
+            let ((expected, whole), (found, less)) = (run(model, &all), run(model, &small));
+            let share = largest_difference(&found, &expected) / range(&expected);
+            assert!(share < 1e-4, "{name}: {share:e}");
+            assert!(less < whole / 10, "{name}: {less} of {whole} bytes");
+            let (full, _) = run(model, &CacheOptions::default());
+            assert!(largest_difference(&full, &expected) > 0.0, "{name}: nothing was out of sight");
+        });
+    }
+}
+
+#[test]
+fn packed_caches_are_near_and_small() {
+    for name in ["tiny/llama_head_dim", "tiny/llama_gqa", "architectures/qwen3"] {
+        load(name, |model| {
+            let (expected, whole) = run(model, &CacheOptions::default());
+            let width = model.cache_shape().layers.iter().find_map(|layer| match layer {
+                LayerShape::Tokens(shape) => Some(shape.key_dim),
+                _ => None,
+            });
+            for (bits, tolerance) in [(8, 1e-2), (4, 0.15)] {
+                let quantization = KvQuantization::new(bits, 32).expect("a quantization");
+                let packed = |quantized_from| CacheOptions {
+                    quantization: Some(quantization),
+                    quantized_from,
+                    ..CacheOptions::default()
+                };
+                let Some(32 | 64) = width else {
+                    let refused = KvCache::with_options(model.cache_shape(), &packed(0));
+                    assert!(refused.is_err(), "{name}: heads of {width:?}");
+                    continue;
+                };
+                let (at_once, bytes) = run(model, &packed(0));
+                let share = largest_difference(&at_once, &expected) / range(&expected);
+                assert!(share > 0.0 && share < tolerance, "{name} in {bits} bits: {share:e}");
+                // Packed numbers, with a scale and a bias of 4 bytes each for 32 of them.
+                assert_eq!(bytes, whole * (bits as u64 + 2) / 32, "{name} in {bits} bits");
+                let (later, _) = run(model, &packed(20));
+                let same = 7 * expected.len() / 30;
+                assert_eq!(later[..same], expected[..same], "packed before it was to be");
+                assert!(largest_difference(&later, &expected) / range(&expected) < tolerance);
+            }
+        });
+    }
+}
+
+#[test]
+fn bench_and_run_take_the_flags_of_the_cache() {
+    let sandbox = Sandbox::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/llama_head_dim");
+    let model = model.to_str().expect("UTF-8");
+    let cache = |flags: &[&str]| {
+        let args =
+            ["bench", model, "-c", "512", "-p", "300", "-g", "0", "-r", "1", "--warmup", "0", "--no-save"];
+        let (status, envelope) = sandbox.json(&[&args, flags].concat());
+        assert_eq!(status, 0, "{envelope}");
+        let results = envelope["data"]["results"].as_array().cloned().expect("results");
+        let cache = results.iter().find(|result| result["test"] == "kv_cache").expect("kv_cache");
+        cache["mean"].as_f64().expect("bytes")
+    };
+    let whole = cache(&[]);
+    let packed = cache(&["--kv-bits", "8", "--kv-group-size", "32"]);
+    assert!((packed / whole - 10.0 / 32.0).abs() < 1e-9, "{packed} of {whole}");
+    let later = ["--kv-bits", "4", "--kv-group-size", "32", "--kv-start", "1000"];
+    assert!((cache(&later) - whole).abs() < 0.5);
+    assert!((cache(&["--max-kv-size", "64"]) - whole).abs() < 0.5, "a short text fits");
+    let refused: [(&[&str], &str); 5] = [
+        (&["--kv-bits", "5"], "5 bits"),
+        (&["--kv-bits", "8", "--kv-group-size", "48"], "groups of 48"),
+        (&["--kv-bits", "8"], "heads of 32 elements"),
+        (&["--max-kv-size", "4"], "4 tokens"),
+        (&["--kv-start", "4"], "--kv-bits"),
+    ];
+    for (flags, expected) in refused {
+        let (status, error) = sandbox.error(&[&["run", model, "x", "-n", "1"], flags].concat());
+        let message = error["message"].as_str().expect("a message");
+        assert!(status == 2 && message.contains(expected), "{flags:?}: {error}");
+    }
+}
