@@ -1,8 +1,10 @@
 //! `mlx-cache run`
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueHint};
 
-use crate::engine::request::DeviceChoice;
+use crate::engine::request::{Bias, DeviceChoice};
 use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 
 /// Answer a prompt, or chat
@@ -13,6 +15,10 @@ use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 ///     git diff | mlx-cache run smollm2 "Write a commit message for this change:"
 ///
 /// Without a prompt on a terminal, a chat begins; /help in it lists its commands.
+///
+///     mlx-cache run smollm2 "Three colours, as a list" --format json | jq .
+///     mlx-cache run qwen3 "Is 91 prime?" --no-think --temp 0
+///     mlx-cache run smollm2 "Name a village" --samples 5 --seed 1
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {
@@ -50,11 +56,45 @@ pub struct RunArgs {
     #[arg(long, short)]
     pub yes: bool,
 
+    /// Hold the answer to a format: `json`, or a file with a JSON schema. The answer is valid whatever
+    /// the model and the temperature
+    #[arg(long, value_name = "json|FILE", value_hint = ValueHint::FilePath, conflicts_with = "stop")]
+    pub format: Option<String>,
+
+    #[command(flatten)]
+    pub template: TemplateArgs,
+
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// What the chat template gets, and what is shown of the reasoning.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Chat template")]
+pub struct TemplateArgs {
+    /// Let the model reason before it answers, if its template has a switch for that
+    #[arg(long, conflicts_with_all = ["no_think", "raw"])]
+    pub think: bool,
+
+    /// Have the model answer without reasoning
+    #[arg(long, conflicts_with = "raw")]
+    pub no_think: bool,
+
+    /// Show the answer only, not the reasoning that comes before it on standard error
+    #[arg(long)]
+    pub hide_thinking: bool,
+
+    /// Set a variable of the chat template; VALUE is read as JSON if it is JSON. Can be given several
+    /// times
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "raw")]
+    pub template_arg: Vec<String>,
+
+    /// Tell the model of tools: a file with a JSON array of their definitions
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "raw")]
+    pub tools: Option<PathBuf>,
 }
 
 /// How the next token is chosen.
@@ -77,17 +117,59 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f64>,
 
+    /// Choose among tokens of about the expected surprise that have this probability together; 1 is all
+    /// [default: 1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub typical_p: Option<f64>,
+
+    /// How often to leave out the likeliest tokens (XTC); 0 is never [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub xtc_probability: Option<f64>,
+
+    /// From which probability on XTC leaves a token out, if a less likely one has it too [default: 0.1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub xtc_threshold: Option<f64>,
+
+    /// Hold the surprise near this many bits (Mirostat 2), in place of all cuts; 0 is off [default: 0]
+    #[arg(long, value_name = "BITS", allow_negative_numbers = true)]
+    pub mirostat_tau: Option<f64>,
+
+    /// How fast Mirostat follows [default: 0.1]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub mirostat_eta: Option<f64>,
+
     /// Make recent tokens less likely; 1 is off [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f64>,
 
-    /// How many tokens are recent [default: 64]
+    /// Take this from the logits of recent tokens; 0 is off [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub presence_penalty: Option<f64>,
+
+    /// Take this from the logits of recent tokens for each time they came; 0 is off [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub frequency_penalty: Option<f64>,
+
+    /// How many tokens are recent, the prompt's included [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub repetition_window: Option<usize>,
+
+    /// Add this to a token's logit, or `never` forbid it; can be given several times. TOKEN is an id or
+    /// the text of one token; digits that are a text go in double quotes
+    #[arg(long, value_name = "TOKEN=VALUE", allow_hyphen_values = true)]
+    pub logit_bias: Vec<Bias>,
 
     /// Seed of the random numbers: the same seed gives the same text [default: a new one each time]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
+
+    /// Make this many answers, each with a seed of its own: the first one's plus 1, 2, …
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), allow_negative_numbers = true)]
+    pub samples: u32,
+
+    /// Tell the log probability of each token, and of the K likeliest in its place
+    #[arg(long, value_name = "K", num_args = 0..=1, require_equals = true, default_missing_value = "0", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub logprobs: Option<u32>,
 }
 
 /// How the model is loaded.

@@ -88,13 +88,13 @@ impl Generator {
                 Ok(Some(started.elapsed().as_secs_f64()))
             }
             Work::Generate(count) => {
-                let Some(Pending::Token(mut token)) = pending else {
+                let Some(Pending::Token(mut token, _)) = pending else {
                     return Err(Error::internal("a greedy step chose no token"));
                 };
                 let started = Instant::now();
                 let mut next = self.step(&token, true)?;
                 for step in 1..=count {
-                    let Pending::Token(chosen) = next else {
+                    let Pending::Token(chosen, _) = next else {
                         return Err(Error::internal("a greedy step chose no token"));
                     };
                     token = chosen;

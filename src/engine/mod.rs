@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod config;
+mod constrain;
 pub mod device;
 pub mod embed;
 pub mod encoders;

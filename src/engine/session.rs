@@ -3,7 +3,6 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -228,9 +227,11 @@ fn load(
         context: policy.context,
         cache: KvCache::with_options(model.cache_shape(), &options.cache)?,
         held: Vec::new(),
+        last_prompt: None,
         ahead: None,
         model,
-        tokenizer: Rc::new(tokenizer),
+        tokenizer: Arc::new(tokenizer),
+        grammars: None,
         template,
         end_of_turn,
     };

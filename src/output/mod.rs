@@ -238,6 +238,19 @@ impl Output {
         if self.is_terminal() { self.stream(&run::for_terminal(piece)) } else { self.stream(piece) }
     }
 
+    /// Writes a piece of a model's reasoning to stderr at once, faint where there are colours.
+    pub fn reasoning(&self, piece: &str) {
+        if !self.style.quiet && !self.style.json {
+            let shown = run::for_terminal(piece);
+            let faint = page::FAINT;
+            self.to_stderr(&if self.stderr_color {
+                format!("{faint}{shown}{faint:#}")
+            } else {
+                shown.into()
+            });
+        }
+    }
+
     /// Writes one event of `--stream-json` or `--progress-json`: a line of JSON.
     pub fn event(&self, event: &impl Serialize) -> Result<()> {
         self.to_stdout(&json_line(event))

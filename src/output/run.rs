@@ -8,8 +8,28 @@ use super::page::{Human, Page};
 use super::units;
 
 impl Human for RunReport {
-    /// Nothing: the answer was streamed while it was made.
-    fn human(&self, _page: &mut Page) {}
+    /// The answer was streamed while it was made; only the probabilities are left.
+    fn human(&self, page: &mut Page) {
+        let all = std::iter::once(&self.logprobs).chain(self.others.iter().map(|other| &other.logprobs));
+        for logprobs in all.filter(|logprobs| !logprobs.is_empty()) {
+            let shown = |text: &str, logprob: f64| format!("{text:?} {logprob:.3}");
+            page.line("");
+            page.table(
+                ["ID", "TOKEN", "LOGPROB", "INSTEAD"],
+                &[0, 2],
+                logprobs.iter().map(|token| {
+                    let instead: Vec<_> = token
+                        .alternatives
+                        .iter()
+                        .filter(|other| other.id != token.id)
+                        .map(|other| shown(&other.text, other.logprob))
+                        .collect();
+                    let text = format!("{:?}", token.text);
+                    [token.id.to_string(), text, format!("{:.3}", token.logprob), instead.join("  ")]
+                }),
+            );
+        }
+    }
 }
 
 /// What a chat leaves to be printed.

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Data;
-use crate::engine::outcome::{FinishReason, Generation, Usage};
+use crate::engine::outcome::{FinishReason, Generation, TokenLogprob, Usage};
+use crate::engine::request::Bias;
 
 /// One answer.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -17,16 +18,39 @@ pub struct RunReport {
     pub rendered_prompt: String,
     /// The answer, without the stop text that ended it.
     pub text: String,
+    /// What the model thought before it answered, if it did and that is not hidden.
+    pub reasoning: Option<String>,
     /// Why the answer ended.
     pub finish_reason: FinishReason,
+    /// How likely each token was, with `--logprobs`.
+    pub logprobs: Vec<TokenLogprob>,
     /// Counts of tokens.
     pub usage: Usage,
+    /// The other answers of `--samples`.
+    pub others: Vec<SampleReport>,
     /// Durations and speeds.
     pub timings: TimingsReport,
     /// Memory that the run took.
     pub memory: MemoryReport,
     /// How tokens were chosen; the same values give the same text on the same device.
     pub sampling: SamplingReport,
+}
+
+/// Another answer to the same prompt.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SampleReport {
+    /// The seed of its random numbers.
+    pub seed: u64,
+    /// The answer, without the stop text that ended it.
+    pub text: String,
+    /// What the model thought before it answered, if it did and that is not hidden.
+    pub reasoning: Option<String>,
+    /// Why the answer ended.
+    pub finish_reason: FinishReason,
+    /// How likely each token was, with `--logprobs`.
+    pub logprobs: Vec<TokenLogprob>,
+    /// Counts of tokens.
+    pub usage: Usage,
 }
 
 /// Durations in seconds and speeds in tokens per second.
@@ -52,7 +76,7 @@ pub struct MemoryReport {
 }
 
 /// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SamplingReport {
     /// 0 takes the most likely token, always.
     pub temperature: f64,
@@ -62,10 +86,26 @@ pub struct SamplingReport {
     pub top_p: f64,
     /// The least probability, as a share of the most likely token's; 0 is off.
     pub min_p: f64,
+    /// Probability that the tokens of about the expected surprise have together; 1 is all.
+    pub typical_p: f64,
+    /// How often the likeliest tokens are left out; 0 is never.
+    pub xtc_probability: f64,
+    /// From which probability on they are.
+    pub xtc_threshold: f64,
+    /// The surprise in bits that Mirostat holds; 0 is off.
+    pub mirostat_tau: f64,
+    /// How fast Mirostat follows.
+    pub mirostat_eta: f64,
     /// Divides the chance of recent tokens; 1 is off.
     pub repetition_penalty: f64,
+    /// Taken from the logits of recent tokens; 0 is off.
+    pub presence_penalty: f64,
+    /// Taken from the logits of recent tokens for each time they came; 0 is off.
+    pub frequency_penalty: f64,
     /// How many tokens are recent.
     pub repetition_window: usize,
+    /// Tokens made more or less likely.
+    pub logit_bias: Vec<Bias>,
     /// The seed of the random numbers, whether it was given or drawn.
     pub seed: u64,
 }
@@ -103,12 +143,24 @@ pub enum RunEvent {
         /// Those of them that need no computing.
         cached_tokens: usize,
     },
+    /// Another of the answers of `--samples` begins.
+    Sample {
+        /// Its number, from 1 on.
+        number: usize,
+        /// The seed of its random numbers.
+        seed: u64,
+    },
     /// Tokens of the prompt computed so far.
     Prefill {
         /// Tokens that are computed.
         done: usize,
         /// Tokens that are to be computed.
         total: usize,
+    },
+    /// The next piece of what the model thinks before it answers.
+    Reasoning {
+        /// Whole characters, without the tags around it.
+        text: String,
     },
     /// The next piece of the answer.
     Text {

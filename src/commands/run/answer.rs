@@ -29,9 +29,11 @@ pub fn answer(
     engine: &mut Engine,
     request: &GenerateRequest,
     show: Show,
+    hide_thinking: bool,
     context: &Context,
 ) -> Result<Generation> {
-    let mut screen = Screen { show, context, bar: None, open_line: false, failure: None };
+    let mut screen =
+        Screen { show, hide_thinking, context, bar: None, thinks: false, open_line: false, failure: None };
     let generation = engine.generate(request, &mut |event| {
         if let Err(error) = screen.event(event) {
             screen.failure = Some(error);
@@ -52,7 +54,11 @@ pub fn answer(
 struct Screen<'a> {
     show: Show,
     context: &'a Context,
+    /// Whether reasoning is not shown.
+    hide_thinking: bool,
     bar: Option<Progress>,
+    /// Whether reasoning was shown last.
+    thinks: bool,
     /// Whether text was shown that did not end its line.
     open_line: bool,
     failure: Option<Error>,
@@ -60,6 +66,9 @@ struct Screen<'a> {
 
 impl Screen<'_> {
     fn event(&mut self, event: Event) -> Result<()> {
+        if self.hide_thinking && matches!(event, Event::Reasoning(_)) {
+            return Ok(());
+        }
         match self.show {
             Show::Nothing => Ok(()),
             Show::Events => self.context.output.event(&RunEvent::from(event)),
@@ -79,8 +88,17 @@ impl Screen<'_> {
                 }
                 Ok(())
             }
+            Event::Reasoning(piece) => {
+                self.bar = None;
+                self.thinks = true;
+                self.context.output.reasoning(&piece);
+                Ok(())
+            }
             Event::Text(piece) => {
                 self.bar = None;
+                if std::mem::take(&mut self.thinks) {
+                    self.context.output.reasoning("\n\n");
+                }
                 if !piece.is_empty() {
                     self.open_line = !piece.ends_with('\n');
                 }
@@ -91,6 +109,9 @@ impl Screen<'_> {
 
     /// Ends the last line, so that a prompt or the next command's output begins its own.
     fn end(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.thinks) {
+            self.context.output.reasoning("\n");
+        }
         if self.open_line { self.context.output.stream("\n") } else { Ok(()) }
     }
 }
@@ -100,6 +121,7 @@ impl From<Event> for RunEvent {
         match event {
             Event::Prompt { text, tokens, cached_tokens } => Self::Prompt { text, tokens, cached_tokens },
             Event::Prefill { done, total } => Self::Prefill { done, total },
+            Event::Reasoning(text) => Self::Reasoning { text },
             Event::Text(text) => Self::Text { text },
         }
     }

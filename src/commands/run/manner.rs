@@ -61,7 +61,13 @@ impl Manner {
             ..Self::default()
         };
         let mut unknown = Vec::new();
-        for (name, value) in &written.parameters {
+        let is_mirostat = written.parameters.get("mirostat").and_then(Value::as_u64) == Some(2);
+        if let Some(tau) = written.parameters.get("mirostat_tau").filter(|_| is_mirostat)
+            && manner.parameters.set("mirostat_tau", &tau.to_string()).is_err()
+        {
+            unknown.push("mirostat_tau".to_owned());
+        }
+        for (name, value) in written.parameters.iter().filter(|(name, _)| *name != "mirostat_tau") {
             if !MACHINE.contains(&name.as_str()) && manner.set(name, value).is_none() {
                 unknown.push(name.clone());
             }
@@ -89,9 +95,17 @@ impl Manner {
                 self.parameters.repetition_window = usize::MAX;
                 Some(())
             }
+            ("mirostat", Value::Number(number)) => match number.as_u64()? {
+                // The target counts only with the second version, and is 5 there unless told.
+                0 => Some(()),
+                2 if self.parameters.mirostat_tau > 0.0 => Some(()),
+                2 => self.parameters.set("mirostat_tau", "5").ok(),
+                _ => None,
+            },
             ("stop", Value::String(text)) => self.parameters.set(name, text).ok(),
             (
-                "temperature" | "top_k" | "top_p" | "min_p" | "repeat_penalty" | "repeat_last_n" | "seed"
+                "temperature" | "top_k" | "top_p" | "min_p" | "typical_p" | "repeat_penalty"
+                | "presence_penalty" | "frequency_penalty" | "repeat_last_n" | "mirostat_eta" | "seed"
                 | "num_predict",
                 Value::Number(number),
             ) => self.parameters.set(name, &number.to_string()).ok(),
@@ -127,14 +141,29 @@ mod tests {
             seed: Some(3),
             max_tokens: Some(9),
             stop: vec!["<|im_start|>".to_owned(), "<|im_end|>".to_owned()],
+            ..Parameters::default()
         };
         assert_eq!(manner.parameters, expected);
     }
 
     #[test]
+    fn mirostat_is_on_only_in_its_second_version() {
+        for (parameters, tau) in [
+            (serde_json::json!({"mirostat": 2}), 5.0),
+            (serde_json::json!({"mirostat": 2, "mirostat_tau": 3.5}), 3.5),
+            (serde_json::json!({"mirostat_tau": 3.5}), 0.0),
+            (serde_json::json!({"mirostat_tau": 3.5, "mirostat": 0}), 0.0),
+        ] {
+            let (manner, unknown) = read(parameters.clone());
+            assert!(unknown.is_empty(), "{unknown:?}");
+            assert!((manner.parameters.mirostat_tau - tau).abs() < 1e-9, "{parameters}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_told_and_changes_nothing() {
         let (manner, unknown) = read(serde_json::json!({
-            "mirostat": 2, "temperature": -1, "top_k": "many", "stop": [""], "num_ctx": 0, "num_predict": -1}));
+            "mirostat": 1, "temperature": -1, "top_k": "many", "stop": [""], "num_ctx": 0, "num_predict": -1}));
         assert_eq!(unknown, ["mirostat", "temperature", "top_k", "stop", "num_ctx"]);
         assert_eq!((manner.parameters, manner.context), (Parameters::default(), None));
     }

@@ -6,13 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::run::RunArgs;
-use crate::engine::request::SamplingOptions;
+use crate::engine::request::{Bias, SamplingOptions};
 use crate::error::{Code, Error, Result};
 use crate::report::run::SamplingReport;
 
 /// Everything about an answer that is not the prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+// What an older version did not know has its default.
+#[serde(deny_unknown_fields, default)]
 pub struct Parameters {
     /// Randomness; 0 takes the most likely token, always.
     pub temperature: f64,
@@ -22,10 +23,26 @@ pub struct Parameters {
     pub top_p: f64,
     /// The least probability, as a share of the most likely token's; 0 is off.
     pub min_p: f64,
+    /// Probability that tokens of about the expected surprise have together; 1 is all.
+    pub typical_p: f64,
+    /// How often the likeliest tokens are left out; 0 is never.
+    pub xtc_probability: f64,
+    /// From which probability on they are.
+    pub xtc_threshold: f64,
+    /// The surprise in bits that Mirostat holds; 0 is off.
+    pub mirostat_tau: f64,
+    /// How fast Mirostat follows.
+    pub mirostat_eta: f64,
     /// Divides the chance of recent tokens; 1 is off.
     pub repetition_penalty: f64,
+    /// Taken from the logits of recent tokens; 0 is off.
+    pub presence_penalty: f64,
+    /// Taken from the logits of recent tokens for each time they came; 0 is off.
+    pub frequency_penalty: f64,
     /// How many tokens are recent.
     pub repetition_window: usize,
+    /// Tokens made more or less likely.
+    pub logit_bias: Vec<Bias>,
     /// Seed of the random numbers; without one, each answer draws its own.
     pub seed: Option<u64>,
     /// Most tokens of an answer; without it, the model ends its turn or the context is full.
@@ -42,8 +59,16 @@ impl Default for Parameters {
             top_k: 40,
             top_p: 0.95,
             min_p: 0.05,
+            typical_p: 1.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
+            mirostat_tau: 0.0,
+            mirostat_eta: 0.1,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
             repetition_window: 64,
+            logit_bias: Vec::new(),
             seed: None,
             max_tokens: None,
             stop: Vec::new(),
@@ -60,8 +85,20 @@ impl Parameters {
             top_k: sampling.top_k.unwrap_or(default.top_k),
             top_p: sampling.top_p.unwrap_or(default.top_p),
             min_p: sampling.min_p.unwrap_or(default.min_p),
+            typical_p: sampling.typical_p.unwrap_or(default.typical_p),
+            xtc_probability: sampling.xtc_probability.unwrap_or(default.xtc_probability),
+            xtc_threshold: sampling.xtc_threshold.unwrap_or(default.xtc_threshold),
+            mirostat_tau: sampling.mirostat_tau.unwrap_or(default.mirostat_tau),
+            mirostat_eta: sampling.mirostat_eta.unwrap_or(default.mirostat_eta),
             repetition_penalty: sampling.repetition_penalty.unwrap_or(default.repetition_penalty),
+            presence_penalty: sampling.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: sampling.frequency_penalty.unwrap_or(default.frequency_penalty),
             repetition_window: sampling.repetition_window.unwrap_or(default.repetition_window),
+            logit_bias: if sampling.logit_bias.is_empty() {
+                default.logit_bias
+            } else {
+                sampling.logit_bias.clone()
+            },
             seed: sampling.seed.or(default.seed),
             max_tokens: args.max_tokens.or(default.max_tokens),
             stop: if args.stop.is_empty() { default.stop } else { args.stop.clone() },
@@ -70,11 +107,25 @@ impl Parameters {
 
     /// An error that names the first value out of its range.
     pub fn check(&self) -> Result<()> {
+        let share = |value: f64| value > 0.0 && value <= 1.0;
+        let (share_name, any) = ("above 0 and at most 1", "that is not infinite");
         let ranges = [
             ("temperature", self.temperature, self.temperature >= 0.0, "at least 0"),
-            ("top-p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1"),
+            ("top-p", self.top_p, share(self.top_p), share_name),
             ("min-p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
+            ("typical-p", self.typical_p, share(self.typical_p), share_name),
+            (
+                "xtc-probability",
+                self.xtc_probability,
+                (0.0..=1.0).contains(&self.xtc_probability),
+                "from 0 to 1",
+            ),
+            ("xtc-threshold", self.xtc_threshold, share(self.xtc_threshold), share_name),
+            ("mirostat-tau", self.mirostat_tau, self.mirostat_tau >= 0.0, "at least 0"),
+            ("mirostat-eta", self.mirostat_eta, share(self.mirostat_eta), share_name),
             ("repetition-penalty", self.repetition_penalty, self.repetition_penalty > 0.0, "above 0"),
+            ("presence-penalty", self.presence_penalty, true, any),
+            ("frequency-penalty", self.frequency_penalty, true, any),
         ];
         for (name, value, inside, range) in ranges {
             // The engine computes in f32: what becomes 0 or infinite there is out of range too.
@@ -101,8 +152,19 @@ impl Parameters {
             "top_k" => next.top_k = number(name, value)?,
             "top_p" => next.top_p = number(name, value)?,
             "min_p" => next.min_p = number(name, value)?,
+            "typical_p" => next.typical_p = number(name, value)?,
+            "xtc_probability" => next.xtc_probability = number(name, value)?,
+            "xtc_threshold" => next.xtc_threshold = number(name, value)?,
+            "mirostat_tau" => next.mirostat_tau = number(name, value)?,
+            "mirostat_eta" => next.mirostat_eta = number(name, value)?,
+            "presence_penalty" => next.presence_penalty = number(name, value)?,
+            "frequency_penalty" => next.frequency_penalty = number(name, value)?,
             "repetition_penalty" | "repeat_penalty" => next.repetition_penalty = number(name, value)?,
             "repetition_window" | "repeat_last_n" => next.repetition_window = number(name, value)?,
+            "logit_bias" => {
+                next.logit_bias =
+                    unless(value, "none", || value.parse().map(|bias| vec![bias]))?.unwrap_or_default();
+            }
             "seed" => next.seed = unless(value, "random", || number(name, value))?,
             "max_tokens" | "num_predict" => {
                 next.max_tokens = unless(value, "none", || number(name, value))?;
@@ -124,14 +186,23 @@ impl Parameters {
     /// Names and values, as `/set` takes and `/show parameters` prints them.
     pub fn rows(&self) -> Vec<(&'static str, String)> {
         let or = |value: Option<String>, none: &str| value.unwrap_or_else(|| none.to_owned());
+        let bias: Vec<_> = self.logit_bias.iter().map(ToString::to_string).collect();
         let stop: Vec<_> = self.stop.iter().map(|text| format!("{text:?}")).collect();
         vec![
             ("temp", self.temperature.to_string()),
             ("top_k", self.top_k.to_string()),
             ("top_p", self.top_p.to_string()),
             ("min_p", self.min_p.to_string()),
+            ("typical_p", self.typical_p.to_string()),
+            ("xtc_probability", self.xtc_probability.to_string()),
+            ("xtc_threshold", self.xtc_threshold.to_string()),
+            ("mirostat_tau", self.mirostat_tau.to_string()),
+            ("mirostat_eta", self.mirostat_eta.to_string()),
             ("repetition_penalty", self.repetition_penalty.to_string()),
+            ("presence_penalty", self.presence_penalty.to_string()),
+            ("frequency_penalty", self.frequency_penalty.to_string()),
             ("repetition_window", self.repetition_window.to_string()),
+            ("logit_bias", if bias.is_empty() { "none".to_owned() } else { bias.join(" ") }),
             ("seed", or(self.seed.map(|seed| seed.to_string()), "random")),
             ("max_tokens", or(self.max_tokens.map(|most| most.to_string()), "none")),
             ("stop", if stop.is_empty() { "none".to_owned() } else { stop.join(" ") }),
@@ -145,8 +216,16 @@ impl Parameters {
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
+            typical_p: self.typical_p,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            mirostat_tau: self.mirostat_tau,
+            mirostat_eta: self.mirostat_eta,
             repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
             repetition_window: self.repetition_window,
+            logit_bias: self.logit_bias.clone(),
             seed: self.seed.unwrap_or_else(random_seed),
         }
     }
@@ -160,7 +239,14 @@ impl SamplingReport {
             top_k: self.top_k,
             top_p: self.top_p as f32,
             min_p: self.min_p as f32,
+            typical_p: self.typical_p as f32,
+            xtc_probability: self.xtc_probability as f32,
+            xtc_threshold: self.xtc_threshold as f32,
+            mirostat_tau: self.mirostat_tau as f32,
+            mirostat_eta: self.mirostat_eta as f32,
             repetition_penalty: self.repetition_penalty as f32,
+            presence_penalty: self.presence_penalty as f32,
+            frequency_penalty: self.frequency_penalty as f32,
             repetition_window: self.repetition_window,
             seed: self.seed,
         }
@@ -204,7 +290,15 @@ mod tests {
             ("top_p", "0", "top-p is 0"),
             ("top_p", "1.5", "top-p is 1.5"),
             ("min_p", "-1", "min-p is -1"),
+            ("typical_p", "0", "typical-p is 0"),
+            ("xtc_probability", "2", "xtc-probability is 2"),
+            ("xtc_threshold", "0", "xtc-threshold is 0"),
+            ("mirostat_tau", "-1", "mirostat-tau is -1"),
+            ("mirostat_eta", "0", "mirostat-eta is 0"),
             ("repetition_penalty", "0", "repetition-penalty is 0"),
+            ("presence_penalty", "nan", "presence-penalty is NaN"),
+            ("frequency_penalty", "inf", "frequency-penalty is inf"),
+            ("logit_bias", "5", "'5' is no logit bias"),
             ("max_tokens", "0", "max-tokens is 0"),
             ("top_k", "-1", "'-1' is no value for top_k"),
             ("top_k", "many", "'many' is no value for top_k"),
@@ -226,6 +320,9 @@ mod tests {
             max_tokens: Some(9),
             stop: Vec::new(),
             temperature: 0.25,
+            typical_p: 0.75,
+            presence_penalty: -0.5,
+            logit_bias: vec!["\" no\"=never".parse().expect("a bias")],
             ..Parameters::default()
         };
         for from in [Parameters::default(), set] {

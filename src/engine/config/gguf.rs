@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use crate::engine::config::rope::{Rope, RopeScaling, positive, scaling_unsupported};
-use crate::engine::config::style::{Direction, Experts, LayerPlan, NormKind};
+use crate::engine::config::rope::{Rope, RopeScaling, positive, scaling_unsupported, yarn_magnitude};
+use crate::engine::config::style::{Direction, Experts, LayerPlan, NormKind, Routing, Scoring};
 use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::metadata::{Metadata, Value};
@@ -65,12 +65,27 @@ impl GgufFields<'_> {
         self.metadata.text(&self.key(key))
     }
 
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        match self.metadata.get(&self.key(key)) {
+            Some(Value::Bool(flag)) => Some(*flag),
+            _ => None,
+        }
+    }
+
     /// One truth value for each layer.
     pub fn flags(&self, key: &str) -> Option<&[bool]> {
         match self.metadata.get(&self.key(key)) {
             Some(Value::Bools(flags)) => Some(flags),
             _ => None,
         }
+    }
+
+    /// Whether any layer has this tensor.
+    pub fn has_anywhere(&self, name: &str) -> bool {
+        self.tensors.iter().any(|(tensor, _)| {
+            let layer = tensor.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+            layer.is_some_and(|(_, rest)| rest == name)
+        })
     }
 
     /// Whether the first layer has this tensor.
@@ -159,6 +174,8 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         embedding_scale: 1.0,
         residual_scale: 1.0,
         logits_scale: 1.0,
+        query_growth: None,
+        attention_sinks: false,
         max_position_embeddings,
         tie_word_embeddings: tensors.get("lm_head.weight").is_none(),
         attention_bias: AttentionBias {
@@ -180,10 +197,42 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     config.slide_all(config.sliding_window.is_some());
     limits::check(&config, path)?;
     (gguf.read)(&fields, &mut config)?;
+    sliding(&fields, &mut config)?;
     config.settle();
     limits::check(&config, path)?;
     Ok(config)
 }
+
+/// Which layers slide, and with what rope, where a file says so itself: newer ones do.
+fn sliding(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    if config.sliding_window.is_some() {
+        let key = "attention.sliding_window_pattern";
+        match fields.flags(key) {
+            Some(flags) if flags.len() < config.layers => {
+                let reason = format!("has {} entries in {key} for {} layers", flags.len(), config.layers);
+                return Err(damaged(fields.path(), &reason));
+            }
+            Some(flags) => {
+                for (layer, &slides) in config.plan.iter_mut().zip(flags) {
+                    layer.slides = slides;
+                }
+            }
+            None => {
+                if let Some(period) = fields.number(key)? {
+                    config.slide_but_every(period);
+                }
+            }
+        }
+    }
+    if let (Some(rope), Some(theta)) = (&mut config.local_rope, fields.float("rope.freq_base_swa")) {
+        rope.theta = theta as f32;
+    }
+    Ok(())
+}
+
+/// `llama_expert_gating_func_type` of llama.cpp.
+const SOFTMAX: usize = 1;
+const SIGMOID: usize = 2;
 
 fn experts(fields: &GgufFields) -> Result<Option<Experts>> {
     let Some(count) = fields.number("expert_count")?.filter(|&count| count > 0) else {
@@ -193,13 +242,22 @@ fn experts(fields: &GgufFields) -> Result<Option<Experts>> {
         Some(size) => size,
         None => fields.required("feed_forward_length")?,
     };
-    Ok(Some(Experts {
-        count,
-        used: fields.required("expert_used_count")?,
-        intermediate_size,
-        normalized: true,
-        shared: None,
-    }))
+    let mut routing = Routing::softmax(count, fields.required("expert_used_count")?);
+    match fields.number("expert_gating_func")? {
+        None | Some(0 | SOFTMAX) => {}
+        Some(SIGMOID) => routing.scoring = Scoring::Sigmoid,
+        Some(other) => {
+            return Err(unsupported(fields.path(), &format!("weighs experts in the way {other}")));
+        }
+    }
+    if let Some(normalized) = fields.flag("expert_weights_norm") {
+        routing.normalized = normalized;
+    }
+    // 0 stands for none.
+    if let Some(scale) = fields.float("expert_weights_scale").filter(|&scale| scale != 0.0) {
+        routing.scale = scale as f32;
+    }
+    Ok(Some(Experts::plain(routing, intermediate_size)))
 }
 
 /// Rows of the embedding; more tokens than rows cannot be.
@@ -267,15 +325,18 @@ fn scaling(fields: &GgufFields, dims: usize, context: usize) -> Result<(RopeScal
         (None, Some(factors)) => Ok((RopeScaling::Factors(factors), 1.0)),
         (Some(_), Some(_)) => Err(unsupported(path, "has both rope scaling and rope_freqs.weight")),
         (Some(factor), None) if kind == Some("yarn") => {
+            let beta = |which: &str, default: f64| {
+                let said = fields.float(&format!("rope.scaling.yarn_beta_{which}")).unwrap_or(default);
+                positive(said, "border of rope scaling", path)
+            };
             let scaling = RopeScaling::Yarn {
                 factor,
                 original_max_position_embeddings: original,
-                beta_fast: 32.0,
-                beta_slow: 1.0,
+                beta_fast: beta("fast", 32.0)?,
+                beta_slow: beta("slow", 1.0)?,
                 truncate: true,
             };
-            let grown = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
-            Ok((scaling, grown * magnitude.unwrap_or(1.0) as f32))
+            Ok((scaling, yarn_magnitude(factor, 1.0) * magnitude.unwrap_or(1.0) as f32))
         }
         (Some(factor), None) => Ok((RopeScaling::Linear { factor }, 1.0)),
     }

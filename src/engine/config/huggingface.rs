@@ -124,6 +124,8 @@ pub fn from_config_json(
         embedding_scale: 1.0,
         residual_scale: 1.0,
         logits_scale: 1.0,
+        query_growth: None,
+        attention_sinks: false,
         max_position_embeddings,
         tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(defaults.tied || !has_head),
         attention_bias: AttentionBias { qkv: bias, o: bias },

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::engine::config::ModelConfig;
+use crate::engine::config::style::{Experts, Gating, Routing};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::error::Result;
 
@@ -70,18 +71,52 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
             return Err(damaged(path, &format!("has the impossible {what} {factor}")));
         }
     }
-    if let Some(experts) = config.experts {
-        let sizes = [
-            ("number of experts", experts.count, MAX_EXPERTS),
-            ("number of experts a token", experts.used, experts.count),
-            ("intermediate size of experts", experts.intermediate_size, MAX_INTERMEDIATE),
-            ("intermediate size of the shared expert", experts.shared.unwrap_or(1), MAX_INTERMEDIATE),
-        ];
-        for (what, value, most) in sizes {
-            if value == 0 || value > most {
-                return Err(damaged(path, &format!("has the impossible {what} {value}")));
-            }
+    if let Some(growth) = config.query_growth
+        && !(growth.beta.is_finite()
+            && growth.beta >= 0.0
+            && growth.period.is_finite()
+            && growth.period >= 1.0)
+    {
+        return Err(damaged(
+            path,
+            &format!("has queries that grow by {} each {}", growth.beta, growth.period),
+        ));
+    }
+    config.experts.map_or(Ok(()), |experts| check_experts(&experts, path))
+}
+
+fn check_experts(experts: &Experts, path: &Path) -> Result<()> {
+    let Routing { count, used, scale, groups, .. } = experts.routing;
+    let shared = experts.shared.map_or(1, |shared| shared.intermediate_size);
+    let mut sizes = vec![
+        ("number of experts", count, MAX_EXPERTS),
+        ("number of experts a token", used, count),
+        ("intermediate size of experts", experts.intermediate_size, MAX_INTERMEDIATE),
+        ("intermediate size of the shared expert", shared, MAX_INTERMEDIATE),
+    ];
+    if let Some(groups) = groups {
+        sizes.push(("number of groups of experts", groups.count, count));
+        sizes.push(("number of groups a token", groups.used, groups.count));
+    }
+    for (what, value, most) in sizes {
+        if value == 0 || value > most {
+            return Err(damaged(path, &format!("has the impossible {what} {value}")));
         }
     }
-    Ok(())
+    if let Some(groups) = groups {
+        let each = count / groups.count;
+        if !count.is_multiple_of(groups.count) || groups.judged_by > each || groups.used * each < used {
+            let reason =
+                format!("uses {used} experts of {} of {} groups of {count}", groups.used, groups.count);
+            return Err(damaged(path, &reason));
+        }
+    }
+    let mut factors = vec![("factor of experts", scale)];
+    if let Some(Gating::Clamped { alpha, limit }) = experts.gating {
+        factors.extend([("swiglu_alpha", alpha), ("swiglu_limit", limit)]);
+    }
+    match factors.into_iter().find(|(_, factor)| !(factor.is_finite() && *factor > 0.0)) {
+        Some((what, factor)) => Err(damaged(path, &format!("has the impossible {what} {factor}"))),
+        None => Ok(()),
+    }
 }

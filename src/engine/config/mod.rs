@@ -17,13 +17,13 @@ pub use gguf::{GgufFields, from_gguf};
 pub use huggingface::{ConfigFiles, from_config_json};
 pub use limits::MAX_LAYERS;
 pub use outline::Outline;
-pub use quantization::{Affine, Quantization};
-pub use rope::{Rope, RopeScaling};
+pub use quantization::{Affine, Packing, Quantization};
+pub use rope::{Rope, RopeScaling, yarn_magnitude};
 
 use crate::engine::cache::{LayerShape, TokenShape, Values};
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::Architecture;
-use style::{Direction, Experts, LayerPlan, Style};
+use style::{Direction, Experts, Growth, LayerPlan, Style};
 
 /// Which projections of the attention have biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +35,8 @@ pub struct AttentionBias {
 
 /// Everything that shapes a decoder. Sizes are checked: none is zero, `heads` is a multiple of
 /// `kv_heads`, `head_dim` and `rope.dims` are even, and all are within what real models have.
+// Each flag is a tensor that a model has or not.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     pub architecture: &'static Architecture,
@@ -65,6 +67,10 @@ pub struct ModelConfig {
     pub embedding_scale: f32,
     pub residual_scale: f32,
     pub logits_scale: f32,
+    /// How queries grow with their position.
+    pub query_growth: Option<Growth>,
+    /// Whether each head has a score that no value belongs to, in the softmax of its scores.
+    pub attention_sinks: bool,
     /// The context in tokens that the model was made for.
     pub max_position_embeddings: usize,
     /// Whether the head is the transposed embedding.

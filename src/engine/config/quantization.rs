@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::engine::format::block_float::BlockFloat;
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::tensors::text_name;
 use crate::error::Result;
@@ -32,23 +33,30 @@ impl Affine {
     }
 }
 
+/// How MLX packs a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    Affine(Affine),
+    BlockFloat(BlockFloat),
+}
+
 /// The packing of a checkpoint: one for all matrices, with exceptions by module name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quantization {
-    pub default: Affine,
+    pub default: Packing,
     /// Exceptions; `None`: that module is not packed.
-    pub overrides: BTreeMap<String, Option<Affine>>,
+    pub overrides: BTreeMap<String, Option<Packing>>,
 }
 
 impl Quantization {
     /// The packing of a module such as `model.layers.0.self_attn.q_proj`; `None`: it is not packed.
-    pub fn of(&self, module: &str) -> Option<Affine> {
+    pub fn of(&self, module: &str) -> Option<Packing> {
         self.overrides.get(module).copied().unwrap_or(Some(self.default))
     }
 }
 
 /// Reads `quantization` as mlx-lm writes it, or `quantization_config`, which mlx-lm writes as a copy
-/// and others fill with schemes of their own.
+/// and others fill with schemes of their own, of which gpt-oss's is the same as MLX's.
 pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Option<Quantization>> {
     let own = config.get("quantization").filter(|value| !value.is_null());
     let other = config.get("quantization_config").filter(|value| !value.is_null());
@@ -59,13 +67,17 @@ pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Op
         value.as_object().ok_or_else(|| damaged(path, "has a quantization that is not an object"))?;
     if let Some(method) = fields.get("quant_method") {
         let method = method.as_str().unwrap_or("unnamed");
+        if method == BlockFloat::Mxfp4.name() {
+            let default = Packing::BlockFloat(BlockFloat::Mxfp4);
+            return Ok(Some(Quantization { default, overrides: BTreeMap::new() }));
+        }
         return Err(scheme_unsupported(method, path));
     }
-    let default = affine(fields, None, path)?;
+    let default = packing(fields, None, path)?;
     let mut overrides = BTreeMap::new();
     for (module, value) in fields {
         let packing = match value {
-            Value::Object(fields) => Some(affine(fields, Some(default), path)?),
+            Value::Object(fields) => Some(packing(fields, Some(default), path)?),
             Value::Bool(true) => Some(default),
             Value::Bool(false) => None,
             _ => continue,
@@ -77,13 +89,12 @@ pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Op
     Ok(Some(Quantization { default, overrides }))
 }
 
-/// One `{group_size, bits, mode}`; what an exception leaves out, it has from the default.
-fn affine(fields: &Map<String, Value>, default: Option<Affine>, path: &Path) -> Result<Affine> {
-    if let Some(mode) = fields.get("mode").and_then(Value::as_str)
-        && mode != "affine"
-    {
-        return Err(scheme_unsupported(mode, path));
-    }
+/// One `{group_size, bits, mode}`; what an exception leaves out, it has from an affine default.
+fn packing(fields: &Map<String, Value>, default: Option<Packing>, path: &Path) -> Result<Packing> {
+    let mode = match fields.get("mode") {
+        None | Some(Value::Null) => "affine",
+        Some(mode) => mode.as_str().ok_or_else(|| damaged(path, "has a quantization without a mode"))?,
+    };
     let number = |name: &str, default: Option<usize>, known: &[u64]| match fields.get(name) {
         None => default.ok_or_else(|| damaged(path, &format!("has a quantization without {name}"))),
         Some(value) => match value.as_u64() {
@@ -93,14 +104,27 @@ fn affine(fields: &Map<String, Value>, default: Option<Affine>, path: &Path) -> 
             None => Err(damaged(path, &format!("has a quantization whose {name} is not a number"))),
         },
     };
-    Ok(Affine {
+    if let Some(mode) = BlockFloat::of(mode) {
+        number("group_size", Some(mode.group()), &[mode.group() as u64])?;
+        number("bits", Some(mode.bits()), &[mode.bits() as u64])?;
+        return Ok(Packing::BlockFloat(mode));
+    }
+    if mode != "affine" {
+        return Err(scheme_unsupported(mode, path));
+    }
+    let default = default.map(|default| match default {
+        Packing::Affine(affine) => affine,
+        // MLX's own.
+        Packing::BlockFloat(_) => Affine { group: 64, bits: 4 },
+    });
+    Ok(Packing::Affine(Affine {
         group: number("group_size", default.map(|d| d.group), GROUPS)?,
         bits: number("bits", default.map(|d| d.bits), BITS)?,
-    })
+    }))
 }
 
 fn scheme_unsupported(scheme: &str, path: &Path) -> crate::error::Error {
     let scheme: String = scheme.chars().take(64).collect();
     unsupported(path, &format!("needs the quantization scheme {scheme:?}"))
-        .hint("supported are MLX's affine quantization, and unquantized weights")
+        .hint("supported are MLX's affine, mxfp4, mxfp8 and nvfp4, and unquantized weights")
 }

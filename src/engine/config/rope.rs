@@ -153,10 +153,8 @@ fn read_scaling(fields: &Fields, context: &RopeContext) -> Result<(RopeScaling, 
                 Some(factor) => positive(factor, "rope scaling factor", path)?,
                 None => context.max_position_embeddings as f32 / original,
             };
-            let grown = |scale: f64| {
-                if factor <= 1.0 { 1.0 } else { 0.1 * scale * f64::from(factor).ln() + 1.0 }
-            };
             let scales = (fields.float("mscale")?, fields.float("mscale_all_dim")?);
+            let grown = |scale: f64| f64::from(yarn_magnitude(factor, scale));
             let default = match scales {
                 (Some(one), Some(all)) if one != 0.0 && all != 0.0 => grown(one) / grown(all),
                 _ => grown(1.0),
@@ -187,6 +185,12 @@ fn read_scaling(fields: &Fields, context: &RopeContext) -> Result<(RopeScaling, 
         }
         other => Err(scaling_unsupported(other, path)),
     }
+}
+
+/// How much larger YaRN makes the rotated dimensions for a factor, multiplied in the exponent's place by
+/// `scale` (`mscale` of DeepSeek's configurations).
+pub fn yarn_magnitude(factor: f32, scale: f64) -> f32 {
+    if factor <= 1.0 { 1.0 } else { (0.1 * scale * f64::from(factor).ln() + 1.0) as f32 }
 }
 
 fn factors(fields: &Fields, name: &str) -> Result<Vec<f32>> {

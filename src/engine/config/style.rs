@@ -33,6 +33,8 @@ pub enum QkNorm {
     EachHead,
     /// All heads of a token together.
     Whole,
+    /// Each head by itself as [`QkNorm::Heads`], but after it is rotated.
+    Rotated,
 }
 
 /// Which tokens a token sees.
@@ -114,16 +116,106 @@ pub struct LayerPlan {
     pub sparse: bool,
 }
 
+/// How queries grow with their position p: by `1 + beta · ln(1 + ⌊p / period⌋)` (Llama 4's scaling).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growth {
+    pub beta: f32,
+    /// Positions, at least 1.
+    pub period: f32,
+}
+
+impl Growth {
+    /// The factor of a query at this position.
+    pub fn at(self, position: usize) -> f32 {
+        1.0 + self.beta * (1.0 + (position as f32 / self.period).floor()).ln()
+    }
+}
+
 /// A mixture of experts (Shazeer et al., 2017).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Experts {
+    pub routing: Routing,
+    /// Inner size of one expert.
+    pub intermediate_size: usize,
+    /// What one expert does with the results of its gate; `None`: as the rest of the model.
+    pub gating: Option<Gating>,
+    /// Whether the router and the matrices of the experts have biases.
+    pub bias: bool,
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert that every token goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedExpert {
+    pub intermediate_size: usize,
+    /// Whether it is weighted by the sigmoid of a gate of its own.
+    pub gated: bool,
+}
+
+/// Which experts a token goes to, and with what weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Routing {
     pub count: usize,
     /// Experts that each token goes to.
     pub used: usize,
-    /// Inner size of one expert.
-    pub intermediate_size: usize,
+    pub scoring: Scoring,
     /// Whether the weights of the experts used are made to add up to one.
     pub normalized: bool,
-    /// Inner size of an expert that every token goes to as well, weighted by a gate of its own.
-    pub shared: Option<usize>,
+    /// Factor of the weights, after that.
+    pub scale: f32,
+    /// Experts stand in groups, of which a token uses only some.
+    pub groups: Option<Groups>,
+    /// Whether a bias that is learned apart is added to the scores to choose by, not to the weights.
+    pub corrected: bool,
+}
+
+/// How an expert's score becomes its weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scoring {
+    /// By the softmax over all experts.
+    Softmax,
+    /// Each by itself (DeepSeek-V3, arXiv:2412.19437).
+    Sigmoid,
+}
+
+/// Groups of experts that follow each other, equally many in each (DeepSeek-V2, arXiv:2405.04434).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    pub count: usize,
+    /// Groups that a token may use.
+    pub used: usize,
+    /// How many of its best experts tell how good a group is.
+    pub judged_by: usize,
+}
+
+/// What an expert makes of the products with its gate and up matrices.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gating {
+    /// `act(gate) * up`.
+    Plain(Activation),
+    /// `g * sigmoid(alpha * g) * (u + 1)` with `g = min(gate, limit)` and `u` in `-limit..=limit`
+    /// (gpt-oss, arXiv:2508.10925).
+    Clamped { alpha: f32, limit: f32 },
+}
+
+impl Routing {
+    /// Weights from the softmax, made to add up to one.
+    pub fn softmax(count: usize, used: usize) -> Self {
+        Self {
+            count,
+            used,
+            scoring: Scoring::Softmax,
+            normalized: true,
+            scale: 1.0,
+            groups: None,
+            corrected: false,
+        }
+    }
+}
+
+impl Experts {
+    /// Without biases and shared experts.
+    pub fn plain(routing: Routing, intermediate_size: usize) -> Self {
+        Self { routing, intermediate_size, gating: None, bias: false, shared: None }
+    }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::style::LayerPlan;
-use super::{Affine, ConfigFiles, ModelConfig, Outline, RopeScaling, from_config_json};
+use super::{Affine, ConfigFiles, ModelConfig, Outline, Packing, RopeScaling, from_config_json};
 use crate::engine::format::samples::llama_config;
 use crate::engine::format::weight::FloatType;
 use crate::error::{Code, Result};
@@ -192,14 +192,17 @@ fn packing_is_read_with_its_exceptions() {
         "a": {"group_size": 32, "bits": 8}, "b": false, "c": true, "d": {"bits": 6}
     }}));
     let packing = read(&config, None).unwrap().quantization.unwrap();
-    let affine = |group, bits| Some(Affine { group, bits });
+    let affine = |group, bits| Some(Packing::Affine(Affine { group, bits }));
     assert_eq!(packing.of("a"), affine(32, 8));
     assert_eq!(packing.of("b"), None);
     assert_eq!(packing.of("c"), affine(64, 4));
     assert_eq!(packing.of("d"), affine(64, 6));
     assert_eq!(packing.of("other"), affine(64, 4));
     let copy = with(json!({"quantization_config": {"group_size": 128, "bits": 3}}));
-    assert_eq!(read(&copy, None).unwrap().quantization.unwrap().default, Affine { group: 128, bits: 3 });
+    assert_eq!(
+        read(&copy, None).unwrap().quantization.unwrap().default,
+        Packing::Affine(Affine { group: 128, bits: 3 })
+    );
 }
 
 #[test]
@@ -214,10 +217,11 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
         (json!({"quantization_config": {"quant_method": "fp8"}}), "fp8"),
         (json!({"quantization_config": {"quant_method": "bitsandbytes"}}), "bitsandbytes"),
-        (json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), "mxfp4"),
+        (json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp6"}}), "mxfp6"),
+        (json!({"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}), "group_size 64"),
         (
-            json!({"quantization": {"group_size": 32, "bits": 4, "a": {"group_size": 16, "bits": 4, "mode": "nvfp4"}}}),
-            "nvfp4",
+            json!({"quantization": {"group_size": 32, "bits": 4, "a": {"group_size": 16, "bits": 8, "mode": "nvfp4"}}}),
+            "bits 8",
         ),
         (json!({"quantization": {"group_size": 64, "bits": 7}}), "bits 7"),
         (json!({"quantization": {"group_size": 16, "bits": 4}}), "group_size 16"),

@@ -127,7 +127,8 @@ impl TextEncoder {
     /// The tokens of a text, special ones included.
     ///
     /// # Errors
-    /// EMBEDDING_FAILED for a text that is too long where none may be shortened; INVALID_REQUEST for one
+    /// EMBEDDING_FAILED for a text that is too long where none may be shortened, and for one without tokens;
+    /// INVALID_REQUEST for one
     /// that cannot be cut into words.
     pub fn encode(&self, text: &str) -> Result<Tokens> {
         let mut ids = if self.prompt.is_empty() && !self.lower_case {
@@ -135,6 +136,13 @@ impl TextEncoder {
         } else {
             self.tokenizer.encode_between(&self.prepared(text))?
         };
+        if ids.is_empty() {
+            return Err(Error::new(
+                Code::EmbeddingFailed,
+                "the text has no tokens, and the model puts none around it",
+            )
+            .hint("leave empty texts out with --empty skip"));
+        }
         if ids.len() <= self.max_tokens {
             return Ok(Tokens { ids, truncated: false });
         }

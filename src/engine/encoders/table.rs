@@ -77,7 +77,7 @@ impl Table {
             }
             WeightData::Codes { rows, columns, group, table, packed: words, scales } => {
                 let (scales, biases) = (scales.to_f32(), Vec::new());
-                Packed { rows, columns, group, bits: 4, words, scales, biases, table: Some(table) }
+                Packed { rows, columns, group, bits: table.bits(), words, scales, biases, table: Some(table) }
             }
         };
         Some(Self(Rows::Packed(packed)))
@@ -131,7 +131,7 @@ impl Packed {
             let quant = quant_at(words, self.bits, column);
             let group = id * groups + column / self.group;
             *value = match self.table {
-                Some(table) => self.scales[group] * f32::from(table.values()[usize::from(quant)]),
+                Some(table) => self.scales[group] * table.number(quant),
                 None => self.scales[group] * f32::from(quant) + self.biases[group],
             };
         }

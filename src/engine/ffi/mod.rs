@@ -7,6 +7,7 @@ mod buffer;
 #[cfg(target_os = "linux")]
 mod cpu_op;
 pub mod library;
+pub mod quantized;
 
 #[cfg(target_os = "linux")]
 pub use buffer::{aligned, aligned_bytes};

@@ -1,10 +1,10 @@
 //! Other packings in MLX's affine form, for the devices where MLX's own operations compute.
 //!
-//! What has groups of 32 keeps its values: a scale and a bias take the place of two-level ones, and
-//! codes become the quants that their table spaces out (Iq4 needs 8 bits for its uneven steps, Fp4 5).
+//! What has groups of 32 keeps its values: a scale and a bias take the place of two-level ones, and the
+//! codes of IQ4 become the quants of 8 bits that its uneven steps need. Small floats are MLX's own.
 //! MLX has no groups of 16: two of them become one of 32 in more bits, rounded to the nearest step.
 
-use crate::engine::format::weight::{Floats, OUTER, WeightData, pack_quants, quant_at};
+use crate::engine::format::weight::{CodeTable, Floats, IQ4, OUTER, WeightData, pack_quants, quant_at};
 
 /// The smallest group that MLX has.
 const GROUP: usize = 32;
@@ -20,18 +20,10 @@ pub fn widened(bits: usize) -> usize {
     }
 }
 
-/// Bits of a table's numbers as quants.
-pub fn spaced(table: &[i8; 16]) -> usize {
-    let (low, high) = bounds(table);
-    match high - low {
-        0..=15 => 4,
-        16..=31 => 5,
-        32..=63 => 6,
-        _ => 8,
-    }
-}
+/// Bits of the numbers of IQ4 as quants, from the least one on.
+pub const SPACED_BITS: usize = 8;
 
-/// The weight in a form that MLX computes with; dense and affine ones stay as they are.
+/// The weight in a form that MLX computes with; dense and affine ones and small floats stay as they are.
 pub fn for_mlx(weight: WeightData) -> WeightData {
     match weight {
         WeightData::Nested { rows, columns, group, bits, packed, outer, inner } if group >= GROUP => {
@@ -49,11 +41,10 @@ pub fn for_mlx(weight: WeightData) -> WeightData {
             };
             rounded(rows, columns, widened(bits), value)
         }
-        WeightData::Codes { rows, columns, group, table, packed, scales } => {
-            let table = table.values();
-            let ((low, _), bits) = (bounds(table), spaced(table));
+        WeightData::Codes { rows, columns, group, table: CodeTable::Iq4, packed, scales } => {
+            let (low, bits) = (i16::from(IQ4[0]), SPACED_BITS);
             let quants = packed.iter().flat_map(|word| {
-                (0..8).map(move |i| (i16::from(table[(word >> (4 * i) & 15) as usize]) - low) as u8)
+                (0..8).map(move |i| (i16::from(IQ4[(word >> (4 * i) & 15) as usize]) - low) as u8)
             });
             let mut words = Vec::with_capacity(packed.len() * bits / 4);
             pack_quants(quants, bits, &mut words);
@@ -64,10 +55,6 @@ pub fn for_mlx(weight: WeightData) -> WeightData {
         }
         other => other,
     }
-}
-
-fn bounds(table: &[i8; 16]) -> (i16, i16) {
-    table.iter().fold((i16::MAX, i16::MIN), |(low, high), &n| (low.min(n.into()), high.max(n.into())))
 }
 
 /// One scale and one bias for each group.

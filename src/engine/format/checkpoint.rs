@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig};
+use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::inventory::{self, Needed};
 use crate::engine::format::layout::Layout;
@@ -15,8 +15,8 @@ use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
 use crate::engine::format::unpack::{Fault, Form, Unpacker};
-use crate::engine::format::weight::{Floats, WeightData};
-use crate::error::Result;
+use crate::engine::format::weight::{CodeTable, Floats, WeightData};
+use crate::error::{Error, Result};
 
 /// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
 const PIECE: usize = 256 << 10;
@@ -173,9 +173,13 @@ impl Checkpoint {
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
             Encoding::Safetensors(_) => {
-                let packing = self.packing(module, tensor, Some(columns)).ok()?;
-                let scale = packing.scales.encoding.float()?;
-                Some(Storage::Affine { affine: packing.affine, scale })
+                let packed = self.packing(module, tensor, Some(columns)).ok()?;
+                Some(match packed.packing {
+                    Packing::Affine(affine) => {
+                        Storage::Affine { affine, scale: packed.scales.encoding.float()? }
+                    }
+                    Packing::BlockFloat(mode) => Storage::BlockFloat(mode),
+                })
             }
         }
     }
@@ -187,7 +191,7 @@ impl Checkpoint {
         let tensor = self.tensors.require(&name)?;
         match tensor.encoding {
             Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
-            Encoding::Safetensors(Dtype::U32) => self.packed(module, tensor),
+            Encoding::Safetensors(Dtype::U32 | Dtype::U8) => self.packed(module, tensor),
             _ => Ok(WeightData::Dense { shape: flat(&tensor.shape), values: self.floats(&name, tensor)? }),
         }
     }
@@ -219,37 +223,68 @@ impl Checkpoint {
         unpacker.finish(rows, columns).map_err(fault)
     }
 
-    /// A matrix as MLX packs it: `.weight`, `.scales` and `.biases`.
+    /// A matrix as MLX packs it: `.weight`, `.scales` and, if it is affine, `.biases`.
     fn packed(&self, module: &str, tensor: &Tensor) -> Result<WeightData> {
-        let Packing { rows, columns, affine, scales, biases } =
+        let Packed { rows, columns, packing, scales, biases } =
             self.packing(module, tensor, self.columns.get(module).copied())?;
         let mut packed = vec![0u32; tensor.bytes as usize / 4];
         self.tensors.read_into(tensor, bytemuck::cast_slice_mut(&mut packed))?;
-        let scales = self.floats(&format!("{module}.scales"), scales)?;
-        let biases = self.floats(&format!("{module}.biases"), biases)?;
-        if !(scales.all_finite() && biases.all_finite()) {
-            return Err(not_finite(&format!("{module}.weight"), self.tensors.path_of(tensor)));
+        let not_finite = || not_finite(&format!("{module}.weight"), self.tensors.path_of(tensor));
+        match (packing, biases) {
+            (Packing::Affine(Affine { group, bits }), Some(biases)) => {
+                let scales = self.floats(&format!("{module}.scales"), scales)?;
+                let biases = self.floats(&format!("{module}.biases"), biases)?;
+                if !(scales.all_finite() && biases.all_finite()) {
+                    return Err(not_finite());
+                }
+                Ok(WeightData::Affine { rows, columns, group, bits, packed, scales, biases })
+            }
+            (Packing::BlockFloat(mode), _) => {
+                let scales = mode.scales(&self.tensors.read(scales)?).ok_or_else(not_finite)?;
+                let (table, group) = (mode.table(), mode.group());
+                let all = bytemuck::cast_slice::<u32, u8>(&packed);
+                if table == CodeTable::Fp8 && all.iter().any(|code| code & 0x7f == 0x7f) {
+                    return Err(not_finite());
+                }
+                Ok(WeightData::Codes { rows, columns, group, table, packed, scales })
+            }
+            (Packing::Affine(_), None) => Err(Error::internal("affine weights without biases")),
         }
-        let Affine { group, bits } = affine;
-        Ok(WeightData::Affine { rows, columns, group, bits, packed, scales, biases })
     }
 
-    /// How a module is packed: its three tensors must fit one another and what config.json says.
+    /// How a module is packed: its tensors must fit one another and what config.json says.
     ///
     /// Where config.json names the module, that counts; where it gives only a default that does not
     /// fit, the shapes tell the packing, as in mlx-lm.
-    fn packing(&self, module: &str, tensor: &Tensor, columns: Option<usize>) -> Result<Packing<'_>> {
+    fn packing(&self, module: &str, tensor: &Tensor, columns: Option<usize>) -> Result<Packed<'_>> {
         let name = format!("{module}.weight");
         let path = self.tensors.path_of(tensor);
         let quantization = self.config.quantization.as_ref();
         let declared = quantization.and_then(|packing| packing.of(module)).ok_or_else(|| {
             damaged(path, &format!("has the packed tensor {name:?}, but config.json does not say how"))
         })?;
-        let (rows, words) = matrix(&name, tensor, path)?;
+        let (rows, words) = packed_words(&name, tensor, path)?;
         let scales_name = format!("{module}.scales");
         let scales = self.tensors.require(&scales_name)?;
-        let biases = self.tensors.require(&format!("{module}.biases"))?;
         let (scale_rows, groups) = matrix(&scales_name, scales, path)?;
+        let named = quantization.is_some_and(|packing| packing.overrides.contains_key(module));
+        if scales.encoding == Encoding::Safetensors(Dtype::U8) {
+            let Packing::BlockFloat(mode) = declared else {
+                let reason =
+                    format!("has scales of small floats for {name:?}, which config.json does not say");
+                return Err(damaged(path, &reason));
+            };
+            let columns = columns.unwrap_or(groups.saturating_mul(mode.group()));
+            let fits = scale_rows == rows
+                && Some(columns) == groups.checked_mul(mode.group())
+                && columns.checked_mul(mode.bits()) == words.checked_mul(32);
+            if !fits {
+                return Err(no_fit(path, &name, (words, groups, columns), mode.bits(), mode.group()));
+            }
+            let packing = Packing::BlockFloat(mode);
+            return Ok(Packed { rows, columns, packing, scales, biases: None });
+        }
+        let biases = self.tensors.require(&format!("{module}.biases"))?;
         if scales.shape != biases.shape || scale_rows != rows {
             return Err(damaged(
                 path,
@@ -259,20 +294,17 @@ impl Checkpoint {
                 ),
             ));
         }
-        let columns = columns.unwrap_or(groups.saturating_mul(declared.group));
-        let fitting = Affine::fitting(columns, words, groups);
-        let named = quantization.is_some_and(|packing| packing.overrides.contains_key(module));
-        match fitting {
-            Some(affine) if affine == declared || !named => {
-                Ok(Packing { rows, columns, affine, scales, biases })
+        let Affine { group, bits } = match declared {
+            Packing::Affine(affine) => affine,
+            Packing::BlockFloat(mode) => Affine { group: mode.group(), bits: mode.bits() },
+        };
+        let columns = columns.unwrap_or(groups.saturating_mul(group));
+        match Affine::fitting(columns, words, groups) {
+            Some(affine) if Packing::Affine(affine) == declared || !named => {
+                let packing = Packing::Affine(affine);
+                Ok(Packed { rows, columns, packing, scales, biases: Some(biases) })
             }
-            _ => Err(damaged(
-                path,
-                &format!(
-                    "has {words} words and {groups} scales for each {columns} elements of {name:?}, which is not {} bits in groups of {}",
-                    declared.bits, declared.group
-                ),
-            )),
+            _ => Err(no_fit(path, &name, (words, groups, columns), bits, group)),
         }
     }
 
@@ -289,9 +321,9 @@ impl Checkpoint {
             (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
             (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
             (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
-            (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32)) => {
-                let packing = self.packing(module, tensor, Some(*columns))?;
-                vec![packing.rows, packing.columns]
+            (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32 | Dtype::U8)) => {
+                let packed = self.packing(module, tensor, Some(*columns))?;
+                vec![packed.rows, packed.columns]
             }
             _ => return Err(element_unsupported(name, tensor, path)),
         };
@@ -306,12 +338,44 @@ impl Checkpoint {
 }
 
 /// A packed module whose tensors fit one another.
-struct Packing<'a> {
+struct Packed<'a> {
     rows: usize,
     columns: usize,
-    affine: Affine,
+    packing: Packing,
     scales: &'a Tensor,
-    biases: &'a Tensor,
+    /// Of affine ones.
+    biases: Option<&'a Tensor>,
+}
+
+fn no_fit(
+    path: &Path,
+    name: &str,
+    (words, groups, columns): (usize, usize, usize),
+    bits: usize,
+    group: usize,
+) -> Error {
+    damaged(
+        path,
+        &format!(
+            "has {words} words and {groups} scales for each {columns} elements of {name:?}, which is not {bits} bits in groups of {group}"
+        ),
+    )
+}
+
+/// Rows and words a row of a packed tensor: 32-bit words, or bytes by groups `[.., rows, groups, bytes]`.
+fn packed_words(name: &str, tensor: &Tensor, path: &Path) -> Result<(usize, usize)> {
+    match (tensor.encoding, tensor.shape.as_slice()) {
+        (Encoding::Safetensors(Dtype::U8), [.., rows, groups, bytes]) => {
+            let before = &tensor.shape[..tensor.shape.len() - 3];
+            let rows = before.iter().fold(*rows, |all, &one| all.saturating_mul(one));
+            let row = groups.saturating_mul(*bytes);
+            if !row.is_multiple_of(4) {
+                return Err(damaged(path, &format!("has {row} bytes a row of {name:?}, no whole words")));
+            }
+            Ok((rows, row / 4))
+        }
+        _ => matrix(name, tensor, path),
+    }
 }
 
 /// Rows and columns of a matrix.
@@ -336,12 +400,12 @@ fn floats(tensors: &Tensors, name: &str, tensor: &Tensor) -> Result<Floats> {
     Ok(Floats { dtype, bytes: tensors.read(tensor)? })
 }
 
-fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> crate::error::Error {
+fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> Error {
     let hint = match tensor.encoding {
         Encoding::Ggml(_) => {
             "supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4: get one of these files"
         }
-        Encoding::Safetensors(_) => "supported are F32, F16 and BF16, and MLX's affine quantization",
+        Encoding::Safetensors(_) => "supported are F32, F16 and BF16, and MLX's quantizations",
     };
     unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))
         .hint(hint)
@@ -349,6 +413,6 @@ fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> crate::error
         .detail("type", tensor.encoding.name())
 }
 
-fn not_finite(name: &str, path: &Path) -> crate::error::Error {
+fn not_finite(name: &str, path: &Path) -> Error {
     damaged(path, &format!("has scales in {name:?} that are infinite or not a number"))
 }

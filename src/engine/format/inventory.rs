@@ -84,7 +84,7 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     }
     match style.qk_norm {
         None => {}
-        Some(QkNorm::Heads) => {
+        Some(QkNorm::Heads | QkNorm::Rotated) => {
             list.norm_of(names.q_norm, config.head_dim, 1);
             list.norm_of(names.k_norm, config.head_dim, 1);
         }
@@ -102,6 +102,9 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
         list.matrix(name, rows, hidden, config.attention_bias.qkv);
     }
     list.matrix(names.output, hidden, q, config.attention_bias.o);
+    if config.attention_sinks {
+        list.vector(names.sinks, config.heads, 1);
+    }
 
     if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
         experts(config, &mut list, has);
@@ -119,17 +122,34 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
 fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     let Some(experts) = config.experts else { return };
     let (names, hidden) = (&config.architecture.names.experts, config.hidden_size);
-    let (count, inner) = (experts.count, experts.intermediate_size);
+    let (count, inner) = (experts.routing.count, experts.intermediate_size);
     let there = |name: &str| has(&format!("{}{name}", list.prefix));
     let (is_stacked, is_fused) = (there(names.stacked[0]), there(names.fused[0]));
-    list.matrix(names.router, count, hidden, false);
+    let transposed = names.transposed.filter(|names| there(names[0]));
+    list.matrix(names.router, count, hidden, experts.bias);
+    if experts.routing.corrected {
+        list.vector(names.correction, count, 1);
+    }
     if is_stacked {
-        list.matrix(names.stacked[0], count * inner, hidden, false);
-        list.matrix(names.stacked[1], count * inner, hidden, false);
-        list.matrix(names.stacked[2], count * hidden, inner, false);
-    } else if is_fused {
-        list.matrix(names.fused[0], count * 2 * inner, hidden, false);
-        list.matrix(names.fused[1], count * hidden, inner, false);
+        let rows = [inner, inner, hidden];
+        for (index, columns) in [hidden, hidden, inner].into_iter().enumerate() {
+            list.matrix(names.stacked[index], count * rows[index], columns, false);
+            if experts.bias {
+                list.vector(&format!("{}.bias", names.stacked[index]), count * rows[index], count);
+            }
+        }
+    } else if is_fused || transposed.is_some() {
+        if let Some([gate_up, down]) = transposed.filter(|_| !is_fused) {
+            list.matrix(gate_up, count * hidden, 2 * inner, false);
+            list.matrix(down, count * inner, hidden, false);
+        } else {
+            list.matrix(names.fused[0], count * 2 * inner, hidden, false);
+            list.matrix(names.fused[1], count * hidden, inner, false);
+        }
+        if experts.bias {
+            list.vector(names.fused_bias[0], count * 2 * inner, count);
+            list.vector(names.fused_bias[1], count * hidden, count);
+        }
     } else {
         for expert in 0..count {
             let name = |part: usize| format!("{}.{expert}.{}", names.each, names.parts[part]);
@@ -140,9 +160,11 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     }
     if let Some(shared) = experts.shared {
         let name = |part: usize| format!("{}.{}", names.shared, ["gate_proj", "up_proj", "down_proj"][part]);
-        list.matrix(&name(0), shared, hidden, false);
-        list.matrix(&name(1), shared, hidden, false);
-        list.matrix(&name(2), hidden, shared, false);
-        list.matrix(names.shared_gate, 1, hidden, false);
+        list.matrix(&name(0), shared.intermediate_size, hidden, false);
+        list.matrix(&name(1), shared.intermediate_size, hidden, false);
+        list.matrix(&name(2), hidden, shared.intermediate_size, false);
+        if shared.gated {
+            list.matrix(names.shared_gate, 1, hidden, false);
+        }
     }
 }

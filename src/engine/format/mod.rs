@@ -1,6 +1,7 @@
 //! Model files: their headers, read and checked by ourselves before anything trusts them.
 
 pub mod affine;
+pub mod block_float;
 pub mod checkpoint;
 pub mod file;
 pub mod ggml_type;

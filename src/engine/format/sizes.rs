@@ -2,14 +2,16 @@
 
 use crate::engine::config::Affine;
 use crate::engine::format::affine;
+use crate::engine::format::block_float::BlockFloat;
 use crate::engine::format::unpack::{Form, GROUP};
-use crate::engine::format::weight::{FloatType, OUTER};
+use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
 /// How a matrix is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     Dense(FloatType),
     Affine { affine: Affine, scale: FloatType },
+    BlockFloat(BlockFloat),
     Blocks(Form),
 }
 
@@ -58,10 +60,19 @@ impl WeightSizes {
                 self.packed_bytes += bits(wide, elements);
                 self.floats += elements / GROUP as u64 * 2;
             }
+            Storage::Blocks(Form::Codes(CodeTable::Fp4)) => {
+                self.add_matrix(rows, columns, Some(Storage::BlockFloat(BlockFloat::Mxfp4)));
+            }
             Storage::Blocks(Form::Codes(table)) => {
-                self.kernel_bytes += bits(4, padded) + padded / GROUP as u64 * 4;
-                self.packed_bytes += bits(affine::spaced(table.values()), elements);
+                self.kernel_bytes += bits(table.bits(), padded) + padded / GROUP as u64 * 4;
+                self.packed_bytes += bits(affine::SPACED_BITS, elements);
                 self.floats += elements / GROUP as u64 * 2;
+            }
+            // Their scales are numbers of 16 bits, and a byte each where MLX computes.
+            Storage::BlockFloat(mode) => {
+                let group = mode.group() as u64;
+                self.kernel_bytes += bits(mode.bits(), padded) + padded / group * 2;
+                self.packed_bytes += bits(mode.bits(), elements) + elements / group;
             }
         }
     }
@@ -116,7 +127,7 @@ mod tests {
             (GgmlType::Q6_K, 1.42, 1.38),
             (GgmlType::IQ4_NL, 1.12, 2.0),
             (GgmlType::IQ4_XS, 1.18, 2.12),
-            (GgmlType::MXFP4, 1.18, 1.42),
+            (GgmlType::MXFP4, 1.06, 1.0),
         ] {
             let (rows, columns) = (64, 1024);
             let sizes = matrix(rows, columns, Storage::Blocks(Form::of(kind).expect("blocks")));

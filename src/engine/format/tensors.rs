@@ -98,7 +98,9 @@ impl Tensors {
         if let Some((name, _)) = weight_map.iter().find(|(name, _)| !entries.contains_key(*name)) {
             return Err(damaged(index, &format!("names tensor {name:?}, which its file does not have")));
         }
-        Ok(Self { files, entries: text_entries(entries) })
+        let entries = text_entries(entries);
+        let entries = entries.into_iter().map(|(name, tensor)| (expert_name(&name).unwrap_or(name), tensor));
+        Ok(Self { files, entries: entries.collect() })
     }
 
     /// The tensors of an open GGUF file, renamed.
@@ -245,6 +247,20 @@ pub fn text_name(name: &str) -> Option<String> {
     name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}"))
 }
 
+/// The name of a tensor that holds a matrix of all experts, where it has no module of its own:
+/// `experts.gate_up_proj` is the weight of a module here, `_blocks` and `_scales` are that of another.
+fn expert_name(name: &str) -> Option<String> {
+    let (layer, rest) = name.split_once(".experts.")?;
+    let matrix = rest.strip_suffix("_blocks").or(rest.strip_suffix("_scales")).unwrap_or(rest);
+    if !matches!(matrix, "gate_up_proj" | "down_proj") {
+        return None;
+    }
+    Some(match rest.strip_suffix("_scales") {
+        Some(matrix) => format!("{layer}.experts.{matrix}_blocks.scales"),
+        None => format!("{layer}.experts.{rest}.weight"),
+    })
+}
+
 /// The Hugging Face name of a tensor of a GGUF; `None` for those without one.
 ///
 /// Names: `gguf.constants.MODEL_TENSORS` and `tensor_mapping.py` of llama.cpp's gguf-py.
@@ -265,6 +281,15 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         return None;
     }
     let (module, parameter) = rest.split_once('.')?;
+    // What has no module of its own there.
+    let whole = match (module, parameter) {
+        ("exp_probs_b", "bias") => Some(names.experts.correction),
+        ("attn_sinks", "weight") => Some(names.sinks),
+        _ => None,
+    };
+    if let Some(name) = whole {
+        return Some(format!("model.layers.{layer}.{name}"));
+    }
     let shared = |part: &str| format!("{}.{part}", names.experts.shared);
     let module = match (module, names.qkv, names.gate_up) {
         ("attn_norm", _, _) => names.attention_norm,

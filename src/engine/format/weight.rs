@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::engine::format::block_float;
+
 /// Element types that the engine computes with or unpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FloatType {
@@ -59,29 +61,44 @@ pub enum WeightData {
         /// `[scale, offset]`, `columns / group` a row.
         inner: Vec<[i8; 2]>,
     },
-    /// A matrix of four-bit codes: an element is `scale * table[code]`, one scale for each `group` of a
-    /// row. Eight codes a word, the first in the lowest bits.
+    /// A matrix of codes of four or eight bits: an element is `scale * table[code]`, one scale for each
+    /// `group` of a row. The first code of a word is in its lowest bits.
     Codes { rows: usize, columns: usize, group: usize, table: CodeTable, packed: Vec<u32>, scales: Floats },
 }
 
 /// Elements that share the outer factors of [`WeightData::Nested`].
 pub const OUTER: usize = 256;
 
-/// What four-bit codes stand for.
+/// What codes stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CodeTable {
     /// `kvalues_iq4nl` of ggml-common.h: steps that grow with the distance from zero.
     Iq4,
     /// Twice the numbers of the four-bit float e2m1 (OCP Microscaling Formats 1.0): `kvalues_mxfp4`.
     Fp4,
+    /// The eight-bit float e4m3 (the same), whose codes 0x7f and 0xff are no numbers.
+    Fp8,
 }
 
+/// The numbers of [`CodeTable::Iq4`] and [`CodeTable::Fp4`].
+pub const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
 impl CodeTable {
-    /// The number of each code.
-    pub const fn values(self) -> &'static [i8; 16] {
+    /// Bits of a code.
+    pub const fn bits(self) -> usize {
         match self {
-            Self::Iq4 => &[-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113],
-            Self::Fp4 => &[0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12],
+            Self::Iq4 | Self::Fp4 => 4,
+            Self::Fp8 => 8,
+        }
+    }
+
+    /// The number of a code, of which the bits beyond the code's own do not count.
+    pub fn number(self, code: u8) -> f32 {
+        match self {
+            Self::Iq4 => f32::from(IQ4[usize::from(code & 15)]),
+            Self::Fp4 => f32::from(FP4[usize::from(code & 15)]),
+            Self::Fp8 => block_float::e4m3(code),
         }
     }
 }

@@ -195,12 +195,16 @@ unsafe fn unpack_tiles<V: Lanes>(
                     let biases = V::load_signed_bytes(line.add(BLOCK)).mul(bases);
                     unpack_quants::<V>(quant, tile, group, scales, biases, to, stride);
                 }
+                Element::Codes { table: CodeTable::Fp8, scale, .. } => {
+                    let scales = V::load_as(scale, line);
+                    for column in 0..group {
+                        let values = V::load_fp8(tile.add(column * BLOCK)).mul(scales);
+                        values.store(to.add(column * stride));
+                    }
+                }
                 Element::Codes { table, scale, .. } => {
                     let scales = V::load_as(scale, line);
-                    let table = match table {
-                        CodeTable::Iq4 => &IQ4,
-                        CodeTable::Fp4 => &FP4,
-                    };
+                    let table = if table == CodeTable::Iq4 { &IQ4 } else { &FP4 };
                     for step in 0..group / 8 {
                         let mut words = V::load_words(tile.add(step * BLOCK * 4));
                         for column in 0..8 {

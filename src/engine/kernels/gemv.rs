@@ -1,6 +1,8 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
 
+use std::marker::PhantomData;
+
 use super::isa::Task;
 use super::lanes::{AHEAD, FP4, IQ4, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout, OUTER_BYTES, Quant};
@@ -29,17 +31,20 @@ pub(super) unsafe fn products<V: Lanes, const T: usize>(
             Element::Dense(FloatType::BF16) => dense::<V, BF16, T>(block, x, layout.columns),
             Element::Affine { quant: Quant::Nibble, group, .. }
             | Element::Nested { quant: Quant::Nibble, group } => {
-                grouped::<V, Nibbles, T>(block, x, sums, layout, group)
+                grouped::<V, OfFour<Nibbles>, T>(block, x, sums, layout, group)
             }
             Element::Affine { quant: Quant::Byte, group, .. }
             | Element::Nested { quant: Quant::Byte, group } => {
                 grouped::<V, Bytes, T>(block, x, sums, layout, group)
             }
             Element::Codes { table: CodeTable::Iq4, group, .. } => {
-                grouped::<V, Iq4, T>(block, x, sums, layout, group)
+                grouped::<V, OfFour<Iq4>, T>(block, x, sums, layout, group)
             }
             Element::Codes { table: CodeTable::Fp4, group, .. } => {
-                grouped::<V, Fp4, T>(block, x, sums, layout, group)
+                grouped::<V, OfFour<Fp4>, T>(block, x, sums, layout, group)
+            }
+            Element::Codes { table: CodeTable::Fp8, group, .. } => {
+                grouped::<V, Fp8, T>(block, x, sums, layout, group)
             }
         }
     }
@@ -100,7 +105,9 @@ impl Four for Fp4 {
     }
 }
 
-impl<F: Four> Quants for F {
+struct OfFour<F>(PhantomData<F>);
+
+impl<F: Four> Quants for OfFour<F> {
     const STEP: usize = BLOCK * 8;
 
     #[inline(always)]
@@ -128,9 +135,36 @@ impl<F: Four> Quants for F {
     }
 }
 
-struct Bytes;
+/// Eight bits, a number of their own or a small float.
+trait Eight {
+    unsafe fn decode<V: Lanes>(from: *const u8) -> V;
+}
 
-impl Quants for Bytes {
+struct Number;
+struct SmallFloat;
+
+impl Eight for Number {
+    #[inline(always)]
+    unsafe fn decode<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load_bytes(from) }
+    }
+}
+
+impl Eight for SmallFloat {
+    #[inline(always)]
+    unsafe fn decode<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load_fp8(from) }
+    }
+}
+
+struct OfEight<E>(PhantomData<E>);
+
+type Bytes = OfEight<Number>;
+type Fp8 = OfEight<SmallFloat>;
+
+impl<E: Eight> Quants for OfEight<E> {
     const STEP: usize = BLOCK * 16;
 
     #[inline(always)]
@@ -143,7 +177,7 @@ impl Quants for Bytes {
         // SAFETY: the caller's.
         unsafe {
             for column in 0..16 {
-                let weights = V::load_bytes(quants.add(column * BLOCK));
+                let weights = E::decode::<V>(quants.add(column * BLOCK));
                 let chain = column % partial_sums(T);
                 for (token, sums) in sums.iter_mut().enumerate() {
                     let value = V::splat(*x.add(token * stride + column));

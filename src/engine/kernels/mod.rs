@@ -18,6 +18,7 @@ mod lanes;
 mod norm;
 mod pack;
 mod packed;
+mod panel;
 pub mod pool;
 mod project;
 mod scratch;
@@ -26,11 +27,11 @@ mod select;
 pub use attention::{Attention, AttentionOutput, attention};
 pub use embed::embed;
 pub use encode::{SequenceAttention, sequence_attention};
-pub use experts::{Routing, experts};
+pub use experts::{Experts, experts};
 pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
-pub use select::{argmax, sample};
+pub use select::argmax;
 
 #[cfg(test)]
 mod tests;

@@ -79,7 +79,7 @@ impl<'a> Source<'a> {
             }
             WeightData::Codes { rows, columns, group, table, packed, scales } => {
                 let (rows, columns, group, table) = (*rows, *columns, *group, *table);
-                check_quants(rows, columns, group, 4, packed)?;
+                check_quants(rows, columns, group, table.bits(), packed)?;
                 check_floats("scales", scales, rows * (columns / group))?;
                 Ok(Self::Codes { rows, columns, group, table, packed, scales })
             }
@@ -105,37 +105,36 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Writes all bytes of the layout.
-    pub(super) fn fill(&self, layout: Layout, bytes: SharedSlice<'_, u8>) {
+    /// Writes all bytes of the layout, in which every `each` rows begin a block of their own.
+    pub(super) fn fill(&self, layout: Layout, each: usize, bytes: SharedSlice<'_, u8>) {
         let size = layout.block_bytes();
+        let blocks = each.div_ceil(BLOCK);
         pool::run(layout.blocks(), &|block| {
             // SAFETY: each block is one worker's, and only written.
             let out = unsafe { bytes.slice(block * size, size) };
+            let (part, first) = (block / blocks * each, block % blocks * BLOCK);
+            let rows = part + first..part + each.min(first + BLOCK);
+            if rows.len() < BLOCK {
+                out.fill(0);
+            }
             match self {
-                Self::Dense { rows, columns, values } => {
-                    pack_dense(out, block, *rows, *columns, values);
-                }
-                _ => self.pack_tiles(out, block, layout),
+                Self::Dense { columns, values, .. } => pack_dense(out, rows, *columns, values),
+                _ => self.pack_tiles(out, rows, layout),
             }
         });
     }
 
     /// Packs 16 rows of quants with what follows each group of them.
-    fn pack_tiles(&self, out: &mut [u8], block: usize, layout: Layout) {
-        let (Some(group), rows, columns) = (layout.element.group(), layout.rows, layout.columns) else {
-            return;
-        };
+    fn pack_tiles(&self, out: &mut [u8], rows: Range<usize>, layout: Layout) {
+        let (Some(group), columns) = (layout.element.group(), layout.columns) else { return };
         let (bits, packed) = match *self {
             Self::Dense { .. } => return,
             Self::Affine { bits, packed, .. } | Self::Nested { bits, packed, .. } => (bits, packed),
-            Self::Codes { packed, .. } => (4, packed),
+            Self::Codes { table, packed, .. } => (table.bits(), packed),
         };
         let (words, groups) = (columns * bits / 32, columns / group);
-        if (block + 1) * BLOCK > rows {
-            out.fill(0);
-        }
         let (tile_bytes, quant_bytes) = (layout.element.tile_bytes(), layout.element.quant_bytes());
-        for (lane, row) in (block * BLOCK..rows.min((block + 1) * BLOCK)).enumerate() {
+        for (lane, row) in rows.enumerate() {
             let row_words = &packed[row * words..][..words];
             for index in 0..groups {
                 let (start, at) = (layout.tile_start(index), row * groups + index);
@@ -219,20 +218,17 @@ fn pack_quants(
     }
 }
 
-fn pack_dense(out: &mut [u8], block: usize, rows: usize, columns: usize, values: &Floats) {
+fn pack_dense(out: &mut [u8], rows: Range<usize>, columns: usize, values: &Floats) {
     match values.dtype {
-        FloatType::F32 => pack_columns::<4>(out, block, rows, columns, &values.bytes),
-        FloatType::F16 | FloatType::BF16 => pack_columns::<2>(out, block, rows, columns, &values.bytes),
+        FloatType::F32 => pack_columns::<4>(out, rows, columns, &values.bytes),
+        FloatType::F16 | FloatType::BF16 => pack_columns::<2>(out, rows, columns, &values.bytes),
     }
 }
 
 /// Elements of `SIZE` bytes.
-fn pack_columns<const SIZE: usize>(out: &mut [u8], block: usize, rows: usize, columns: usize, bytes: &[u8]) {
-    if (block + 1) * BLOCK > rows {
-        out.fill(0);
-    }
+fn pack_columns<const SIZE: usize>(out: &mut [u8], rows: Range<usize>, columns: usize, bytes: &[u8]) {
     let (out, _) = out.as_chunks_mut::<SIZE>();
-    for (lane, row) in (block * BLOCK..rows.min((block + 1) * BLOCK)).enumerate() {
+    for (lane, row) in rows.enumerate() {
         let (source, _) = bytes[row * columns * SIZE..][..columns * SIZE].as_chunks::<SIZE>();
         for (value, column) in source.iter().zip(out.chunks_exact_mut(BLOCK)) {
             column[lane] = *value;

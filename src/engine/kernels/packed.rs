@@ -9,7 +9,7 @@
 //!   column. Byte quants: for each column 16 bytes, one a row;
 //! - nested: the same tiles with 16 signed bytes of scale and 16 of offset, and before each 256 columns
 //!   16 float32 factors and 16 bases that they are multiplied with;
-//! - codes: tiles of nibbles, then 16 scales.
+//! - codes: tiles of nibbles or bytes, then 16 scales.
 //!
 //! 2-, 3- and 4-bit weights become nibbles, 5-, 6- and 8-bit ones bytes. A 4- or 8-bit matrix takes as
 //! much memory as before; 2 and 3 bits take up to 2 and 1.33 times as much, 5 and 6 bits 1.6 and 1.33.
@@ -39,9 +39,25 @@ impl PackedMatrix {
     /// A shape that is not a matrix, sizes that contradict each other, bits or groups that no kernel
     /// knows, or no memory.
     pub fn pack(weight: &WeightData) -> Result<Self, Exception> {
+        Self::pack_parts(weight, 1)
+    }
+
+    /// Repacks matrices of equal size that lie one below the other, so that each of them begins a block:
+    /// where their rows are no multiple of 16, rows of zeros follow.
+    ///
+    /// # Errors
+    /// As [`PackedMatrix::pack`], and rows that do not divide.
+    pub fn pack_parts(weight: &WeightData, parts: usize) -> Result<Self, Exception> {
         let source = pack::Source::new(weight)?;
-        let layout = source.layout();
-        let array = aligned_bytes(layout.bytes(), |bytes| source.fill(layout, bytes))?;
+        let mut layout = source.layout();
+        if parts == 0 || !layout.rows.is_multiple_of(parts) {
+            return Err(Exception::custom(format!("{} rows are not {parts} equal parts", layout.rows)));
+        }
+        let each = layout.rows / parts;
+        if parts > 1 {
+            layout.rows = parts * each.next_multiple_of(BLOCK);
+        }
+        let array = aligned_bytes(layout.bytes(), |bytes| source.fill(layout, each, bytes))?;
         Ok(Self { array, layout })
     }
 
@@ -167,8 +183,8 @@ impl Element {
         match self {
             Self::Dense(_) => 0,
             Self::Affine { quant: Quant::Nibble, group, .. }
-            | Self::Nested { quant: Quant::Nibble, group }
-            | Self::Codes { group, .. } => group / 2 * BLOCK,
+            | Self::Nested { quant: Quant::Nibble, group } => group / 2 * BLOCK,
+            Self::Codes { table, group, .. } => group * table.bits() / 8 * BLOCK,
             Self::Affine { quant: Quant::Byte, group, .. } | Self::Nested { quant: Quant::Byte, group } => {
                 group * BLOCK
             }
@@ -252,8 +268,8 @@ impl<'a> View<'a> {
                     let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
                     let scale = read_float(scale, rest, lane);
                     for (column, value) in values.iter_mut().enumerate() {
-                        let code = quant_of(quants, Quant::Nibble, column, lane);
-                        *value = scale * f32::from(table.values()[usize::from(code)]);
+                        let quant = if table.bits() == 8 { Quant::Byte } else { Quant::Nibble };
+                        *value = scale * table.number(quant_of(quants, quant, column, lane));
                     }
                 }
             }

@@ -9,10 +9,7 @@ use mlx_rs::{Array, Dtype};
 use super::check;
 use super::isa::{Isa, Task};
 use super::lanes::{LANES, Lanes};
-use super::scratch::Scratch;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
-use crate::engine::request::SamplingOptions;
-use crate::engine::sample::Sampler;
 
 /// What stands for a token when the logits allow none.
 const NO_TOKEN: i32 = -1;
@@ -26,38 +23,6 @@ pub fn argmax(logits: &Array) -> Result<Array, Exception> {
     one_row(logits)?;
     let outputs = [OutputSpec::New { shape: &[1], dtype: Dtype::Int32 }];
     check::single(cpu_op(Argmax { isa: Isa::current() }, &[logits], &outputs)?)
-}
-
-/// What [`Sampler::sample`] chooses, int32 `[1]`, from float32 logits `[1, V]`; -1 where it reports an
-/// error of the logits.
-///
-/// The recent tokens are `recent` and then `pending`, int32 `[n]`, which earlier steps of the graph may
-/// still be computing; `step` counts the tokens generated.
-///
-/// # Errors
-/// Arrays of another shape or type, or options that the sampler refuses.
-pub fn sample(
-    logits: &Array,
-    recent: &[u32],
-    pending: &Array,
-    options: &SamplingOptions,
-    step: u64,
-) -> Result<Array, Exception> {
-    one_row(logits)?;
-    Sampler::new(*options).map_err(|error| Exception::custom(error.message()))?;
-    if pending.dtype() != Dtype::Int32 || pending.ndim() != 1 {
-        return Err(Exception::custom(format!(
-            "pending tokens are {:?} of the shape {:?}, not int32 [n]",
-            pending.dtype(),
-            pending.shape()
-        )));
-    }
-    let window = recent.len().min(options.repetition_window);
-    let recent: Vec<i32> = recent[recent.len() - window..].iter().map(|id| id.cast_signed()).collect();
-    let recent = Array::from_slice(&recent, &[check::dimension(recent.len())?]);
-    let kernel = Sample { options: *options, step };
-    let outputs = [OutputSpec::New { shape: &[1], dtype: Dtype::Int32 }];
-    check::single(cpu_op(kernel, &[logits, &recent, pending], &outputs)?)
 }
 
 fn one_row(logits: &Array) -> Result<(), Exception> {
@@ -79,29 +44,6 @@ impl Kernel for Argmax {
         // SAFETY: the level was detected.
         let best = unsafe { self.isa.run(Largest { values: buffers.input(0) }) };
         put(buffers, best.map_or(NO_TOKEN, |index| index as i32));
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Sample {
-    options: SamplingOptions,
-    step: u64,
-}
-
-impl Kernel for Sample {
-    const NAME: &'static CStr = c"Sample";
-
-    fn run(&self, buffers: &Buffers<'_>) {
-        let given = buffers.input::<f32>(0);
-        let mut logits = Scratch::new(given.len());
-        logits.copy_from_slice(given);
-        let recent: Vec<u32> = [buffers.input::<i32>(1), buffers.input::<i32>(2)]
-            .into_iter()
-            .flatten()
-            .map(|id| id.cast_unsigned())
-            .collect();
-        let chosen = Sampler::new(self.options).and_then(|s| s.sample(&mut logits, &recent, self.step));
-        put(buffers, chosen.map_or(NO_TOKEN, u32::cast_signed));
     }
 }
 

@@ -10,11 +10,13 @@ use crate::error::{Error, Result};
 
 /// How scores are computed.
 #[derive(Debug, Clone, Copy)]
-pub struct Scoring {
+pub struct Scoring<'a> {
     /// Factor of the scores.
     pub scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
+    /// Of each query head a score that no value belongs to, `[H]`.
+    pub sinks: Option<&'a Array>,
 }
 
 /// A cache's parts with the entries of new tokens: `keys [Hkv, L, D]`, `values [Hkv, L, Dv]`, none where
@@ -40,7 +42,7 @@ pub fn append(cache: &TokenCache, keys: &Array, values: Option<&Array>) -> Resul
 
 /// Attention of queries `[H, L, D]` over the parts of a cache that holds their own tokens from
 /// `cache.held()` on: `[H, L, Dv]`.
-pub fn attend(queries: &Array, parts: &[Array], cache: &TokenCache, scoring: Scoring) -> Result<Array> {
+pub fn attend(queries: &Array, parts: &[Array], cache: &TokenCache, scoring: Scoring<'_>) -> Result<Array> {
     let sight = Sight {
         held: cache.held(),
         length: queries.dim(1) as usize,
@@ -72,11 +74,11 @@ pub fn attend(queries: &Array, parts: &[Array], cache: &TokenCache, scoring: Sco
     let scale = scoring.scale;
     let attended = if sight.needs_mask() {
         let mask = sight.mask()?;
-        scaled_dot_product_attention(&queries, &keys, &values, scale, Mask::Array(&mask), None)?
+        scaled_dot_product_attention(&queries, &keys, &values, scale, Mask::Array(&mask), scoring.sinks)?
     } else if sight.length > 1 {
-        scaled_dot_product_attention(&queries, &keys, &values, scale, Mask::Causal, None)?
+        scaled_dot_product_attention(&queries, &keys, &values, scale, Mask::Causal, scoring.sinks)?
     } else {
-        scaled_dot_product_attention(&queries, &keys, &values, scale, None::<Mask>, None)?
+        scaled_dot_product_attention(&queries, &keys, &values, scale, None::<Mask>, scoring.sinks)?
     };
     Ok(attended.squeeze_axes(&[0])?)
 }
@@ -88,7 +90,7 @@ fn attend_packed(
     seen: &[Array],
     quantization: KvQuantization,
     sight: &Sight,
-    scoring: Scoring,
+    scoring: Scoring<'_>,
 ) -> Result<Array> {
     let (keys, values) = match seen {
         [keys @ .., _, _, _] if seen.len() == 6 => (keys, &seen[3..]),
@@ -111,7 +113,7 @@ fn attend_packed(
 }
 
 /// Products of queries and keys `[H, L, N]` as weights of the values.
-fn weights(scores: &Array, sight: &Sight, scoring: Scoring) -> Result<Array> {
+fn weights(scores: &Array, sight: &Sight, scoring: Scoring<'_>) -> Result<Array> {
     let mut scores = scaled(scores.clone(), scoring.scale)?;
     if let Some(cap) = scoring.soft_cap {
         scores = capped(&scores, cap)?;
@@ -120,7 +122,12 @@ fn weights(scores: &Array, sight: &Sight, scoring: Scoring) -> Result<Array> {
         let least = Array::from_f32(f32::NEG_INFINITY).as_dtype(scores.dtype())?;
         scores = ops::select(sight.mask()?, &scores, &least)?;
     }
-    Ok(ops::softmax_axis(scores, -1, true)?)
+    let Some(sinks) = scoring.sinks else { return Ok(ops::softmax_axis(scores, -1, true)?) };
+    let (heads, length, entries) = (scores.dim(0), scores.dim(1), scores.dim(2));
+    let sinks =
+        ops::broadcast_to(sinks.as_dtype(scores.dtype())?.reshape(&[heads, 1, 1])?, &[heads, length, 1])?;
+    let weights = ops::softmax_axis(ops::concatenate(&[scores, sinks], -1)?, -1, true)?;
+    Ok(weights.index((.., .., ..entries)))
 }
 
 /// The last elements of each row.

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use mlx_rs::Array;
 use mlx_rs::ops::indexing::IndexOp;
+use mlx_rs::{Array, ops};
 
 use super::Backend;
 use super::attend::{Scoring, append, attend};
@@ -14,6 +14,7 @@ use super::sequences::{Batch, SequenceAttention, Sight};
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::cache::Values;
+use crate::engine::config::style::Growth;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::error::Result;
@@ -31,6 +32,8 @@ pub struct AttentionShape {
     pub scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
+    /// How queries grow with their position.
+    pub growth: Option<Growth>,
 }
 
 /// One attention block, whose cache tells how far it looks back: norm and projections, rotation, attention over the cache, output, residual.
@@ -42,11 +45,47 @@ pub struct Attention {
     /// Norm, then queries, keys and, where they are not in the keys, values side by side.
     pub input: Projection,
     pub head_norms: Option<HeadNorms>,
+    pub vectors: AttentionVectors,
     pub output: Projection,
     pub post_norm: Option<Norm>,
     /// Of what is added to the residual.
     pub factor: f32,
     pub backend: Backend,
+}
+
+/// What attention has beside matrices and norms.
+#[derive(Debug, Default)]
+pub struct AttentionVectors {
+    /// Multiplies the rotated queries, `[head_dim]`.
+    query_weights: Option<Array>,
+    /// A score of each head that no value belongs to, `[heads]`.
+    sinks: Option<Array>,
+    /// Frequencies, then these two, as the kernels take them.
+    together: Option<Array>,
+}
+
+impl AttentionVectors {
+    /// With the frequencies of this rope.
+    pub fn new(
+        backend: Backend,
+        rope: Option<&Rope>,
+        query_weights: Option<Array>,
+        sinks: Option<Array>,
+    ) -> Result<Self> {
+        let frequencies = rope.map(|rope| &rope.frequencies);
+        let all: Vec<&Array> = frequencies.into_iter().chain(&query_weights).chain(&sinks).collect();
+        let together = match all.as_slice() {
+            _ if backend == Backend::Stock => None,
+            [] => None,
+            [one] => Some((*one).clone()),
+            several => Some(ops::concatenate(several, 0)?),
+        };
+        Ok(Self { query_weights, sinks, together })
+    }
+
+    fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.query_weights.iter().chain(&self.sinks).chain(&self.together)
+    }
 }
 
 impl Attention {
@@ -102,6 +141,7 @@ impl Attention {
         let mut arrays = self.input.arrays();
         arrays.extend(self.rope.iter().flat_map(|rope| rope.arrays()));
         arrays.extend(self.head_norms.iter().flat_map(HeadNorms::arrays));
+        arrays.extend(self.vectors.arrays());
         arrays.extend(self.post_norm.iter().flat_map(Norm::arrays));
         arrays.extend(self.output.arrays());
         arrays
@@ -109,7 +149,7 @@ impl Attention {
 
     #[cfg(target_os = "linux")]
     fn attend_fused(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let AttentionShape { heads, kv_heads, head_dim, value_dim, scale, soft_cap } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, value_dim, scale, soft_cap, growth } = self.shape;
         let tokens = cache.tokens(layer)?;
         let rope = self.rope.as_ref();
         let asked = kernels::Attention {
@@ -123,14 +163,17 @@ impl Attention {
             rope_scale: rope.map_or(1.0, |rope| rope.magnitude),
             scale,
             soft_cap,
+            growth,
+            weighs_queries: self.vectors.query_weights.is_some(),
+            has_sinks: self.vectors.sinks.is_some(),
             offset: cache.offset(),
             held: tokens.held(),
             window: tokens.window(),
             keep: tokens.keep(),
             packing: tokens.quantization().map(|packed| (packed.bits(), packed.group())),
         };
-        let frequencies = rope.map(|rope| &rope.frequencies);
-        let attended = kernels::attention(qkv, tokens.parts(), frequencies, &asked)?;
+        let vectors = self.vectors.together.as_ref();
+        let attended = kernels::attention(qkv, tokens.parts(), vectors, &asked)?;
         cache.set_tokens(layer, attended.caches);
         Ok(attended.output)
     }
@@ -141,7 +184,7 @@ impl Attention {
     }
 
     fn attend_stock(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let AttentionShape { heads, kv_heads, head_dim, value_dim, scale, soft_cap } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, value_dim, scale, soft_cap, growth } = self.shape;
         let (length, offset) = (qkv.dim(0), cache.offset());
         let (q_end, k_end) = ((heads * head_dim) as i32, ((heads + kv_heads) * head_dim) as i32);
 
@@ -156,14 +199,23 @@ impl Attention {
                 None => Ok(heads),
             }
         };
-        let queries = rotated(qkv.index((.., ..q_end)), heads)?;
+        let mut queries = rotated(qkv.index((.., ..q_end)), heads)?;
+        if let Some(weights) = &self.vectors.query_weights {
+            queries = ops::multiply(&queries, weights)?;
+        }
+        if let Some(growth) = growth {
+            let factors: Vec<f32> = (0..length).map(|token| growth.at(offset + token as usize)).collect();
+            let factors = Array::from_slice(&factors, &[length, 1]).as_dtype(queries.dtype())?;
+            queries = ops::multiply(&queries, &factors)?;
+        }
         let keys = rotated(qkv.index((.., q_end..k_end)), kv_heads)?;
         let has_values = qkv.dim(1) > k_end;
         let values = has_values.then(|| by_head(qkv.index((.., k_end..)), kv_heads)).transpose()?;
 
         let tokens = cache.tokens(layer)?;
         let parts = append(tokens, &keys, values.as_ref())?;
-        let attended = attend(&queries, &parts, tokens, Scoring { scale, soft_cap })?;
+        let scoring = Scoring { scale, soft_cap, sinks: self.vectors.sinks.as_ref() };
+        let attended = attend(&queries, &parts, tokens, scoring)?;
         cache.set_tokens(layer, parts);
         Ok(attended.swap_axes(0, 1)?.reshape(&[length, (heads * value_dim) as i32])?)
     }

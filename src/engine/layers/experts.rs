@@ -1,18 +1,21 @@
 //! A mixture of experts (Shazeer et al., 2017) in place of the feed-forward block.
 
+use std::ops::Range;
+
 use mlx_rs::{Array, Dtype, ops};
 
-use super::matrix::{Matrix, select_rows, stack};
+use super::matrix::{Matrix, select_rows, stack, transposed};
 use super::mlp::Mlp;
-use super::norm::{Norm, onto};
+use super::norm::{Norm, onto, scaled};
 use super::projection::{Projection, activate};
 use super::{Backend, Loader};
 use crate::engine::config::ModelConfig;
-use crate::engine::config::style::{self, Activation};
+use crate::engine::config::style::{self, Gating, Groups, Routing, Scoring};
 use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
+use crate::engine::models::names::ExpertNames;
 use crate::error::{Code, Error, Result};
 
 /// `residual + factor * [norm](experts(norm(x)) [+ shared(norm(x))])`.
@@ -21,9 +24,12 @@ pub struct Experts {
     norm: Option<Norm>,
     /// Scores of the experts.
     router: Projection,
+    /// What is added to the scores to choose by, `[experts]` float32.
+    correction: Option<Array>,
     weights: Weights,
-    sizes: style::Experts,
-    activation: Activation,
+    routing: Routing,
+    gating: Gating,
+    intermediate_size: usize,
     shared: Option<Shared>,
     post_norm: Option<Norm>,
     factor: f32,
@@ -32,16 +38,18 @@ pub struct Experts {
 /// Gate, up and down of all experts, one below the other.
 #[derive(Debug)]
 enum Weights {
-    Stock([Matrix; 3]),
+    /// Biases are `[experts, rows of one]`.
+    Stock { matrices: [Matrix; 3], biases: Option<[Array; 3]> },
+    /// All biases in one.
     #[cfg(target_os = "linux")]
-    Packed([PackedMatrix; 3]),
+    Packed { matrices: [PackedMatrix; 3], biases: Option<Array> },
 }
 
-/// An expert that every token goes to, weighted by the sigmoid of a gate.
+/// An expert that every token goes to, which the sigmoid of a gate may weigh.
 #[derive(Debug)]
 struct Shared {
     mlp: Mlp,
-    gate: Projection,
+    gate: Option<Projection>,
 }
 
 impl Experts {
@@ -55,30 +63,37 @@ impl Experts {
         post_norm: Option<Norm>,
     ) -> Result<Self> {
         let names = &config.architecture.names.experts;
-        let hidden = config.hidden_size;
+        let (hidden, count) = (config.hidden_size, sizes.routing.count);
         let at = |name: &str| format!("{layer}.{name}");
-        let plain = |name: String, rows: usize, columns: usize| {
-            Projection::load(loader, &[name], &[rows], columns, None, false)
+        let plain = |name: String, rows: usize, columns: usize, bias: bool| {
+            Projection::load(loader, &[name], &[rows], columns, None, bias)
         };
-        let shared = sizes.shared.map(|inner| -> Result<Shared> {
+        let shared = sizes.shared.map(|shared| -> Result<Shared> {
+            let inner = shared.intermediate_size;
             let part = |part: &str| at(&format!("{}.{part}", names.shared));
             let gate_up = [part("gate_proj"), part("up_proj")];
             let mlp = Mlp {
                 gate_up: Projection::load_gated(loader, &gate_up, inner, hidden, None, false)?,
                 gated: true,
                 activation: config.style.activation,
-                down: plain(part("down_proj"), hidden, inner)?,
+                down: plain(part("down_proj"), hidden, inner, false)?,
                 post_norm: None,
                 factor: 1.0,
             };
-            Ok(Shared { mlp, gate: plain(at(names.shared_gate), 1, hidden)? })
+            let gate = shared.gated.then(|| plain(at(names.shared_gate), 1, hidden, false)).transpose()?;
+            Ok(Shared { mlp, gate })
+        });
+        let correction = sizes.routing.corrected.then(|| -> Result<Array> {
+            Ok(loader.vector(&at(names.correction), count)?.as_dtype(Dtype::Float32)?)
         });
         Ok(Self {
             norm,
-            router: plain(at(names.router), sizes.count, hidden)?,
+            router: plain(at(names.router), count, hidden, sizes.bias)?,
+            correction: correction.transpose()?,
             weights: Weights::load(loader, config, sizes, layer)?,
-            sizes: *sizes,
-            activation: config.style.activation,
+            routing: sizes.routing,
+            gating: sizes.gating.unwrap_or(Gating::Plain(config.style.activation)),
+            intermediate_size: sizes.intermediate_size,
             shared: shared.transpose()?,
             post_norm,
             factor: config.residual_scale,
@@ -93,21 +108,26 @@ impl Experts {
         };
         let scores = self.router.forward(normed)?;
         let mut mixed = match &self.weights {
-            Weights::Stock(matrices) => self.mix_stock(normed, &scores, matrices)?,
+            Weights::Stock { matrices, biases } => {
+                self.mix_stock(normed, &scores, matrices, biases.as_ref())?
+            }
             #[cfg(target_os = "linux")]
-            Weights::Packed([gate, up, down]) => {
-                let routing = kernels::Routing {
-                    count: self.sizes.count,
-                    used: self.sizes.used,
-                    normalized: self.sizes.normalized,
-                    activation: self.activation,
+            Weights::Packed { matrices, biases } => {
+                let kind = kernels::Experts {
+                    routing: self.routing,
+                    gating: self.gating,
+                    intermediate_size: self.intermediate_size,
                 };
-                kernels::experts(normed, &scores, [gate, up, down], &routing)?
+                let correction = self.correction.as_ref();
+                kernels::experts(normed, &scores, correction, matrices.each_ref(), biases.as_ref(), &kind)?
             }
         };
         if let Some(shared) = &self.shared {
-            let gate = ops::sigmoid(shared.gate.forward(normed)?)?;
-            mixed = ops::add(&mixed, ops::multiply(&gate, shared.mlp.apply(normed)?)?)?;
+            let mut result = shared.mlp.apply(normed)?;
+            if let Some(gate) = &shared.gate {
+                result = ops::multiply(ops::sigmoid(gate.forward(normed)?)?, &result)?;
+            }
+            mixed = ops::add(&mixed, &result)?;
         }
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&mixed, residual, self.factor),
@@ -116,27 +136,25 @@ impl Experts {
     }
 
     /// `x [L, hidden]`, `scores [L, experts]`.
-    fn mix_stock(&self, x: &Array, scores: &Array, [gate, up, down]: &[Matrix; 3]) -> Result<Array> {
-        let style::Experts { count, used, normalized, .. } = self.sizes;
-        let (count, used) = (count as i32, used as i32);
-        let probabilities = ops::softmax_axis(scores.as_dtype(Dtype::Float32)?, -1, true)?;
-        // The largest of them, in any order.
-        let chosen = if used < count {
-            let order = ops::argpartition_axis(ops::negative(&probabilities)?, used - 1, -1)?;
-            ops::split_at_indices(&order, &[used], -1)?.swap_remove(0)
-        } else {
-            ops::argsort_axis(&probabilities, -1)?
-        };
-        let mut weights = probabilities.take_along_axis(&chosen, -1)?;
-        if normalized {
-            weights = ops::divide(&weights, weights.sum_axis(-1, true)?)?;
-        }
+    fn mix_stock(
+        &self,
+        x: &Array,
+        scores: &Array,
+        [gate, up, down]: &[Matrix; 3],
+        biases: Option<&[Array; 3]>,
+    ) -> Result<Array> {
+        let (count, used) = (self.routing.count as i32, self.routing.used as i32);
+        let (chosen, weights) = route(&self.routing, scores, self.correction.as_ref())?;
         // [L, 1, 1, hidden] times [experts, hidden, inner] → [L, used, 1, inner]
         let (length, hidden) = (x.dim(0), x.dim(1));
         let each = x.reshape(&[length, 1, 1, hidden])?;
-        let gates = gate.gather(&each, &chosen, count)?;
-        let inner = ops::multiply(activate(&gates, self.activation)?, up.gather(&each, &chosen, count)?)?;
-        let outputs = down.gather(&inner, &chosen, count)?.reshape(&[length, used, hidden])?;
+        let product = |matrix: &Matrix, x: &Array, index: usize| -> Result<Array> {
+            let product = matrix.gather(x, &chosen, count)?;
+            let Some(biases) = biases else { return Ok(product) };
+            Ok(ops::add(&product, biases[index].take_axis(&chosen, 0)?.expand_dims(-2)?)?)
+        };
+        let inner = gated(self.gating, &product(gate, &each, 0)?, &product(up, &each, 1)?)?;
+        let outputs = product(down, &inner, 2)?.reshape(&[length, used, hidden])?;
         let weights = weights.as_dtype(outputs.dtype())?.reshape(&[length, used, 1])?;
         Ok(ops::multiply(&outputs, &weights)?.sum_axis(1, false)?)
     }
@@ -144,45 +162,106 @@ impl Experts {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays = self.router.arrays();
+        arrays.extend(&self.correction);
         arrays.extend(self.norm.iter().chain(&self.post_norm).flat_map(Norm::arrays));
         // Packed weights are computed when they are packed.
-        if let Weights::Stock(matrices) = &self.weights {
-            arrays.extend(matrices.iter().flat_map(Matrix::arrays));
+        match &self.weights {
+            Weights::Stock { matrices, biases } => {
+                arrays.extend(matrices.iter().flat_map(Matrix::arrays));
+                arrays.extend(biases.iter().flatten());
+            }
+            #[cfg(target_os = "linux")]
+            Weights::Packed { biases, .. } => arrays.extend(biases),
         }
         if let Some(shared) = &self.shared {
             arrays.extend(shared.mlp.arrays());
-            arrays.extend(shared.gate.arrays());
+            arrays.extend(shared.gate.iter().flat_map(Projection::arrays));
         }
         arrays
+    }
+}
+
+/// The experts of each token and their weights, both `[L, used]`, from scores `[L, experts]`.
+fn route(routing: &Routing, scores: &Array, correction: Option<&Array>) -> Result<(Array, Array)> {
+    let (count, used) = (routing.count as i32, routing.used as i32);
+    let scores = scores.as_dtype(Dtype::Float32)?;
+    let weights = match routing.scoring {
+        Scoring::Softmax => ops::softmax_axis(&scores, -1, true)?,
+        Scoring::Sigmoid => ops::sigmoid(&scores)?,
+    };
+    let mut ranks = match correction {
+        Some(correction) => ops::add(&weights, correction)?,
+        None => weights.clone(),
+    };
+    if let Some(groups) = routing.groups {
+        ranks = leave_groups(groups, &ranks)?;
+    }
+    // The largest of them, in any order.
+    let chosen = if used < count {
+        let order = ops::argpartition_axis(ops::negative(&ranks)?, used - 1, -1)?;
+        ops::split_at_indices(&order, &[used], -1)?.swap_remove(0)
+    } else {
+        ops::argsort_axis(&ranks, -1)?
+    };
+    let mut weights = weights.take_along_axis(&chosen, -1)?;
+    if routing.normalized {
+        let total = ops::add(weights.sum_axis(-1, true)?, Array::from_f32(LEAST_TOTAL))?;
+        weights = ops::divide(&weights, &total)?;
+    }
+    Ok((chosen, scaled(weights, routing.scale)?))
+}
+
+/// Keeps weights that all vanished from being divided by zero, as the models' own code does.
+const LEAST_TOTAL: f32 = 1e-20;
+
+/// Ranks `[L, experts]` with those of all but the best groups behind every other.
+fn leave_groups(groups: Groups, ranks: &Array) -> Result<Array> {
+    let (length, count) = (ranks.dim(0), ranks.dim(1));
+    let (all, used, judged) = (groups.count as i32, groups.used as i32, groups.judged_by as i32);
+    let each = count / all;
+    let grouped = ranks.reshape(&[length, all, each])?;
+    let best = ops::sort_axis(&grouped, -1)?;
+    let best = ops::split_at_indices(&best, &[each - judged], -1)?.swap_remove(1);
+    // The place of each group among all: the order of the order.
+    let order = ops::argsort_axis(ops::negative(best.sum_axis(-1, false)?)?, -1)?;
+    let place = ops::argsort_axis(&order, -1)?;
+    let stays = ops::lt(place.as_dtype(Dtype::Int32)?, Array::from_int(used))?.expand_dims(-1)?;
+    let behind = Array::from_f32(f32::NEG_INFINITY);
+    Ok(ops::select(&stays, &grouped, &behind)?.reshape(&[length, count])?)
+}
+
+fn gated(gating: Gating, gate: &Array, up: &Array) -> Result<Array> {
+    match gating {
+        Gating::Plain(activation) => Ok(ops::multiply(activate(gate, activation)?, up)?),
+        Gating::Clamped { alpha, limit } => {
+            let number = |value: f32| Array::from_f32(value).as_dtype(gate.dtype());
+            let gate = ops::minimum(gate, number(limit)?)?;
+            let up = ops::maximum(ops::minimum(up, number(limit)?)?, number(-limit)?)?;
+            let gate = ops::multiply(&gate, ops::sigmoid(ops::multiply(&gate, number(alpha)?)?)?)?;
+            Ok(ops::multiply(&gate, ops::add(&up, number(1.0)?)?)?)
+        }
     }
 }
 
 impl Weights {
     fn load(loader: &Loader, config: &ModelConfig, sizes: &style::Experts, layer: &str) -> Result<Self> {
         let parts = read(loader, config, sizes, layer)?;
+        let biases = sizes.bias.then(|| biases(loader, config, sizes, layer)).transpose()?;
         match loader.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => {
-                if !(sizes.intermediate_size.is_multiple_of(16) && config.hidden_size.is_multiple_of(16)) {
-                    return Err(Error::new(
-                        Code::ModelUnsupported,
-                        format!(
-                            "experts of {} by {} elements are not supported on the CPU",
-                            sizes.intermediate_size, config.hidden_size
-                        ),
-                    )
-                    .hint("both sizes must be multiples of 16"));
-                }
                 let [gate, up, down] = &parts;
-                Ok(Self::Packed([
-                    PackedMatrix::pack(gate)?,
-                    PackedMatrix::pack(up)?,
-                    PackedMatrix::pack(down)?,
-                ]))
+                let pack = |part| PackedMatrix::pack_parts(part, sizes.routing.count);
+                let flat = |biases: [Array; 3]| -> Result<Array> {
+                    let [gate, up, down] = biases.map(|bias| bias.reshape(&[-1]));
+                    Ok(ops::concatenate(&[gate?, up?, down?], 0)?)
+                };
+                let biases = biases.map(flat).transpose()?;
+                Ok(Self::Packed { matrices: [pack(gate)?, pack(up)?, pack(down)?], biases })
             }
             _ => {
                 let [gate, up, down] = parts.map(|part| Matrix::new(&affine::for_mlx(part), loader.dtype));
-                Ok(Self::Stock([gate?, up?, down?]))
+                Ok(Self::Stock { matrices: [gate?, up?, down?], biases })
             }
         }
     }
@@ -197,7 +276,7 @@ fn read(
 ) -> Result<[WeightData; 3]> {
     let names = &config.architecture.names.experts;
     let at = |name: &str| format!("{layer}.{name}");
-    let (hidden, inner, count) = (config.hidden_size, sizes.intermediate_size, sizes.count);
+    let (hidden, inner, count) = (config.hidden_size, sizes.intermediate_size, sizes.routing.count);
     let shapes = [(inner, hidden), (inner, hidden), (hidden, inner)];
     if loader.has(&at(names.stacked[0])) {
         let part = |index: usize| {
@@ -208,16 +287,16 @@ fn read(
     }
     if loader.has(&at(names.fused[0])) {
         let both = loader.matrix(&at(names.fused[0]), count * 2 * inner, hidden)?;
-        let half = |half: usize| {
-            select_rows(
-                &both,
-                (0..count).map(|expert| {
-                    let first = (2 * expert + half) * inner;
-                    first..first + inner
-                }),
-            )
-        };
+        let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
         return Ok([half(0)?, half(1)?, loader.matrix(&at(names.fused[1]), count * hidden, inner)?]);
+    }
+    if let Some([gate_up, down]) = names.transposed
+        && loader.has(&at(gate_up))
+    {
+        let both = transposed(&loader.matrix(&at(gate_up), count * hidden, 2 * inner)?, count)?;
+        let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
+        let down = transposed(&loader.matrix(&at(down), count * inner, hidden)?, count)?;
+        return Ok([half(0)?, half(1)?, down]);
     }
     let part = |index: usize| -> Result<WeightData> {
         let (rows, columns) = shapes[index];
@@ -235,4 +314,36 @@ fn read(
         }
     };
     Ok([part(0)?, part(1)?, part(2)?])
+}
+
+/// The rows of all gates (half 0) or ups (half 1) in a matrix that holds both of each expert.
+fn halves(names: &ExpertNames, count: usize, inner: usize, half: usize) -> Vec<Range<usize>> {
+    if names.interleaved {
+        return (0..count * inner).map(|row| 2 * row + half..2 * row + half + 1).collect();
+    }
+    let first = |expert: usize| (2 * expert + half) * inner;
+    (0..count).map(|expert| first(expert)..first(expert) + inner).collect()
+}
+
+/// Biases of gate, up and down, `[experts, rows of one]`.
+fn biases(loader: &Loader, config: &ModelConfig, sizes: &style::Experts, layer: &str) -> Result<[Array; 3]> {
+    let names = &config.architecture.names.experts;
+    let at = |name: &str| format!("{layer}.{name}");
+    let (hidden, inner, count) = (config.hidden_size, sizes.intermediate_size, sizes.routing.count);
+    let shaped = |array: Array| -> Result<Array> { Ok(array.reshape(&[count as i32, -1])?) };
+    if loader.has(&at(names.stacked[0])) {
+        let part = |index: usize, rows: usize| {
+            shaped(loader.vector(&at(&format!("{}.bias", names.stacked[index])), count * rows)?)
+        };
+        return Ok([part(0, inner)?, part(1, inner)?, part(2, hidden)?]);
+    }
+    let both = loader.vector(&at(names.fused_bias[0]), count * 2 * inner)?;
+    let parts = if names.interleaved {
+        ops::split_equal(both.reshape(&[count as i32, inner as i32, 2])?, 2, -1)?
+    } else {
+        ops::split_equal(both.reshape(&[count as i32, 2, inner as i32])?, 2, 1)?
+    };
+    let [gate, up] =
+        <[Array; 2]>::try_from(parts).map_err(|_| Error::internal("biases not in two halves"))?;
+    Ok([shaped(gate)?, shaped(up)?, shaped(loader.vector(&at(names.fused_bias[1]), count * hidden)?)?])
 }

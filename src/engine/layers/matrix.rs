@@ -5,14 +5,17 @@ use std::ops::Range;
 use mlx_rs::{Array, Dtype, ops};
 
 use crate::engine::ffi::array::{dimensions, from_floats};
+use crate::engine::ffi::quantized::BlockFloats;
+use crate::engine::format::block_float::BlockFloat;
 use crate::engine::format::weight::{Floats, WeightData};
 use crate::error::{Error, Result};
 
-/// A matrix `[rows, columns]`, dense or in MLX's affine quantization.
+/// A matrix `[rows, columns]`, dense or in one of MLX's quantizations.
 #[derive(Debug, Clone)]
 pub enum Matrix {
     Dense(Array),
     Affine { packed: Array, scales: Array, biases: Array, group: i32, bits: i32 },
+    BlockFloat { mode: BlockFloat, packed: Array, scales: Array },
 }
 
 impl Matrix {
@@ -35,9 +38,18 @@ impl Matrix {
                     bits: *bits as i32,
                 })
             }
-            WeightData::Nested { .. } | WeightData::Codes { .. } => {
-                Err(Error::internal("a weight that was not brought into MLX's form"))
+            WeightData::Codes { rows, columns, group, table, packed, scales } => {
+                let mode = BlockFloat::of_codes(*table, *group);
+                let bytes = mode.and_then(|mode| Some((mode, mode.bytes(scales)?)));
+                let (mode, bytes) = bytes.ok_or_else(not_converted)?;
+                let words = dimensions(&[*rows, packed.len() / rows.max(&1)])?;
+                Ok(Self::BlockFloat {
+                    mode,
+                    packed: Array::from_slice(packed, &words),
+                    scales: Array::from_slice(&bytes, &dimensions(&[*rows, columns / group.max(&1)])?),
+                })
             }
+            WeightData::Nested { .. } => Err(not_converted()),
         }
     }
 
@@ -46,6 +58,7 @@ impl Matrix {
         match self {
             Self::Dense(weight) => vec![weight],
             Self::Affine { packed, scales, biases, .. } => vec![packed, scales, biases],
+            Self::BlockFloat { packed, scales, .. } => vec![packed, scales],
         }
     }
 
@@ -55,6 +68,9 @@ impl Matrix {
             Self::Dense(weight) => ops::matmul(x, weight.transpose_axes(&[1, 0])?)?,
             Self::Affine { packed, scales, biases, group, bits } => {
                 ops::quantized_matmul(x, packed, scales, biases, true, *group, *bits)?
+            }
+            Self::BlockFloat { mode, packed, scales } => {
+                BlockFloats { mode: *mode, packed, scales }.product(x)?
             }
         })
     }
@@ -79,6 +95,10 @@ impl Matrix {
                 *bits,
                 false,
             )?,
+            Self::BlockFloat { mode, packed, scales } => {
+                let (packed, scales) = (by_expert(packed)?, by_expert(scales)?);
+                BlockFloats { mode: *mode, packed: &packed, scales: &scales }.gathered(x, chosen)?
+            }
         })
     }
 
@@ -90,8 +110,15 @@ impl Matrix {
             Self::Affine { packed, scales, biases, group, bits } => {
                 ops::dequantize(take(packed)?, take(scales)?, &take(biases)?, *group, *bits)?
             }
+            Self::BlockFloat { mode, packed, scales } => {
+                BlockFloats { mode: *mode, packed: &take(packed)?, scales: &take(scales)? }.unpacked()?
+            }
         })
     }
+}
+
+fn not_converted() -> Error {
+    Error::internal("a weight that was not brought into MLX's form")
 }
 
 /// Stacks weights that share their input, as far as they have one form: fewer, larger products.
@@ -145,6 +172,24 @@ fn append(upper: &mut WeightData, lower: &WeightData) -> bool {
             packed.extend_from_slice(packed_below);
             scales.bytes.extend_from_slice(&scales_below.bytes);
             biases.bytes.extend_from_slice(&biases_below.bytes);
+            true
+        }
+        (
+            WeightData::Codes { rows, columns, group, table, packed, scales },
+            WeightData::Codes {
+                rows: rows_below,
+                columns: columns_below,
+                group: group_below,
+                table: table_below,
+                packed: packed_below,
+                scales: scales_below,
+            },
+        ) if (&*columns, &*group, &*table) == (columns_below, group_below, table_below)
+            && scales.dtype == scales_below.dtype =>
+        {
+            *rows += rows_below;
+            packed.extend_from_slice(packed_below);
+            scales.bytes.extend_from_slice(&scales_below.bytes);
             true
         }
         _ => false,
@@ -201,6 +246,27 @@ pub fn select_rows(
             scales: floats(scales),
         },
     })
+}
+
+/// The transposes of `count` dense matrices of equal size that lie one below the other.
+pub fn transposed(weight: &WeightData, count: usize) -> Result<WeightData> {
+    let WeightData::Dense { shape, values } = weight else {
+        return Err(Error::internal("a packed matrix cannot be transposed"));
+    };
+    let &[all, columns] = shape.as_slice() else {
+        return Err(Error::internal("only a matrix can be transposed"));
+    };
+    let (rows, size) = (all / count.max(1), values.dtype.size());
+    let mut bytes = Vec::with_capacity(values.bytes.len());
+    for one in values.bytes.chunks_exact((rows * columns * size).max(1)) {
+        for column in 0..columns {
+            for row in one.chunks_exact(columns * size) {
+                bytes.extend_from_slice(&row[column * size..][..size]);
+            }
+        }
+    }
+    let values = Floats { dtype: values.dtype, bytes };
+    Ok(WeightData::Dense { shape: vec![count * columns, rows], values })
 }
 
 /// What belongs to these rows, of values that all rows share out equally.

@@ -35,6 +35,17 @@ impl Norm {
         })
     }
 
+    /// A norm without weights, of vectors of `size` elements.
+    pub fn plain(loader: &Loader, config: &ModelConfig, size: usize) -> Result<Self> {
+        Ok(Self {
+            centred: matches!(config.style.norm, NormKind::Layer { .. }),
+            weight: ops::ones_dtype(&[size as i32], loader.dtype)?,
+            bias: None,
+            eps: config.norm_eps,
+            backend: loader.backend,
+        })
+    }
+
     /// One that takes the mean away, of weights that are there.
     pub fn layer(weight: Array, bias: Option<Array>, eps: f32, backend: Backend) -> Self {
         Self { centred: true, weight, bias, eps, backend }
@@ -120,12 +131,17 @@ impl HeadNorms {
     pub fn load(loader: &Loader, config: &ModelConfig, style: QkNorm, modules: [&str; 2]) -> Result<Self> {
         let heads = [config.heads, config.kv_heads];
         let size = |heads: usize| match style {
-            QkNorm::Heads => config.head_dim,
+            QkNorm::Heads | QkNorm::Rotated => config.head_dim,
             QkNorm::EachHead | QkNorm::Whole => heads * config.head_dim,
         };
+        // A rotation changes no length: only the weights have to wait for it, see [`rotated_weights`].
+        let norm = |index: usize| match style {
+            QkNorm::Rotated => Norm::plain(loader, config, config.head_dim),
+            _ => Norm::load(loader, config, modules[index], size(heads[index])),
+        };
         Ok(Self {
-            queries: Norm::load(loader, config, modules[0], size(heads[0]))?,
-            keys: Norm::load(loader, config, modules[1], size(heads[1]))?,
+            queries: norm(0)?,
+            keys: norm(1)?,
             heads,
             head_dim: config.head_dim,
             style,
@@ -166,9 +182,7 @@ impl HeadNorms {
             }
             let (length, width) = (part.dim(0), part.dim(1));
             let heads = part.reshape(&[length, -1, self.head_dim as i32])?;
-            let heads = if self.style == QkNorm::Heads {
-                norm.forward(&heads)?
-            } else {
+            let heads = if self.style == QkNorm::EachHead {
                 // Weights of its own for each head: without any in the norm, then multiplied.
                 let plain = if norm.centred {
                     fast::layer_norm(&heads, None, None, norm.eps)?
@@ -181,6 +195,8 @@ impl HeadNorms {
                     heads = ops::add(&heads, own(bias)?)?;
                 }
                 heads
+            } else {
+                norm.forward(&heads)?
             };
             normed.push(heads.reshape(&[length, width])?);
         }
@@ -191,4 +207,11 @@ impl HeadNorms {
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.queries.arrays().chain(self.keys.arrays())
     }
+}
+
+/// The weights of norms that follow the rotation, `[head_dim]`, of queries times those of keys: a score
+/// is a sum of products, so that it is the same to multiply only the queries by both.
+pub fn rotated_weights(loader: &Loader, config: &ModelConfig, modules: [&str; 2]) -> Result<Array> {
+    let [queries, keys] = modules.map(|module| Norm::load(loader, config, module, config.head_dim));
+    Ok(ops::multiply(&queries?.weight, &keys?.weight)?)
 }

@@ -8,14 +8,14 @@ use mlx_rs::{Array, Dtype};
 
 use super::{LanguageModel, Logits};
 use crate::engine::cache::{CacheShape, KvCache};
-use crate::engine::config::style::Placement;
+use crate::engine::config::style::{Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
 use crate::engine::layers::Loader;
-use crate::engine::layers::attention::{Attention, AttentionShape};
+use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors};
 use crate::engine::layers::embedding::Embedding;
 use crate::engine::layers::experts::Experts;
 use crate::engine::layers::mlp::Mlp;
-use crate::engine::layers::norm::{HeadNorms, Norm, capped};
+use crate::engine::layers::norm::{HeadNorms, Norm, capped, rotated_weights};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
 use crate::engine::layers::sequences::{Batch, Sight};
@@ -129,15 +129,19 @@ impl Block {
         let parallel = style.placement == Placement::Parallel;
 
         let rope = ropes.local.as_ref().filter(|_| plan.slides).unwrap_or(&ropes.everywhere);
+        let rope = plan.rotates.then_some(rope);
         let first = if parallel {
             Some(norm(names.attention_norm)?)
         } else {
             has_norm(before, names.attention_norm)?
         };
         let qkv_rows: &[usize] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
-        let head_norms = style
-            .qk_norm
-            .map(|qk_norm| HeadNorms::load(loader, config, qk_norm, [&at(names.q_norm), &at(names.k_norm)]));
+        let (q_norm, k_norm) = (at(names.q_norm), at(names.k_norm));
+        let head_norms =
+            style.qk_norm.map(|qk_norm| HeadNorms::load(loader, config, qk_norm, [&q_norm, &k_norm]));
+        let is_late = style.qk_norm == Some(QkNorm::Rotated);
+        let query_weights = is_late.then(|| rotated_weights(loader, config, [&q_norm, &k_norm]));
+        let sinks = config.attention_sinks.then(|| loader.vector(&at(names.sinks), config.heads));
         let attention = Attention {
             shape: AttentionShape {
                 heads: config.heads,
@@ -146,8 +150,9 @@ impl Block {
                 value_dim: head_dim,
                 scale: config.attention_scale,
                 soft_cap: config.attention_cap,
+                growth: config.query_growth,
             },
-            rope: plan.rotates.then(|| Rc::clone(rope)),
+            rope: rope.map(Rc::clone),
             input: Projection::load(
                 loader,
                 &all(names.qkv),
@@ -157,6 +162,12 @@ impl Block {
                 config.attention_bias.qkv,
             )?,
             head_norms: head_norms.transpose()?,
+            vectors: AttentionVectors::new(
+                loader.backend,
+                rope.map(|rope| &**rope),
+                query_weights.transpose()?,
+                sinks.transpose()?,
+            )?,
             output: Projection::load(
                 loader,
                 &[at(names.output)],

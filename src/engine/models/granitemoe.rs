@@ -5,7 +5,7 @@ use super::granite::{factors, factors_of_gguf};
 use super::names::{self, ExpertNames, Names};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
-use crate::engine::config::style::Experts;
+use crate::engine::config::style::{Experts, Routing};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
@@ -32,12 +32,8 @@ const EXPERTS: ExpertNames = ExpertNames {
 
 fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     factors(fields, config)?;
-    config.mix_all(Experts {
-        count: fields.number("num_local_experts")?.unwrap_or(8),
-        used: fields.number("num_experts_per_tok")?.unwrap_or(2),
-        intermediate_size: config.intermediate_size,
-        normalized: true,
-        shared: None,
-    });
+    let count = fields.number("num_local_experts")?.unwrap_or(8);
+    let used = fields.number("num_experts_per_tok")?.unwrap_or(2);
+    config.mix_all(Experts::plain(Routing::softmax(count, used), config.intermediate_size));
     Ok(())
 }

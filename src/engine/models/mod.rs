@@ -15,9 +15,13 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm4;
+mod glm4_moe;
+mod gpt_oss;
 mod granite;
 mod granitemoe;
+mod hunyuan_v1_dense;
 mod llama;
+mod ministral3;
 mod mistral;
 mod mixtral;
 pub mod names;
@@ -49,6 +53,7 @@ use crate::error::Result;
 pub static ARCHITECTURES: &[Architecture] = &[
     llama::ARCHITECTURE,
     mistral::ARCHITECTURE,
+    ministral3::ARCHITECTURE,
     mixtral::ARCHITECTURE,
     qwen2::ARCHITECTURE,
     qwen2_moe::ARCHITECTURE,
@@ -68,10 +73,13 @@ pub static ARCHITECTURES: &[Architecture] = &[
     stablelm::ARCHITECTURE,
     cohere::ARCHITECTURE,
     cohere2::ARCHITECTURE,
+    gpt_oss::ARCHITECTURE,
     glm4::ARCHITECTURE,
+    glm4_moe::ARCHITECTURE,
     exaone4::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
+    hunyuan_v1_dense::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.

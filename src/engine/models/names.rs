@@ -15,6 +15,8 @@ pub struct Names {
     pub output: &'static str,
     pub q_norm: &'static str,
     pub k_norm: &'static str,
+    /// Scores of heads that no value belongs to, by their full name.
+    pub sinks: &'static str,
     /// Gate and up: two modules, or one that holds the rows of both; only up where there is no gate.
     pub gate_up: &'static [&'static str],
     pub down: &'static str,
@@ -35,6 +37,14 @@ pub struct ExpertNames {
     pub stacked: [&'static str; 3],
     /// Gate and up of all experts in one tensor, and down.
     pub fused: [&'static str; 2],
+    /// The same transposed, `[experts, columns, rows]`.
+    pub transposed: Option<[&'static str; 2]>,
+    /// Gate and up take turns in the rows of both together; else they are halves.
+    pub interleaved: bool,
+    /// The biases of `fused`, by their full names below the layer.
+    pub fused_bias: [&'static str; 2],
+    /// What is added to the scores to choose by, by its full name below the layer.
+    pub correction: &'static str,
     /// The shared expert and its gate.
     pub shared: &'static str,
     pub shared_gate: &'static str,
@@ -50,6 +60,7 @@ pub const PLAIN: Names = Names {
     output: "self_attn.o_proj",
     q_norm: "self_attn.q_norm",
     k_norm: "self_attn.k_norm",
+    sinks: "self_attn.sinks",
     gate_up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
     final_norm: "model.norm",
@@ -63,6 +74,10 @@ pub const EXPERTS: ExpertNames = ExpertNames {
     parts: ["gate_proj", "up_proj", "down_proj"],
     stacked: ["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"],
     fused: ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    transposed: None,
+    interleaved: false,
+    fused_bias: ["mlp.experts.gate_up_proj_bias", "mlp.experts.down_proj_bias"],
+    correction: "mlp.gate.e_score_correction_bias",
     shared: "mlp.shared_expert",
     shared_gate: "mlp.shared_expert_gate",
 };

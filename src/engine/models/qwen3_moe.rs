@@ -5,7 +5,7 @@ use super::qwen2::window_of_upper_layers;
 use super::qwen2_moe::mix;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
-use crate::engine::config::style::{self, Experts, QkNorm, Style};
+use crate::engine::config::style::{self, Experts, QkNorm, Routing, Style};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
@@ -20,10 +20,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
 };
 
 fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
-    mix(
-        fields,
-        config,
-        Experts { count: 128, used: 8, intermediate_size: 768, normalized: false, shared: None },
-    )?;
+    let routing = Routing { normalized: false, ..Routing::softmax(128, 8) };
+    mix(fields, config, Experts::plain(routing, 768))?;
     window_of_upper_layers(fields, config)
 }

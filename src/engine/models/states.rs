@@ -6,7 +6,7 @@ use mlx_rs::{Array, Dtype, transforms};
 
 use super::decoder::Stack;
 use crate::engine::config::RopeScaling;
-use crate::engine::config::style::Direction;
+use crate::engine::config::style::{Direction, QkNorm};
 use crate::engine::failure::no_embedding;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::file::unsupported;
@@ -43,14 +43,7 @@ impl StateModel {
         let causal = config.direction == Direction::Causal;
         let window = |slides: bool| config.sliding_window.filter(|_| slides);
         let sights = config.plan.iter().map(|plan| Sight { window: window(plan.slides), causal }).collect();
-        let model = Self {
-            stack,
-            norm,
-            sights,
-            dtype,
-            vocabulary: config.vocab_size,
-            max_tokens,
-        };
+        let model = Self { stack, norm, sights, dtype, vocabulary: config.vocab_size, max_tokens };
         transforms::eval(model.stack.arrays().into_iter().chain(model.norm.arrays()))?;
         Ok(model)
     }
@@ -91,8 +84,14 @@ impl StateModel {
 /// MODEL_UNSUPPORTED for what attention over whole texts lacks.
 pub fn longest(checkpoint: &Checkpoint) -> Result<usize> {
     let config = &checkpoint.config;
-    if config.attention_cap.is_some() {
-        return Err(unsupported(checkpoint.path(), "caps the scores of attention, which embed does not")
+    let lacks = [
+        (config.attention_cap.is_some(), "caps the scores of attention"),
+        (config.attention_sinks, "has sinks beside the scores of attention"),
+        (config.query_growth.is_some(), "has queries that grow with their position"),
+        (config.style.qk_norm == Some(QkNorm::Rotated), "normalises queries and keys once they are rotated"),
+    ];
+    if let Some((_, what)) = lacks.into_iter().find(|(lacks, _)| *lacks) {
+        return Err(unsupported(checkpoint.path(), &format!("{what}, which embed does not"))
             .hint("use another embedding model"));
     }
     let most = config.max_position_embeddings;

@@ -4,6 +4,7 @@ mod config;
 mod generation;
 mod gguf;
 mod python;
+pub mod reasoning;
 #[cfg(test)]
 mod samples;
 mod sentencepiece;

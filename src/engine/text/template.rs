@@ -11,7 +11,7 @@ use serde_json::Map;
 use super::config::{TokenizerConfig, read_object, read_text};
 use super::{generation, python};
 use crate::engine::format::metadata::Metadata;
-use crate::engine::request::Message;
+use crate::engine::request::{Message, TemplateArguments};
 use crate::error::{Code, Error, Result};
 
 /// Instructions a rendering may take. Templates take about a hundred for each turn.
@@ -25,6 +25,12 @@ const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
 const STACK_PER_LEVEL: u64 = 1 << 10;
 
 const NAME: &str = "chat";
+
+/// The variables by which templates turn reasoning on and off.
+const THINKING: [&str; 2] = ["enable_thinking", "thinking"];
+
+/// The variable by which templates of Seed-OSS do: so many tokens of reasoning.
+const BUDGET: &str = "thinking_budget";
 
 /// A model's template. It is compiled when it renders, in a tenth of a millisecond: a model whose
 /// template is broken can still be used without it.
@@ -70,12 +76,54 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The variables that stand for a caller's arguments.
+    fn given(&self, arguments: &TemplateArguments) -> Result<Map<String, serde_json::Value>> {
+        let mut given = Map::new();
+        if let Some(tools) = &arguments.tools {
+            if !has_word(&self.source, "tools") {
+                return Err(lacking("knows no tools"));
+            }
+            given.insert("tools".to_owned(), tools.clone().into());
+        }
+        if let Some(think) = arguments.think {
+            let names = THINKING.iter().filter(|name| has_word(&self.source, name));
+            given.extend(names.map(|name| ((*name).to_owned(), think.into())));
+            if has_word(&self.source, BUDGET) {
+                // Without a budget such a template lets the model think as long as it likes.
+                given.extend((!think).then(|| (BUDGET.to_owned(), 0.into())));
+            } else if !given.keys().any(|name| name != "tools") {
+                return Err(lacking("has no switch for reasoning"));
+            }
+        }
+        for (name, value) in &arguments.values {
+            if !has_word(&self.source, name) {
+                return Err(lacking(&format!("has no variable {name:?}")));
+            }
+            given.insert(name.clone(), value.clone());
+        }
+        Ok(given)
+    }
+
     /// The prompt for a conversation. `add_generation_prompt` begins the model's turn.
     ///
     /// # Errors
     /// `INVALID_REQUEST` with the template's own words when it refuses the conversation,
     /// `MODEL_UNSUPPORTED` when it cannot be understood, fails or does not come to an end.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, add_generation_prompt, &TemplateArguments::default())
+    }
+
+    /// The same, with variables of the caller's.
+    ///
+    /// # Errors
+    /// Also `CAPABILITY_MISSING` when the template has no such variable.
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        arguments: &TemplateArguments,
+    ) -> Result<String> {
+        let given = self.given(arguments)?;
         if self.source.len() as u64 > MAX_TEMPLATE_BYTES {
             return Err(unsupported("it is larger than any template should be"));
         }
@@ -92,12 +140,26 @@ impl ChatTemplate {
             // Templates ask whether these are none, not whether they are defined.
             variables.insert("tools", ().into());
             variables.insert("documents", ().into());
+            variables.extend(given.iter().map(|(name, value)| (name.as_str(), json_value(value))));
             let mut environment = environment()?;
             environment.add_template(NAME, &text)?;
             environment.get_template(NAME)?.render(variables)
         };
         on_deep_stack(FUEL.max(text.len() as u64), render)?.map_err(|error| failure(&error))
     }
+}
+
+/// Whether a template has a word, as a variable or otherwise.
+fn has_word(source: &str, word: &str) -> bool {
+    let inside = |c: char| c.is_alphanumeric() || c == '_';
+    source
+        .match_indices(word)
+        .any(|(at, _)| !source[..at].ends_with(inside) && !source[at + word.len()..].starts_with(inside))
+}
+
+fn lacking(what: &str) -> Error {
+    Error::new(Code::CapabilityMissing, format!("the model's chat template {what}"))
+        .hint("leave the flag out, or take a model whose template knows it")
 }
 
 /// Jinja with the settings and extensions of transformers.
@@ -139,6 +201,24 @@ fn token_value(token: &serde_json::Value) -> Value {
     match token {
         serde_json::Value::Array(tokens) => tokens.iter().map(token_value).collect(),
         token => Value::from(token.as_str().unwrap_or_default()),
+    }
+}
+
+/// A JSON value as templates see it. Values that were read are nested 128 deep at most.
+fn json_value(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => ().into(),
+        serde_json::Value::Bool(value) => (*value).into(),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => number.into(),
+            (None, Some(number)) => number.into(),
+            (None, None) => number.as_f64().unwrap_or(f64::NAN).into(),
+        },
+        serde_json::Value::String(text) => text.as_str().into(),
+        serde_json::Value::Array(values) => values.iter().map(json_value).collect(),
+        serde_json::Value::Object(values) => {
+            Value::from_pairs(values.iter().map(|(name, value)| (name.as_str(), json_value(value))))
+        }
     }
 }
 
@@ -294,6 +374,37 @@ mod tests {
         assert_eq!(values("").unwrap(), "");
         assert_eq!(values("{{ ns.x | string | length }}").unwrap(), "319970");
         assert_eq!(values("{{ ns.x == [ns.x] }}").unwrap(), "False");
+    }
+
+    #[test]
+    fn arguments_become_variables_that_the_template_must_have() {
+        let render = |source: &str, arguments: &TemplateArguments| {
+            ChatTemplate::new(source.to_owned(), Map::new()).render_with(&[], false, arguments)
+        };
+        let think = |think| TemplateArguments { think: Some(think), ..TemplateArguments::default() };
+        let switch = "{{ enable_thinking }}{{ thinking is defined }}";
+        assert_eq!(render(switch, &think(true)).unwrap(), "TrueTrue");
+        assert_eq!(render(switch, &think(false)).unwrap(), "FalseTrue");
+        assert_eq!(render("{{ thinking_budget is defined }}", &think(false)).unwrap(), "True");
+        let tools = TemplateArguments {
+            tools: Some(vec![serde_json::json!({"name": "f", "b": 1, "a": 2})]),
+            ..TemplateArguments::default()
+        };
+        let listed = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}";
+        assert_eq!(render(listed, &tools).unwrap(), r#"{"name": "f", "b": 1, "a": 2}"#);
+        let values = |name: &str| TemplateArguments {
+            values: Map::from_iter([(name.to_owned(), "x".into())]),
+            ..TemplateArguments::default()
+        };
+        assert_eq!(render("{{ effort }}", &values("effort")).unwrap(), "x");
+        for (source, arguments) in [
+            ("{{ rethinking }}", think(true)),
+            ("{{ mytools }}", tools),
+            ("{{ efforts }}{{ an_effort }}", values("effort")),
+        ] {
+            let error = render(source, &arguments).unwrap_err();
+            assert_eq!(error.code(), Code::CapabilityMissing, "{source}");
+        }
     }
 
     #[test]

@@ -238,6 +238,29 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes that a token stands for in the middle of a text; none for ids that are no tokens.
+    ///
+    /// # Errors
+    /// `CAPABILITY_MISSING` for tokenizers whose tokens have no text of their own.
+    pub fn bytes(&self, id: u32) -> Result<Vec<u8>> {
+        if self.decoding == Decoding::Library {
+            return Err(Error::new(
+                Code::CapabilityMissing,
+                "the model's tokens have no text of their own, which formats need",
+            )
+            .hint("ask without --format, or take a model with a byte-level or SentencePiece tokenizer"));
+        }
+        let mut bytes = Vec::new();
+        self.append_bytes(id, &mut bytes);
+        Ok(bytes)
+    }
+
+    /// Whether a part of a text has the tokens that it has in the whole text, nearly always: the
+    /// tokenizer puts nothing before a text.
+    pub fn cuts_anywhere(&self) -> bool {
+        self.decoding == Decoding::ByteLevel
+    }
+
     pub(super) fn decoding(&self) -> Decoding {
         self.decoding
     }

@@ -107,7 +107,7 @@ fn what_slow_connections_share_out_is_kept_when_it_is_killed() {
     let started = Instant::now();
     while ranges().len() < 3 || hub.traffic() < 40_000_000 {
         assert!(child.try_wait().expect("a status").is_none(), "it ended with the ranges {:?}", ranges());
-        assert!(started.elapsed() < Duration::from_secs(60), "only {:?}", ranges());
+        assert!(started.elapsed() < Duration::from_mins(1), "only {:?}", ranges());
         thread::sleep(Duration::from_millis(2));
     }
     child.kill().expect("killed");

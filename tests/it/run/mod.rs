@@ -2,7 +2,10 @@
 
 mod answers;
 mod chat;
+mod formats;
+mod reasoning;
 mod requests;
+mod sampling;
 mod stopping;
 
 use std::ffi::OsStr;

@@ -108,7 +108,14 @@ fn values_out_of_range_are_refused_by_name() {
         ("--top-p", "0"),
         ("--top-p", "1.1"),
         ("--min-p", "-0.1"),
+        ("--typical-p", "0"),
+        ("--xtc-probability", "1.5"),
+        ("--xtc-threshold", "0"),
+        ("--mirostat-tau", "-1"),
+        ("--mirostat-eta", "2"),
         ("--repetition-penalty", "0"),
+        ("--presence-penalty", "nan"),
+        ("--frequency-penalty", "inf"),
         ("--max-tokens", "0"),
         ("--stop", ""),
         ("--temp", "warm"),
@@ -223,12 +230,18 @@ fn help_tells_the_defaults_that_hold() {
         ("--top-k", "top_k"),
         ("--top-p", "top_p"),
         ("--min-p", "min_p"),
+        ("--typical-p", "typical_p"),
+        ("--xtc-probability", "xtc_probability"),
+        ("--xtc-threshold", "xtc_threshold"),
+        ("--mirostat-tau", "mirostat_tau"),
+        ("--mirostat-eta", "mirostat_eta"),
         ("--repetition-window", "repetition_window"),
     ] {
         let help = text(&help.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
         let (_, after) = help.split_once(&format!("{flag} <")).expect(flag);
         let (_, default) = after.split_once("[default: ").expect(flag);
         let (default, _) = default.split_once(']').expect(flag);
-        assert_eq!(default, sampling[field].to_string(), "{flag}");
+        let held = sampling[field].as_f64().expect("a number");
+        assert_eq!(default.parse::<f64>().ok(), Some(held), "{flag}");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::command::{self, Command, HELP, Topic};
 use super::input::Input;
 use super::saved::SavedChat;
+use crate::commands::run::inputs::Inputs;
 use crate::commands::run::parameters::Parameters;
 use crate::engine::outcome::{FinishReason, Generation};
 use crate::engine::request::{GenerateRequest, Message, Prompt};
@@ -37,6 +38,8 @@ pub struct Conversation {
     /// `user` and `assistant` in turn.
     messages: Vec<Message>,
     parameters: Parameters,
+    /// What holds for every answer.
+    inputs: Inputs,
     /// Sampling of the last answer and what it took.
     last: Option<Last>,
     generated_tokens: usize,
@@ -50,7 +53,21 @@ struct Last {
 
 impl Conversation {
     pub fn new(model: String, context: usize, system: Option<String>, parameters: Parameters) -> Self {
-        Self { model, context, system, messages: Vec::new(), parameters, last: None, generated_tokens: 0 }
+        Self {
+            model,
+            context,
+            system,
+            messages: Vec::new(),
+            parameters,
+            inputs: Inputs::default(),
+            last: None,
+            generated_tokens: 0,
+        }
+    }
+
+    /// With template variables and a format for every answer.
+    pub fn with(self, inputs: Inputs) -> Self {
+        Self { inputs, ..self }
     }
 
     /// Begins with turns that nobody has typed.
@@ -115,8 +132,12 @@ impl Conversation {
         let sampling = self.parameters.draw();
         let request = GenerateRequest {
             prompt: Prompt::Chat(turns),
+            template: self.inputs.template.clone(),
+            format: self.inputs.format.clone(),
             max_tokens: self.parameters.max_tokens,
             sampling: sampling.options(),
+            logit_bias: sampling.logit_bias.clone(),
+            logprobs: None,
             stop: self.parameters.stop.clone(),
         };
         (request, sampling)
@@ -216,7 +237,9 @@ mod tests {
         Generation {
             prompt: String::new(),
             text: text.to_owned(),
+            reasoning: String::new(),
             tokens: vec![0; generated_tokens],
+            logprobs: Vec::new(),
             finish_reason,
             usage: Usage { prompt_tokens: 9, cached_tokens: 4, generated_tokens },
             timings: Timings::default(),

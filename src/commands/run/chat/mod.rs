@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use self::conversation::{Action, Conversation, advise};
 use self::input::{Collector, Input};
 use self::terminal::{Line, Terminal};
-use super::Loaded;
 use super::answer::{Show, answer};
+use super::inputs::Inputs;
+use super::loaded::Loaded;
 use super::parameters::Parameters;
 use crate::context::Context;
 use crate::engine::outcome::Generation;
@@ -52,8 +53,10 @@ pub fn run(
     system: Option<String>,
     turns: Vec<Message>,
     parameters: Parameters,
+    inputs: Inputs,
     context: &Context,
 ) -> Result<()> {
+    let hide_thinking = inputs.hide_thinking;
     let started_at = Timestamp::now();
     let mut chat = Chat {
         conversation: Conversation::new(
@@ -62,7 +65,9 @@ pub fn run(
             system,
             parameters,
         )
-        .beginning_with(turns),
+        .beginning_with(turns)
+        .with(inputs),
+        hide_thinking,
         tally: Tally::default(),
         loaded,
         context,
@@ -76,6 +81,7 @@ pub fn run(
 
 struct Chat<'a, 'b> {
     conversation: Conversation,
+    hide_thinking: bool,
     tally: Tally,
     loaded: &'a mut Loaded<'b>,
     context: &'a Context,
@@ -144,7 +150,8 @@ impl Chat<'_, '_> {
 
     fn answer(&mut self, message: String) -> Result<()> {
         let (request, sampling) = self.conversation.request(&message);
-        let generation = answer(&mut self.loaded.engine, &request, Show::Text, self.context);
+        let generation =
+            answer(&mut self.loaded.engine, &request, Show::Text, self.hide_thinking, self.context);
         // Ctrl-C has stopped this answer; the next one is not to be stopped by it.
         self.context.cancel.reset();
         let generation = match generation {
@@ -157,7 +164,7 @@ impl Chat<'_, '_> {
         };
         self.tally.add(&generation);
         if self.context.output.is_verbose() {
-            let report = self.loaded.report(message.clone(), &generation, sampling);
+            let report = self.loaded.report(message.clone(), &generation, sampling.clone());
             self.context.output.detail(figures(&report));
         }
         match self.conversation.answered(message, sampling.seed, generation) {

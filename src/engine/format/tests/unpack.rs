@@ -36,8 +36,8 @@ pub fn values(weight: &WeightData) -> Vec<f32> {
         WeightData::Codes { columns, group, table, packed, scales, .. } => {
             let scales = scales.to_f32();
             let value = |i: usize| {
-                let code = quant_at(packed, 4, i);
-                scales[i / group] * f32::from(table.values()[usize::from(code)])
+                let code = quant_at(packed, table.bits(), i);
+                scales[i / group] * table.number(code)
             };
             (0..*columns).map(value).collect()
         }
@@ -112,6 +112,13 @@ fn a_bias_too_large_for_float16_makes_the_tensor_float32() {
 }
 
 #[test]
+fn an_exponent_that_is_no_number_is_found() {
+    let block = |exponent: u8| [&[exponent][..], &[0x77; 16]].concat();
+    assert!(unpack(GgmlType::MXFP4, &block(254)).is_ok());
+    assert_eq!(unpack(GgmlType::MXFP4, &block(255)).err(), Some(Fault::NotFinite));
+}
+
+#[test]
 fn infinite_factors_are_found_in_every_type() {
     // Where each type has its half-precision numbers.
     let places: [(GgmlType, &[usize]); 9] = [
@@ -175,8 +182,11 @@ proptest! {
         let exact = values(&weight);
         let is_rounded = matches!(Form::of(kind), Some(Form::Nested { group: 16, .. }));
         let converted = affine::for_mlx(weight);
-        let WeightData::Affine { bits, group, .. } = converted else { panic!("not affine") };
-        prop_assert_eq!(group, 32);
+        let bits = match converted {
+            WeightData::Affine { bits, group: 32, .. } => bits,
+            WeightData::Codes { group: 32, .. } if kind == GgmlType::MXFP4 => 4,
+            _ => panic!("no form of MLX's"),
+        };
         for (group, found) in exact.chunks(32).zip(values(&converted).chunks(32)) {
             let (low, high) = group.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
             let largest = low.abs().max(high.abs());

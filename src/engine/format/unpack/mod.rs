@@ -20,6 +20,7 @@ mod nested;
 
 use half::f16;
 
+use crate::engine::format::block_float::BlockFloat;
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData, pack_quants};
 
@@ -146,7 +147,7 @@ impl Unpacker {
             }
             GgmlType::MXFP4 => {
                 for block in blocks.as_chunks::<17>().0 {
-                    self.scales.extend_from_slice(&half_power_of_two(block[0]).to_le_bytes());
+                    self.scales.extend_from_slice(&BlockFloat::Mxfp4.scale(block[0]).to_le_bytes());
                     self.packed.extend_from_slice(&nibble_words(&block[1..]));
                 }
             }
@@ -212,15 +213,6 @@ fn from_zero(scales: Floats, zero: f32) -> (Floats, Floats) {
         return (scales, Floats { dtype: FloatType::F16, bytes });
     }
     (Floats::singles(&wide), Floats::singles(&exact))
-}
-
-/// 2^(exponent − 128), half of what the exponent stands for in the Microscaling formats: the table
-/// holds doubled numbers (`ggml_e8m0_to_fp32_half`).
-fn half_power_of_two(exponent: u8) -> f32 {
-    match exponent {
-        0 | 1 => f32::from_bits(0x0020_0000 << exponent),
-        _ => f32::from_bits(u32::from(exponent - 1) << 23),
-    }
 }
 
 /// Four words of eight nibbles each, from 16 bytes that hold element i low and element i + 16 high.

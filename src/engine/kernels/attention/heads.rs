@@ -178,7 +178,13 @@ impl Over<'_> {
         for (query, to) in rotated.chunks_exact_mut(head_dim).enumerate() {
             let token = heads.token(query);
             let from = &job.qkv[token * job.width() + heads.query_head(query) * head_dim..][..head_dim];
-            job.table.rotate(job.layer.traditional, token, job.layer.scale, from, to);
+            let growth = job.layer.growth.map_or(1.0, |growth| growth.at(job.layer.offset + token));
+            job.table.rotate(job.layer.traditional, token, job.layer.scale * growth, from, to);
+            if let Some(weights) = job.query_weights {
+                for (value, weight) in to.iter_mut().zip(weights) {
+                    *value *= weight;
+                }
+            }
         }
         rotated
     }
@@ -304,10 +310,12 @@ impl Task for End<'_> {
         // SAFETY: the caller's; nobody writes the sums any more, and these results belong to this worker.
         unsafe {
             for query in 0..heads.queries() {
-                let largest =
-                    self.parts.iter().fold(f32::NEG_INFINITY, |all, part| all.max(*part.largest(query)));
+                let sink = heads.job.sinks.map(|sinks| sinks[heads.query_head(query)]);
+                let least = sink.unwrap_or(f32::NEG_INFINITY);
+                let largest = self.parts.iter().fold(least, |all, part| all.max(*part.largest(query)));
                 let weight = |part: &Sums| (*part.largest(query) - largest).exp();
                 let total: f32 = self.parts.iter().map(|part| weight(part) * *part.total(query)).sum();
+                let total = total + sink.map_or(0.0, |sink| (sink - largest).exp());
                 let at = (heads.token(query) * layer.heads + heads.query_head(query)) * layer.value_dim;
                 let to = heads.job.out.range(at, layer.value_dim);
                 for start in (0..layer.value_dim).step_by(LANES) {

@@ -30,6 +30,9 @@ pub(super) struct Job<'a> {
     pub(super) capacity: usize,
     pub(super) qkv: &'a [f32],
     pub(super) table: &'a Table,
+    pub(super) query_weights: Option<&'a [f32]>,
+    /// A score for each query head.
+    pub(super) sinks: Option<&'a [f32]>,
     pub(super) out: SharedSlice<'a, f32>,
     pub(super) keys: Side<'a>,
     /// Where they are not in the keys.

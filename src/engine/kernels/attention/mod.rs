@@ -12,11 +12,14 @@ use mlx_rs::{Array, Dtype};
 
 use super::check;
 use super::isa::Isa;
+use crate::engine::config::style::Growth;
 use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
 use job::Job;
 use side::{Packing, Side};
 
 /// The shape of an attention layer and where it stands.
+// Each flag is a way of its own, in any combination.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// Query heads H.
@@ -39,6 +42,12 @@ pub struct Attention {
     pub scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
+    /// How queries grow with their position.
+    pub growth: Option<Growth>,
+    /// Whether rotated queries are multiplied by weights.
+    pub weighs_queries: bool,
+    /// Whether each query head has a score that no value belongs to, in the softmax of its scores.
+    pub has_sinks: bool,
     /// The first new token's position, by which it is rotated.
     pub offset: usize,
     /// Entries in the cache; the new tokens' follow.
@@ -67,14 +76,15 @@ pub struct AttentionOutput {
 /// - `caches`: keys `[Hkv, capacity, D]`, then values `[Hkv, capacity, Dv]` where they lie beside them,
 ///   updated in place at `held..held + L`. Where packed, numbers, scales and biases take the place of each.
 ///   Earlier entries are never written, so older handles of the same memory stay valid up to their length;
-/// - `frequencies` `[rotary_dims / 2]`: radians a position; none where nothing is rotated.
+/// - `vectors`: `rotary_dims / 2` frequencies in radians a position, then D weights of queries and H sinks
+///   where the layer has them; none where it has nothing of that.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other, or a cache that is too small.
 pub fn attention(
     qkv: &Array,
     caches: &[Array],
-    frequencies: Option<&Array>,
+    vectors: Option<&Array>,
     layer: &Attention,
 ) -> Result<AttentionOutput, Exception> {
     let Attention { heads, kv_heads, head_dim, value_dim, rotary_dims, held, window, .. } = *layer;
@@ -99,10 +109,12 @@ pub fn attention(
         )));
     }
     let capacity = side::check(caches, layer)?;
-    match frequencies {
-        Some(frequencies) => check::shape(frequencies, "the rotary frequencies", &[rotary_dims / 2])?,
-        None if rotary_dims > 0 => return Err(Exception::custom("a rotation without frequencies")),
-        None => {}
+    match (vectors, layer.vectors()) {
+        (Some(vectors), lengths) => {
+            check::shape(vectors, "frequencies, weights and sinks", &[lengths.iter().sum()])?;
+        }
+        (None, [0, 0, 0]) => {}
+        (None, _) => return Err(Exception::custom("attention without its vectors")),
     }
     if held.checked_add(tokens).is_none_or(|end| end > capacity) {
         return Err(Exception::custom(format!(
@@ -110,11 +122,11 @@ pub fn attention(
         )));
     }
     let shape = [check::dimension(tokens)?, check::dimension(heads * value_dim)?];
-    let rotates = frequencies.is_some();
-    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity, rotates };
+    let has_vectors = vectors.is_some();
+    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity, has_vectors };
     let mut outputs = vec![OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
     outputs.extend((1..=caches.len()).map(OutputSpec::InPlace));
-    let inputs: Vec<&Array> = [qkv].into_iter().chain(caches).chain(frequencies).collect();
+    let inputs: Vec<&Array> = [qkv].into_iter().chain(caches).chain(vectors).collect();
     let mut made = cpu_op(kernel, &inputs, &outputs)?.into_iter();
     let output = made.next().ok_or_else(|| Exception::custom("mlx made no output"))?;
     Ok(AttentionOutput { output, caches: made.collect() })
@@ -126,6 +138,12 @@ impl Attention {
         let beside = if self.values_in_keys { 0 } else { self.value_dim };
         let own = self.kv_heads.checked_mul(self.head_dim.checked_add(beside)?)?;
         self.heads.checked_mul(self.head_dim)?.checked_add(own)
+    }
+
+    /// Lengths of the frequencies, the weights of queries and the sinks.
+    fn vectors(&self) -> [usize; 3] {
+        let weights = if self.weighs_queries { self.head_dim } else { 0 };
+        [self.rotary_dims / 2, weights, if self.has_sinks { self.heads } else { 0 }]
     }
 
     /// Width of each of the sides of the cache: keys, and values where they lie beside them.
@@ -144,7 +162,7 @@ struct Attend {
     layer: Attention,
     tokens: usize,
     capacity: usize,
-    rotates: bool,
+    has_vectors: bool,
 }
 
 impl Kernel for Attend {
@@ -153,7 +171,10 @@ impl Kernel for Attend {
     fn run(&self, buffers: &Buffers<'_>) {
         let arrays = if self.layer.packing.is_some() { 3 } else { 1 };
         let sides = self.layer.sides().count();
-        let frequencies = if self.rotates { buffers.input(1 + sides * arrays) } else { &[] };
+        let vectors = if self.has_vectors { buffers.input(1 + sides * arrays) } else { &[] };
+        let [pairs, weights, _] = self.layer.vectors();
+        let (frequencies, rest) = vectors.split_at(pairs);
+        let (query_weights, sinks) = rest.split_at(weights);
         let side = |index: usize, width| Side::of(buffers, 1 + index * arrays, width, self.layer.packing());
         rotary::with_table(&self.layer, self.tokens, frequencies, |table| {
             let job = Job {
@@ -163,6 +184,8 @@ impl Kernel for Attend {
                 capacity: self.capacity,
                 qkv: buffers.input(0),
                 table,
+                query_weights: self.layer.weighs_queries.then_some(query_weights),
+                sinks: self.layer.has_sinks.then_some(sinks),
                 out: buffers.output(0),
                 keys: side(0, self.layer.head_dim),
                 values: (sides == 2).then(|| side(1, self.layer.value_dim)),

@@ -86,6 +86,21 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_fp8(from: *const u8) -> Self {
+        // As half floats, whose exponents have a bias that is 8 larger.
+        // SAFETY: the caller's.
+        unsafe {
+            let half = |at: usize| {
+                let codes = _mm_cvtepu8_epi16(_mm_loadl_epi64(from.add(at).cast()));
+                let sign = _mm_slli_epi16::<8>(_mm_and_si128(codes, _mm_set1_epi16(0x80)));
+                let rest = _mm_slli_epi16::<7>(_mm_and_si128(codes, _mm_set1_epi16(0x7f)));
+                _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), _mm256_set1_ps(256.0))
+            };
+            Self(half(0), half(8))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16(from: *const u8) -> Self {
         // SAFETY: the caller's.
         unsafe {

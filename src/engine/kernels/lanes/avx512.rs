@@ -70,6 +70,19 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_fp8(from: *const u8) -> Self {
+        // As half floats, whose exponents have a bias that is 8 larger.
+        // SAFETY: the caller's.
+        unsafe {
+            let codes = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()));
+            let sign = _mm256_slli_epi16::<8>(_mm256_and_si256(codes, _mm256_set1_epi16(0x80)));
+            let rest = _mm256_slli_epi16::<7>(_mm256_and_si256(codes, _mm256_set1_epi16(0x7f)));
+            let halves = _mm512_cvtph_ps(_mm256_or_si256(sign, rest));
+            Self(_mm512_mul_ps(halves, _mm512_set1_ps(256.0)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16(from: *const u8) -> Self {
         // SAFETY: the caller's.
         unsafe {

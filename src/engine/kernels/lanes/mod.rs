@@ -7,7 +7,7 @@ mod avx512;
 mod portable;
 
 use crate::engine::config::style::Activation;
-use crate::engine::format::weight::{CodeTable, FloatType};
+use crate::engine::format::weight::{self, FloatType};
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
@@ -15,15 +15,15 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use portable::Portable;
 
-/// What the codes of [`CodeTable`] stand for, as float32.
-pub(super) const IQ4: [f32; 16] = numbers(CodeTable::Iq4);
-pub(super) const FP4: [f32; 16] = numbers(CodeTable::Fp4);
+/// What four-bit codes stand for, as float32.
+pub(super) const IQ4: [f32; 16] = numbers(&weight::IQ4);
+pub(super) const FP4: [f32; 16] = numbers(&weight::FP4);
 
-const fn numbers(table: CodeTable) -> [f32; 16] {
+const fn numbers(table: &[i8; 16]) -> [f32; 16] {
     let mut numbers = [0.0; 16];
     let mut code = 0;
     while code < 16 {
-        numbers[code] = table.values()[code] as f32;
+        numbers[code] = table[code] as f32;
         code += 1;
     }
     numbers
@@ -54,6 +54,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn store_part(self, to: *mut f32, count: usize);
     unsafe fn load_f16(from: *const u8) -> Self;
     unsafe fn load_bf16(from: *const u8) -> Self;
+    /// Sixteen e4m3 floats of which none is NaN.
+    unsafe fn load_fp8(from: *const u8) -> Self;
     /// Sixteen bytes as numbers.
     unsafe fn load_bytes(from: *const u8) -> Self;
     /// Sixteen signed bytes as numbers.
@@ -121,6 +123,15 @@ pub(super) trait Lanes: Copy {
                 FloatType::BF16 => Self::load_bf16(from),
             }
         }
+    }
+}
+
+/// At most 16 floats.
+#[inline(always)]
+pub(super) unsafe fn load_part<V: Lanes>(from: &[f32]) -> V {
+    // SAFETY: the caller's; a slice is as long as it says.
+    unsafe {
+        if from.len() == LANES { V::load(from.as_ptr()) } else { V::load_part(from.as_ptr(), from.len()) }
     }
 }
 

@@ -4,6 +4,7 @@
 use half::{bf16, f16};
 
 use super::{LANES, Lanes};
+use crate::engine::format::block_float::e4m3;
 
 #[derive(Clone, Copy)]
 pub(in crate::engine::kernels) struct Portable([f32; LANES]);
@@ -61,6 +62,13 @@ impl Lanes for Portable {
         // SAFETY: the caller's.
         let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
         Self(bits.map(|bits| f16::from_bits(bits).to_f32()))
+    }
+
+    #[inline(always)]
+    unsafe fn load_fp8(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let codes = unsafe { from.cast::<[u8; LANES]>().read_unaligned() };
+        Self(codes.map(e4m3))
     }
 
     #[inline(always)]

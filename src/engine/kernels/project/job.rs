@@ -5,7 +5,7 @@ use std::ops::Deref;
 use super::{Finish, MAX_MATRICES, Project};
 use crate::engine::ffi::{Buffers, SharedSlice};
 use crate::engine::kernels::isa::Isa;
-use crate::engine::kernels::lanes::{LANES, Lanes, activate};
+use crate::engine::kernels::lanes::{LANES, Lanes, activate, load_part};
 use crate::engine::kernels::norm::{NormShape, Normalise, by_tokens};
 use crate::engine::kernels::packed::{BLOCK, View};
 use crate::engine::kernels::scratch::Scratch;
@@ -181,13 +181,4 @@ impl<'a> Job<'a> {
 fn part_of(view: &View<'_>, matrix: usize, block: usize, first_row: usize) -> Part {
     let rows = BLOCK.min(view.layout.rows - block * BLOCK);
     Part { matrix, block, rows, row: first_row + block * BLOCK }
-}
-
-/// At most 16 floats.
-#[inline(always)]
-unsafe fn load_part<V: Lanes>(from: &[f32]) -> V {
-    // SAFETY: the caller's; a slice is as long as it says.
-    unsafe {
-        if from.len() == LANES { V::load(from.as_ptr()) } else { V::load_part(from.as_ptr(), from.len()) }
-    }
 }

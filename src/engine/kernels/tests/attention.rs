@@ -2,12 +2,15 @@ use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, fast, ops};
 
 use super::{Random, assert_close};
+use crate::engine::config::style::Growth;
 use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::{Attention, attention};
 
 /// The same by MLX's operations: `rope`, and softmax over masked scores. The output, and the caches' entries
 /// as far as they are in use.
-fn reference(qkv: &Array, caches: &[Array], frequencies: &Array, layer: &Attention) -> (Array, Vec<Array>) {
+fn reference(qkv: &Array, caches: &[Array], vectors: &Array, layer: &Attention) -> (Array, Vec<Array>) {
+    let pairs = (layer.rotary_dims / 2) as i32;
+    let (frequencies, rest) = (vectors.index(..pairs), vectors.index(pairs..));
     let (h, kv) = (layer.heads as i32, layer.kv_heads as i32);
     let (d, dv) = (layer.head_dim as i32, layer.value_dim as i32);
     let (tokens, offset, held) = (qkv.dim(0), layer.offset as i32, layer.held as i32);
@@ -20,7 +23,7 @@ fn reference(qkv: &Array, caches: &[Array], frequencies: &Array, layer: &Attenti
             return x;
         }
         // MLX takes the periods' inverses.
-        let periods = ops::divide(Array::from_f32(1.0), frequencies).unwrap();
+        let periods = ops::divide(Array::from_f32(1.0), &frequencies).unwrap();
         let x = x.expand_dims(0).unwrap();
         let dims = layer.rotary_dims as i32;
         let rotated = fast::rope(x, dims, layer.traditional, None, 1.0, offset, &periods).unwrap();
@@ -28,7 +31,14 @@ fn reference(qkv: &Array, caches: &[Array], frequencies: &Array, layer: &Attenti
             ops::multiply(rotated.index((0, .., .., ..dims)), Array::from_f32(layer.rope_scale)).unwrap();
         ops::concatenate(&[scaled, rotated.index((0, .., .., dims..))], 2).unwrap()
     };
-    let (q, k) = (rotate(heads(0, h, d)), rotate(heads(h * d, kv, d)));
+    let (mut q, k) = (rotate(heads(0, h, d)), rotate(heads(h * d, kv, d)));
+    if layer.weighs_queries {
+        q = ops::multiply(&q, rest.index(..d)).unwrap();
+    }
+    if let Some(growth) = layer.growth {
+        let factors: Vec<f32> = (0..tokens).map(|token| growth.at((offset + token) as usize)).collect();
+        q = ops::multiply(&q, Array::from_slice(&factors, &[tokens, 1])).unwrap();
+    }
     let mut new = vec![k];
     if !layer.values_in_keys {
         new.push(heads((h + kv) * d, kv, dv));
@@ -63,7 +73,14 @@ fn reference(qkv: &Array, caches: &[Array], frequencies: &Array, layer: &Attenti
         }
     }
     let scores = ops::add(&scores, Array::from_slice(&mask, &[tokens, total])).unwrap();
-    let weights = ops::softmax_axis(&scores, -1, true).unwrap();
+    let weights = if layer.has_sinks {
+        let sinks = rest.index(rest.dim(0) - h..).reshape(&[h, 1, 1]).unwrap();
+        let sinks = ops::broadcast_to(&sinks, &[h, tokens, 1]).unwrap();
+        let scores = ops::concatenate(&[scores, sinks], -1).unwrap();
+        ops::softmax_axis(&scores, -1, true).unwrap().index((.., .., ..total))
+    } else {
+        ops::softmax_axis(&scores, -1, true).unwrap()
+    };
     let out = ops::matmul(&weights, repeat(&values)).unwrap();
     (out.swap_axes(0, 1).unwrap().reshape(&[tokens, h * dv]).unwrap(), all)
 }
@@ -115,6 +132,9 @@ fn some_layer(random: &mut Random) -> Attention {
         rope_scale: random.pick(&[1.0, 1.25]),
         scale: 1.0 / (head_dim as f32).sqrt(),
         soft_cap: random.pick(&[None, None, None, Some(2.0), Some(30.0)]),
+        growth: random.pick(&[None, None, Some(Growth { beta: 0.5, period: 10.0 })]),
+        weighs_queries: random.below(3) == 0,
+        has_sinks: random.below(3) == 0,
         offset: held + random.pick(&[0, 0, 77]),
         held,
         window,
@@ -134,6 +154,11 @@ fn attention_equals_mlx_over_random_shapes() {
         let frequencies: Vec<f32> =
             (0..rotary_dims / 2).map(|i| 1e4_f32.powf(-2.0 * i as f32 / rotary_dims as f32)).collect();
         let frequencies = Array::from_slice(&frequencies, &[(rotary_dims / 2) as i32]);
+        let (weights, sinks) = (random.array(&[layer.head_dim]), random.array(&[layer.heads]));
+        let mut vectors = vec![frequencies];
+        vectors.extend(layer.weighs_queries.then_some(weights));
+        vectors.extend(layer.has_sinks.then_some(sinks));
+        let vectors = ops::concatenate(&vectors, 0).unwrap();
         let own = if layer.values_in_keys { 0 } else { layer.kv_heads * layer.value_dim };
         let width = (layer.heads + layer.kv_heads) * layer.head_dim + own;
         let qkv =
@@ -142,12 +167,12 @@ fn attention_equals_mlx_over_random_shapes() {
             .iter()
             .flat_map(|&width| stored(&random.array(&[layer.kv_heads, capacity, width]), &layer))
             .collect();
-        let (out, all) = reference(&qkv, &caches, &frequencies, &layer);
+        let (out, all) = reference(&qkv, &caches, &vectors, &layer);
         mlx_rs::transforms::eval(all.iter().chain([&out]).chain(&caches)).unwrap();
         forced::each(|isa| {
             // Each level starts with caches of its own, filled up to the new tokens.
             let caches: Vec<Array> = caches.iter().map(Array::deep_clone).collect();
-            let ours = attention(&qkv, &caches, Some(&frequencies), &layer).unwrap();
+            let ours = attention(&qkv, &caches, Some(&vectors), &layer).unwrap();
             let what = format!("{isa:?}, {round}: {tokens} tokens, {layer:?}");
             // Angles of some hundred radians carry an error of 1e-5, which scores multiply, and which may
             // be what makes a packed number another.
@@ -205,6 +230,9 @@ const PLAIN: Attention = Attention {
     rope_scale: 1.0,
     scale: 1.0,
     soft_cap: None,
+    growth: None,
+    weighs_queries: false,
+    has_sinks: false,
     offset: 0,
     held: 0,
     window: None,
@@ -237,6 +265,8 @@ fn impossible_attention_is_an_error() {
         Attention { packing: Some((4, 8)), ..layer },
         Attention { packing: Some((5, 3)), ..layer },
         Attention { heads: usize::MAX / 2 * 2, ..layer },
+        Attention { weighs_queries: true, ..layer },
+        Attention { has_sinks: true, ..layer },
     ];
     for layer in broken {
         assert!(attention(&qkv, &caches, Some(&frequencies), &layer).is_err(), "{layer:?}");

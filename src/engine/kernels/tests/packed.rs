@@ -78,12 +78,20 @@ fn two_level(bits: usize, group: usize) -> (WeightData, Array) {
 fn codes(table: CodeTable, group: usize, dtype: FloatType) -> (WeightData, Array) {
     let (rows, columns) = (20, 96);
     let mut random = Random(group as u64);
-    let packed: Vec<u32> = (0..rows * columns / 8).map(|_| random.next() as u32).collect();
+    let each = 32 / table.bits();
+    let mut packed: Vec<u32> = (0..rows * columns / each).map(|_| random.next() as u32).collect();
+    if table == CodeTable::Fp8 {
+        // No NaN.
+        for word in &mut packed {
+            *word &= 0xbfbf_bfbf;
+        }
+    }
     let scales: Vec<f32> = (0..rows * columns / group).map(|_| random.float() / 64.0).collect();
     let scales = floats(dtype, &scales);
+    let scales_read = read(&scales);
     let value = |at: usize| {
-        let code = packed[at / 8] >> (at % 8 * 4) & 15;
-        read(&scales)[at / group] * f32::from(table.values()[code as usize])
+        let code = packed[at / each] >> (at % each * table.bits());
+        scales_read[at / group] * table.number(code as u8)
     };
     let values: Vec<f32> = (0..rows * columns).map(value).collect();
     let dense = Array::from_slice(&values, &[rows as i32, columns as i32]);
@@ -98,6 +106,8 @@ fn the_forms_of_gguf_are_packed_and_multiplied() {
         codes(CodeTable::Iq4, 32, FloatType::F32),
         codes(CodeTable::Fp4, 32, FloatType::F32),
         codes(CodeTable::Fp4, 16, FloatType::BF16),
+        codes(CodeTable::Fp8, 32, FloatType::BF16),
+        codes(CodeTable::Fp8, 16, FloatType::F32),
     ];
     for (weight, dense) in nested.into_iter().chain(codes) {
         let packed = PackedMatrix::pack(&weight).unwrap();

@@ -2,10 +2,8 @@ use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::{Array, ops};
 
 use super::Random;
+use crate::engine::kernels::argmax;
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::{argmax, sample};
-use crate::engine::request::SamplingOptions;
-use crate::engine::sample::Sampler;
 
 fn row(values: &[f32]) -> Array {
     Array::from_slice(values, &[1, values.len() as i32])
@@ -44,36 +42,4 @@ fn argmax_takes_the_first_of_equals_and_passes_over_nan() {
         }
     });
     assert!(argmax(&ops::zeros::<f32>(&[2, 8]).unwrap()).is_err());
-}
-
-#[test]
-fn sampling_in_the_graph_chooses_as_the_sampler_does() {
-    let mut random = Random(29);
-    let options = SamplingOptions {
-        temperature: 0.8,
-        top_k: 40,
-        top_p: 0.95,
-        repetition_penalty: 1.3,
-        repetition_window: 8,
-        seed: 5,
-        ..SamplingOptions::default()
-    };
-    let sampler = Sampler::new(options).unwrap();
-    for step in 0..50 {
-        let logits = ops::multiply(random.array(&[1, 300]), Array::from_f32(6.0)).unwrap();
-        let recent: Vec<u32> = (0..random.below(20)).map(|_| random.below(300) as u32).collect();
-        let last = random.below(300) as u32;
-        let mut copy = logits.as_slice::<f32>().to_vec();
-        let all: Vec<u32> = recent.iter().copied().chain([last]).collect();
-        let expected = sampler.sample(&mut copy, &all, step).unwrap();
-        // The pending token is the result of an operation that has not run yet.
-        let pending = ops::add(Array::from_slice(&[last as i32 - 1], &[1]), Array::from_int(1)).unwrap();
-        let chosen = sample(&logits, &recent, &pending, &options, step).unwrap();
-        assert_eq!(token(&chosen), expected.cast_signed(), "step {step}");
-    }
-    let none = Array::from_slice::<i32>(&[], &[0]);
-    assert_eq!(token(&sample(&row(&[f32::NAN; 4]), &[], &none, &options, 0).unwrap()), -1);
-    let refused = SamplingOptions { top_p: 2.0, ..options };
-    assert!(sample(&row(&[1.0]), &[], &none, &refused, 0).is_err());
-    assert!(sample(&row(&[1.0]), &[], &row(&[1.0]), &options, 0).is_err());
 }

@@ -13,6 +13,7 @@ pub struct Batch<'a> {
     tokens: usize,
     longest: usize,
     /// int32 `[B + 1]`: where each text begins, and at last L.
+    #[cfg(target_os = "linux")]
     starts: Array,
     padding: Option<Padding>,
 }
@@ -38,16 +39,13 @@ impl<'a> Batch<'a> {
         if texts.iter().any(|text| text.is_empty()) || longest == 0 || spread.is_none() {
             return Err(Error::internal("a batch without tokens, or one that is too large"));
         }
-        let mut starts = vec![0];
-        for text in texts {
-            starts.push(starts.last().copied().unwrap_or(0) + text.len() as i32);
-        }
         Ok(Self {
             texts,
             tokens,
             longest,
             padding: (backend == Backend::Stock).then(|| Padding::new(texts, longest)),
-            starts: Array::from_slice(&starts, &[starts.len() as i32]),
+            #[cfg(target_os = "linux")]
+            starts: starts(texts),
         })
     }
 
@@ -65,6 +63,7 @@ impl<'a> Batch<'a> {
         self.longest
     }
 
+    #[cfg(target_os = "linux")]
     pub(super) fn starts(&self) -> &Array {
         &self.starts
     }
@@ -72,6 +71,16 @@ impl<'a> Batch<'a> {
     pub(super) fn padding(&self) -> Result<&Padding> {
         self.padding.as_ref().ok_or_else(|| Error::internal("a batch that was made for the kernels"))
     }
+}
+
+/// Where each text begins, and where the last one ends.
+#[cfg(target_os = "linux")]
+fn starts(texts: &[&[u32]]) -> Array {
+    let mut starts = vec![0];
+    for text in texts {
+        starts.push(starts.last().copied().unwrap_or(0) + text.len() as i32);
+    }
+    Array::from_slice(&starts, &[starts.len() as i32])
 }
 
 impl Padding {

@@ -1,7 +1,14 @@
 //! What a caller asks of the engine.
 
+mod format;
+mod sampling;
+mod template;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::format::Format;
+pub use self::sampling::{Bias, BiasedToken, SamplingOptions};
+pub use self::template::TemplateArguments;
 use crate::engine::cache::CacheOptions;
 
 /// Where to compute.
@@ -32,47 +39,6 @@ pub struct LoadOptions {
     pub cache: CacheOptions,
 }
 
-/// How the next token is chosen. The default is greedy.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SamplingOptions {
-    /// 0 is greedy: the most likely token, always.
-    pub temperature: f32,
-    /// Keep the k most likely tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keep the smallest set of tokens with at least this probability; 1 keeps all.
-    pub top_p: f32,
-    /// Drop tokens less likely than this share of the most likely one; 0 drops none.
-    pub min_p: f32,
-    /// Divides positive and multiplies negative logits of recent tokens (CTRL, arXiv:1909.05858); 1 is off.
-    pub repetition_penalty: f32,
-    /// How many of the last tokens the penalty looks at.
-    pub repetition_window: usize,
-    /// The same seed gives the same text on the same device.
-    pub seed: u64,
-}
-
-impl SamplingOptions {
-    /// Whether the next token is simply the most likely one, so that the device can choose it.
-    #[allow(clippy::float_cmp)] // Exactly 1 is off; anything else, however near, is not.
-    pub fn is_plain_greedy(&self) -> bool {
-        self.temperature <= 0.0 && self.repetition_penalty == 1.0
-    }
-}
-
-impl Default for SamplingOptions {
-    fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            repetition_window: 64,
-            seed: 0,
-        }
-    }
-}
-
 /// One turn of a conversation, as chat templates know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -101,9 +67,33 @@ pub enum Prompt {
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
     pub prompt: Prompt,
+    /// What the chat template gets beside the turns.
+    pub template: TemplateArguments,
+    /// What the answer must be, after the reasoning if the prompt begins one.
+    pub format: Option<Format>,
     /// `None`: until the model ends its turn or the context is full.
     pub max_tokens: Option<usize>,
     pub sampling: SamplingOptions,
+    /// Single tokens that are to be more or less likely.
+    pub logit_bias: Vec<Bias>,
+    /// Tell the log probability of each generated token and of so many alternatives to it.
+    pub logprobs: Option<usize>,
     /// Generation ends before the first of these texts; it is not part of the answer.
     pub stop: Vec<String>,
+}
+
+impl GenerateRequest {
+    /// The most likely answer to this prompt, however long it gets.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            template: TemplateArguments::default(),
+            format: None,
+            max_tokens: None,
+            sampling: SamplingOptions::default(),
+            logit_bias: Vec::new(),
+            logprobs: None,
+            stop: Vec::new(),
+        }
+    }
 }

@@ -1,0 +1,113 @@
+//! A model in memory, for the time of one command.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::answer::Show;
+use super::chat::Tally;
+use crate::cli::run::EngineArgs;
+use crate::commands::loading;
+use crate::commands::resolve::Resolved;
+use crate::context::Context;
+use crate::engine::outcome::Generation;
+use crate::engine::probe::not_generating;
+use crate::engine::session::Engine;
+use crate::error::Result;
+use crate::output::progress::Unit;
+use crate::registry::{NewSession, Registry};
+use crate::report::run::{MemoryReport, RunEvent, RunReport, SamplingReport, TimingsReport};
+
+/// Loading that takes no longer needs no progress bar.
+const WORTH_A_BAR: Duration = Duration::from_millis(300);
+
+/// A model in memory.
+pub struct Loaded<'a> {
+    pub engine: Engine,
+    pub model: &'a Resolved,
+}
+
+impl<'a> Loaded<'a> {
+    /// `window` is the context that the model is to have unless a flag tells.
+    pub fn load(
+        model: &'a Resolved,
+        args: &EngineArgs,
+        window: Option<usize>,
+        show: Show,
+        context: &Context,
+    ) -> Result<Self> {
+        let mut options = loading::options(args, &context.settings)?;
+        options.context = options.context.or(window);
+        let (started, mut bar, mut failure) = (Instant::now(), None, None);
+        let mut progress = |done, total| {
+            if started.elapsed() > WORTH_A_BAR {
+                let label = format!("loading {}", model.reference);
+                bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes))
+                    .set(done);
+            }
+            if show == Show::Events && failure.is_none() {
+                failure = context.output.event(&RunEvent::Load { done, total }).err();
+            }
+        };
+        let engine = if context.output.is_json() {
+            // A request to stop is seen after loading, so that it is answered with an envelope.
+            Engine::load(&model.path, &options, &mut progress)
+        } else {
+            // Nothing is to be cleaned up: a signal may end the process in the middle of it.
+            context.cancel.while_waiting(|| Engine::load(&model.path, &options, &mut progress))
+        };
+        let engine = engine.map_err(|error| not_generating(&model.path).unwrap_or(error))?;
+        drop(bar);
+        failure.map_or(Ok(()), Err)?;
+        context.cancel.check()?;
+        for warning in &engine.policy().warnings {
+            context.output.warn(warning);
+        }
+        Ok(Self { engine, model })
+    }
+
+    pub fn report(&self, prompt: String, generation: &Generation, sampling: SamplingReport) -> RunReport {
+        RunReport {
+            model: self.model.reference.clone(),
+            prompt,
+            rendered_prompt: generation.prompt.clone(),
+            text: generation.text.clone(),
+            reasoning: some(generation.reasoning.clone()),
+            finish_reason: generation.finish_reason,
+            logprobs: generation.logprobs.clone(),
+            usage: generation.usage,
+            others: Vec::new(),
+            timings: TimingsReport::new(self.engine.load_seconds(), generation),
+            memory: MemoryReport { peak_bytes: generation.peak_bytes },
+            sampling,
+        }
+    }
+
+    /// Writes down that the model was used. The answer stands even if that fails.
+    pub fn record(&self, started_at: Timestamp, tally: &Tally, context: &Context) {
+        let recorded = Registry::open(&context.settings.home.value).and_then(|registry| {
+            // A model that lies outside any store is no reason to make one.
+            let Some(mut registry) = registry else { return Ok(()) };
+            registry.record_session(&NewSession {
+                snapshot: self.model.snapshot,
+                reference: &self.model.reference,
+                command: "run",
+                started_at,
+                prompt_tokens: tally.prompt_tokens as u64,
+                cached_tokens: tally.cached_tokens as u64,
+                generated_tokens: tally.generated_tokens as u64,
+                load_s: self.engine.load_seconds(),
+                ttft_s: tally.ttft_s,
+                total_s: tally.total_s,
+            })
+        });
+        if let Err(error) = recorded {
+            context.output.warn(format!("this use is not written down: {}", error.message()));
+        }
+    }
+}
+
+/// A text, if there is one.
+pub fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
