@@ -35,6 +35,9 @@ show mlx-cache verify
 show mlx-cache dedupe --source lmstudio --path downloads
 show mlx-cache dedupe --source lmstudio --path downloads --apply --yes
 show mlx-cache run smollm2 "What is the capital of France?" --temp 0 --verbose
+printf 'The cat sleeps on the window sill.\nInterest rates were raised again.\nBread needs flour, water and time.\n' >notes.txt
+show mlx-cache embed minilm --input notes.txt --output notes.npy
+show mlx-cache embed minilm "something to eat" --nearest 1 --against notes.npy
 printf '\n$ echo "The Seine flows through Paris." | mlx-cache run smollm2 "Repeat:" --temp 0 --max-tokens 32 --json\n'
 echo "The Seine flows through Paris." | mlx-cache run smollm2 "Repeat:" --temp 0 --max-tokens 32 --json
 read -ra bench <<<"${DEMO_BENCH:--p 128 -g 32 -r 3}"

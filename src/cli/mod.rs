@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+pub mod embed;
 pub mod export;
 pub mod gc;
 pub mod help;
@@ -75,6 +76,7 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Embed(Box<embed::EmbedArgs>),
     Bench(Box<bench::BenchArgs>),
     Pull(pull::PullArgs),
     Add(add::AddArgs),
@@ -101,6 +103,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::Embed(_) => "embed",
             Self::Bench(_) => "bench",
             Self::Pull(_) => "pull",
             Self::Add(_) => "add",

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+pub mod embed;
 mod export;
 mod facts;
 mod foreign;
@@ -39,6 +40,7 @@ pub fn dispatch(command: Command, context: &Context) -> Result<Report> {
     }
     match command {
         Command::Run(args) => run::run(&args, context),
+        Command::Embed(args) => embed::run(&args, context).map(Report::from),
         Command::Bench(args) => bench::run(&args, context).map(Report::from),
         Command::Pull(args) => pull::run(&args, context).map(Report::from),
         Command::Add(args) => add::run(&args, context).map(Report::from),

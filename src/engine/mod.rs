@@ -6,6 +6,8 @@ pub mod cache;
 pub mod config;
 mod constrain;
 pub mod device;
+pub mod embed;
+pub mod encoders;
 mod failure;
 pub mod ffi;
 pub mod format;

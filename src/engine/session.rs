@@ -21,7 +21,7 @@ use crate::engine::layers::Backend;
 use crate::engine::measure::Trial;
 use crate::engine::outcome::{Event, Generation};
 use crate::engine::policy::{self, Device, Machine, Policy};
-use crate::engine::probe::Demand;
+use crate::engine::probe::{Demand, check_generating};
 use crate::engine::request::{DraftOptions, GenerateRequest, LoadOptions};
 use crate::engine::text::{ChatTemplate, Tokenizer};
 use crate::engine::{memory, models, runtime};
@@ -233,6 +233,7 @@ fn load(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Generator, Policy)> {
     let checkpoint = Checkpoint::open(path)?;
+    check_generating(&checkpoint)?;
     let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let machine = Machine::detect(runtime::has_gpu())?;
     let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;

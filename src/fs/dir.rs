@@ -28,14 +28,22 @@ pub fn create_private_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the names in a folder survive a power failure.
+/// Makes the names in a folder survive a power failure. The empty path, which is the parent of a bare
+/// file name, stands for the current folder.
 pub fn sync_dir(path: &Path) -> Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| Error::io("sync", path, error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_parent_of_a_bare_name_is_the_current_folder() {
+        assert!(sync_dir(Path::new("name").parent().expect("a parent")).is_ok());
+        assert!(sync_dir(Path::new("absent folder")).is_err());
+    }
 
     #[test]
     fn a_private_folder_is_private_and_a_present_one_stays() {

@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod dedupe;
 mod doctor;
+pub mod embed;
 mod export;
 mod gc;
 mod import;
@@ -224,6 +225,13 @@ impl Output {
         self.to_stdout(text)
     }
 
+    /// Writes data to stdout as it is.
+    ///
+    /// The error is that of [`Output::stream`].
+    pub fn bytes(&self, bytes: &[u8]) -> Result<()> {
+        self.write(|stdout| stdout.write_all(bytes))
+    }
+
     /// Writes a piece of a model's answer to stdout at once, on a terminal without what would steer it.
     ///
     /// The error is that of [`Output::stream`].
@@ -299,6 +307,7 @@ fn human(report: &Report) -> &dyn Human {
     match report {
         Report::Run(report) => report,
         Report::Chat => &(),
+        Report::Embed(report) => report,
         Report::Bench(report) => report,
         Report::Pull(report) => report,
         Report::Add(report) => report,

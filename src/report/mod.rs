@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod dedupe;
 pub mod doctor;
+pub mod embed;
 pub mod export;
 pub mod gc;
 pub mod import;
@@ -80,6 +81,7 @@ macro_rules! reports {
 // One line a subcommand.
 reports! {
     Run "run" run::RunReport;
+    Embed "embed" embed::EmbedReport;
     Bench "bench" bench::BenchReport;
     Pull "pull" pull::PullReport;
     Add "add" add::AddReport;

@@ -10,6 +10,7 @@ use mlx_cache::cli::Cli;
 use mlx_cache::cli::completions::{Shell, script};
 use mlx_cache::cli::man::pages;
 use mlx_cache::commands::run::chat::saved::SavedChat;
+use mlx_cache::engine::encoders;
 use mlx_cache::engine::format::affine;
 use mlx_cache::engine::format::ggml_type::GgmlType;
 use mlx_cache::engine::format::sizes::{Storage, WeightSizes};
@@ -191,6 +192,22 @@ fn the_tables_of_models_are_current() {
     }
     text.push_str(
         "\nThe text part of a multimodal checkpoint (`gemma3`, `qwen3_5`, `qwen3_5_moe`) runs alone.\n\n\
+         ## Embedding models\n\n\
+         `embed` runs encoders, and decoders that were made into embedding models (any of the above whose attention \
+         is not capped; from both sides where the configuration says so). Each is checked with tiny random models from \
+         texts to vectors: these must be within 2e-5 of what sentence-transformers computes in float32, prompts, \
+         truncation and pooling included, and hidden states by MLX's own operations within 1e-4 of those by the \
+         kernels. A case in bold was also read from a GGUF file.\n\n\
+         | `model_type` | cases |\n| --- | --- |\n",
+    );
+    for (model_type, cases) in embedding_cases() {
+        writeln!(text, "| `{model_type}` | {} |", cases.join(", ")).expect("text");
+    }
+    text.push_str(
+        "\nAs these: `camembert` as `roberta`; GGUF files of `bert` and `nomic-bert` (WordPiece tokenizers), of decoders, and \
+         `gemma-embedding`. Of pipelines, the modules Transformer, Pooling (cls, max, mean, mean_sqrt_len_tokens, \
+         weightedmean, lasttoken, or several joined), Dense, LayerNorm, Normalize and Dropout are known; one that needs \
+         another is refused with its name.\n\n\
          ## Weights of GGUF files\n\n\
          Blocks are unpacked to the values that the Python package `gguf` gives, bit for bit, and kept in a form that the \
          device computes with. The kernels of the Linux CPU keep every value. MLX's own operations (Macs, NVIDIA) \
@@ -225,6 +242,33 @@ fn the_tables_of_models_are_current() {
          stay in the cache as they were rotated.\n",
     );
     check("docs/models.md", &text);
+}
+
+/// Names of the tiny embedding models of each architecture; those with a GGUF file in bold.
+fn embedding_cases() -> BTreeMap<String, Vec<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/embed");
+    let ggufs: Vec<String> = fs::read_dir(folder.join("gguf"))
+        .expect("fixtures")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    let mut cases: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for kind in encoders::TYPES.iter().filter(|kind| !["camembert", "nomic-bert"].contains(kind)) {
+        cases.insert((*kind).to_owned(), Vec::new());
+    }
+    for entry in fs::read_dir(folder).expect("fixtures") {
+        let path = entry.expect("an entry").path();
+        let Ok(config) = fs::read(path.join("config.json")) else { continue };
+        let config: Value = serde_json::from_slice(&config).expect("JSON");
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let has_gguf = ggufs.iter().any(|file| file.starts_with(&format!("{name}_")));
+        let name = if has_gguf { format!("**{name}**") } else { name };
+        cases.entry(config["model_type"].as_str().expect("a type").to_owned()).or_default().push(name);
+    }
+    for (kind, cases) in &mut cases {
+        assert!(!cases.is_empty(), "no model of the type {kind}");
+        cases.sort_by_key(|name| name.replace('*', ""));
+    }
+    cases
 }
 
 /// Names of the tiny models of each architecture; those with a GGUF file in bold.

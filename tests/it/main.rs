@@ -9,6 +9,7 @@ mod contract;
 mod dedupe;
 mod doctor;
 mod documents;
+mod embed;
 mod gc;
 mod golden;
 mod handout;

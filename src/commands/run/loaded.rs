@@ -12,6 +12,7 @@ use crate::commands::loading;
 use crate::commands::resolve::{Resolved, resolve};
 use crate::context::Context;
 use crate::engine::outcome::Generation;
+use crate::engine::probe::not_generating;
 use crate::engine::request::DraftOptions;
 use crate::engine::session::Engine;
 use crate::error::Result;
@@ -58,13 +59,14 @@ impl<'a> Loaded<'a> {
                 failure = context.output.event(&RunEvent::Load { done, total }).err();
             }
         };
-        let mut engine = if context.output.is_json() {
+        let engine = if context.output.is_json() {
             // A request to stop is seen after loading, so that it is answered with an envelope.
-            Engine::load(&model.path, &options, &mut progress)?
+            Engine::load(&model.path, &options, &mut progress)
         } else {
             // Nothing is to be cleaned up: a signal may end the process in the middle of it.
-            context.cancel.while_waiting(|| Engine::load(&model.path, &options, &mut progress))?
+            context.cancel.while_waiting(|| Engine::load(&model.path, &options, &mut progress))
         };
+        let mut engine = engine.map_err(|error| not_generating(&model.path).unwrap_or(error))?;
         drop(bar);
         failure.map_or(Ok(()), Err)?;
         context.cancel.check()?;

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::engine::config::rope::{Rope, RopeScaling, positive, scaling_unsupported, yarn_magnitude};
-use crate::engine::config::style::{Experts, LayerPlan, NormKind, Routing, Scoring};
+use crate::engine::config::style::{Direction, Experts, LayerPlan, NormKind, Routing, Scoring};
 use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::metadata::{Metadata, Value};
@@ -186,6 +186,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         mlp_bias: fields.has(names.down, "bias"),
         head_bias: tensors.get("lm_head.bias").is_some(),
         sliding_window: fields.number("attention.sliding_window")?.filter(|&window| window > 0),
+        direction: Direction::of(metadata.bool(&fields.key("attention.causal")).unwrap_or(true)),
         eos_token_ids: eos_token_ids(metadata, vocab_size),
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         dtype: tensors.stored_float().unwrap_or(FloatType::F16),

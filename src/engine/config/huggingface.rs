@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::config::fields::Fields;
 use crate::engine::config::rope::{Rope, RopeContext};
-use crate::engine::config::style::{Activation, LayerPlan, Mixer};
+use crate::engine::config::style::{Activation, Direction, LayerPlan, Mixer};
 use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits, quantization};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::weight::FloatType;
@@ -164,6 +164,10 @@ pub fn from_config_json(
         mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
         head_bias: false,
         sliding_window: sliding_window(&fields, defaults.window)?,
+        direction: Direction::of(
+            !fields.flag("use_bidirectional_attention")?.unwrap_or(false)
+                && fields.flag("is_causal")?.unwrap_or(true),
+        ),
         eos_token_ids: eos_token_ids(files, &fields, vocab_size)?,
         bos_token_id: fields.token_ids("bos_token_id")?.first().and_then(|&id| token_id(id, vocab_size)),
         dtype: match stored {
@@ -225,7 +229,7 @@ fn activation(fields: &Fields, default: Activation) -> Result<Activation> {
 
 fn activation_unsupported(name: &str, path: &Path) -> Error {
     unsupported(path, &format!("needs the activation {name:?}"))
-        .hint("supported are silu and gelu in its approximation by tanh")
+        .hint("supported are silu, gelu, its approximation by tanh, and relu")
 }
 
 /// The rope of the model, and that of its sliding layers where it is another.

@@ -25,7 +25,7 @@ use crate::engine::cache::{LayerShape, TokenShape, Values};
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::Architecture;
 use recurrent::Recurrent;
-use style::{Experts, Growth, LayerPlan, Mixer, Style};
+use style::{Direction, Experts, Growth, LayerPlan, Mixer, Style};
 
 /// Which projections of the attention have biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,6 +84,7 @@ pub struct ModelConfig {
     pub head_bias: bool,
     /// How many positions back attention looks in layers that slide, itself included.
     pub sliding_window: Option<usize>,
+    pub direction: Direction,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
     pub bos_token_id: Option<u32>,

@@ -82,7 +82,9 @@ pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Op
             Value::Bool(false) => None,
             _ => continue,
         };
-        overrides.insert(text_name(module).unwrap_or_else(|| module.clone()), packing);
+        let is_bare = module == "embed_tokens" || module.starts_with("layers.");
+        let bare = is_bare.then(|| format!("model.{module}"));
+        overrides.insert(text_name(module).or(bare).unwrap_or_else(|| module.clone()), packing);
     }
     Ok(Some(Quantization { default, overrides }))
 }

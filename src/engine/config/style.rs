@@ -37,13 +37,33 @@ pub enum QkNorm {
     Rotated,
 }
 
+/// Which tokens a token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Itself and those before it, as in all models that write text.
+    Causal,
+    /// Those that follow it, too.
+    Both,
+}
+
+impl Direction {
+    /// As configurations say it.
+    pub fn of(is_causal: bool) -> Self {
+        if is_causal { Self::Causal } else { Self::Both }
+    }
+}
+
 /// The function between the feed-forward block's matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)` (Elfwing et al., 2017).
     Silu,
-    /// `x * Φ(x)`, approximated by tanh (Hendrycks and Gimpel, 2016).
+    /// `x * Φ(x)`, with the normal distribution's Φ by the error function (Hendrycks and Gimpel, 2016).
+    Gelu,
+    /// The same, approximated by tanh.
     GeluTanh,
+    /// `max(x, 0)`
+    Relu,
 }
 
 impl Activation {
@@ -51,7 +71,9 @@ impl Activation {
     pub fn of(name: &str) -> Option<Self> {
         match name {
             "silu" | "swish" => Some(Self::Silu),
-            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Some(Self::GeluTanh),
+            "gelu" | "gelu_python" => Some(Self::Gelu),
+            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => Some(Self::GeluTanh),
+            "relu" => Some(Self::Relu),
             _ => None,
         }
     }

@@ -210,7 +210,7 @@ fn packing_is_read_with_its_exceptions() {
 fn what_the_engine_lacks_is_unsupported_and_named() {
     let cases = [
         (json!({"model_type": "gpt_neox"}), "gpt_neox"),
-        (json!({"hidden_act": "gelu"}), "gelu"),
+        (json!({"hidden_act": "quick_gelu"}), "quick_gelu"),
         (json!({"rope_scaling": {"rope_type": "mrope", "factor": 4}}), "mrope"),
         (json!({"rope_parameters": {"rope_type": "proportional"}}), "proportional"),
         (json!({"model_type": "stablelm", "qk_layernorm": true}), "norms of single heads"),

@@ -73,7 +73,19 @@ impl Checkpoint {
 
     /// Understands the configuration and checks the tensors against it.
     pub(in crate::engine) fn assemble(tensors: Tensors, configuration: Configuration) -> Result<Self> {
-        let (config, origin) = match configuration {
+        Self::assemble_with(tensors, configuration, true)
+    }
+
+    /// The same for a model of which only the hidden states are wanted: it needs no head.
+    pub(in crate::engine) fn assemble_headless(
+        tensors: Tensors,
+        configuration: Configuration,
+    ) -> Result<Self> {
+        Self::assemble_with(tensors, configuration, false)
+    }
+
+    fn assemble_with(tensors: Tensors, configuration: Configuration, with_head: bool) -> Result<Self> {
+        let (mut config, origin) = match configuration {
             Configuration::Gguf { path, metadata } => {
                 let config = config::from_gguf(&metadata, &tensors)?;
                 (config, Origin::Gguf { path, metadata })
@@ -88,6 +100,8 @@ impl Checkpoint {
                 (config, Origin::Folder(folder))
             }
         };
+        // A head that is the embedding needs no tensors of its own.
+        config.tie_word_embeddings |= !with_head;
         let mut checkpoint = Self { config, origin, tensors, columns: BTreeMap::new() };
         // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
@@ -117,6 +131,11 @@ impl Checkpoint {
     /// The shape of a tensor as stored, by its full name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Every tensor of the files.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// Size of the weight files in bytes.

@@ -220,11 +220,15 @@ impl Tensors {
     }
 }
 
-/// The tensors of a multimodal checkpoint's text model under the names they would have alone, and those of
-/// Mamba's models under most models' names.
+/// The tensors of a text model under the names they have where a head goes with it: multimodal checkpoints
+/// put something before them, those of a model alone, as embedding models are stored, lack a part, and
+/// Mamba's models have names of their own.
 fn text_entries(entries: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     if entries.contains_key("model.embed_tokens.weight") {
         return entries;
+    }
+    if entries.contains_key("embed_tokens.weight") {
+        return entries.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
     }
     entries.into_iter().map(|(name, tensor)| (text_name(&name).unwrap_or(name), tensor)).collect()
 }

@@ -9,6 +9,7 @@
 mod attention;
 mod check;
 mod embed;
+mod encode;
 mod experts;
 mod gemm;
 mod gemv;
@@ -25,6 +26,7 @@ mod select;
 
 pub use attention::{Attention, AttentionOutput, attention};
 pub use embed::embed;
+pub use encode::{SequenceAttention, sequence_attention};
 pub use experts::{Experts, experts};
 pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;

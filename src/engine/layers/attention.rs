@@ -10,6 +10,7 @@ use super::attend::{Scoring, append, attend};
 use super::norm::{HeadNorms, Norm};
 use super::projection::Projection;
 use super::rope::Rope;
+use super::sequences::{Batch, SequenceAttention, Sight};
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::cache::Values;
@@ -94,14 +95,44 @@ impl Attention {
     /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache,
     /// which has room for them (see [`KvCache::reserve`]).
     pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
+        self.around(x, |qkv| match self.backend {
+            Backend::Stock => self.attend_stock(qkv, cache, layer),
+            Backend::Kernels => self.attend_fused(qkv, cache, layer),
+        })
+    }
+
+    /// `x [L, hidden] → [L, hidden]`, residual included, for the sequences of a batch, each by itself.
+    /// `rotation` is the table of the block's rope for the longest of them. Scores must not be capped, and
+    /// values are as long as keys.
+    pub fn forward_sequences(
+        &self,
+        x: &Array,
+        batch: &Batch,
+        rotation: Option<&Array>,
+        sight: Sight,
+    ) -> Result<Array> {
+        let AttentionShape { heads, kv_heads, head_dim, scale, .. } = self.shape;
+        let attention = SequenceAttention {
+            heads,
+            kv_heads,
+            head_dim,
+            scale,
+            reach: sight.reach(),
+            causal: sight.causal,
+            interleaved: self.rope.as_ref().is_some_and(|rope| rope.interleaved),
+            bias: None,
+            backend: self.backend,
+        };
+        self.around(x, |qkv| attention.forward(qkv, batch, rotation))
+    }
+
+    /// What stands around attention: norm, projections and the residual.
+    fn around(&self, x: &Array, attend: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
         let mut qkv = self.input.forward(x)?;
         if let Some(norms) = &self.head_norms {
             qkv = norms.forward(&qkv)?;
         }
-        let mut attended = match self.backend {
-            Backend::Stock => self.attend_stock(&qkv, cache, layer)?,
-            Backend::Kernels => self.attend_fused(&qkv, cache, layer)?,
-        };
+        let mut attended = attend(&qkv)?;
         if let Some(gate) = &self.gate {
             attended = ops::multiply(&attended, ops::sigmoid(gate.forward(x)?)?)?;
         }

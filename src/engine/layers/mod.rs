@@ -20,6 +20,7 @@ pub mod norm;
 pub mod projection;
 pub mod rope;
 mod scan;
+pub mod sequences;
 pub mod short_conv;
 
 #[cfg(test)]

@@ -46,6 +46,11 @@ impl Norm {
         })
     }
 
+    /// One that takes the mean away, of weights that are there.
+    pub fn layer(weight: Array, bias: Option<Array>, eps: f32, backend: Backend) -> Self {
+        Self { centred: true, weight, bias, eps, backend }
+    }
+
     /// `x [L, size]`, normalised.
     pub fn apply(&self, x: &Array) -> Result<Array> {
         match self.backend {

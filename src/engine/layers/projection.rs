@@ -1,5 +1,7 @@
 //! One or more linear maps of the same input, with what usually stands around them.
 
+use std::f32::consts::SQRT_2;
+
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
@@ -241,11 +243,16 @@ fn gated(product: &Array, activation: Activation) -> Result<Array> {
 
 /// Plain operations: MLX compiles its own activations at run time on a CPU.
 pub fn activate(x: &Array, activation: Activation) -> Result<Array> {
+    let number = |value: f32| Array::from_f32(value).as_dtype(x.dtype());
     Ok(match activation {
         Activation::Silu => ops::multiply(x, ops::sigmoid(x)?)?,
+        Activation::Relu => ops::maximum(x, number(0.0)?)?,
+        Activation::Gelu => {
+            let erf = ops::erf(ops::divide(x, number(SQRT_2)?)?)?;
+            ops::multiply(ops::multiply(x, number(0.5)?)?, ops::add(erf, number(1.0)?)?)?
+        }
         Activation::GeluTanh => {
             // x Φ(x) ≈ x sigmoid(2 √(2/π) (x + 0.044715 x³)).
-            let number = |value: f32| Array::from_f32(value).as_dtype(x.dtype());
             let cubic =
                 ops::add(ops::multiply(ops::multiply(x, x)?, number(0.071_354_82)?)?, number(1.595_769)?)?;
             ops::multiply(x, ops::sigmoid(ops::multiply(x, cubic)?)?)?

@@ -4,6 +4,7 @@ use std::f64::consts::TAU;
 
 use mlx_rs::{Array, fast, ops};
 
+use super::sequences::Rotation;
 use crate::engine::config::{self, RopeScaling};
 use crate::error::Result;
 
@@ -21,6 +22,8 @@ pub struct Rope {
     periods: Array,
     /// The magnitude of each dimension of a head, where it is not 1 for all.
     magnitudes: Option<Array>,
+    /// The same for sequences without a cache.
+    pub rotation: Rotation,
 }
 
 impl Rope {
@@ -34,6 +37,7 @@ impl Rope {
         let magnitudes: Vec<f32> =
             (0..head_dim).map(|at| if at < config.dims { config.magnitude } else { 1.0 }).collect();
         Self {
+            rotation: Rotation::new(frequencies.clone(), config.magnitude),
             dimensions: config.dims,
             interleaved: config.traditional,
             magnitude: config.magnitude,

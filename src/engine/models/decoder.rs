@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use mlx_rs::Array;
 use mlx_rs::ops::indexing::IndexOp;
+use mlx_rs::{Array, Dtype};
 
 use super::{LanguageModel, Logits};
 use crate::engine::cache::{CacheShape, KvCache};
@@ -21,13 +21,12 @@ use crate::engine::layers::mlp::Mlp;
 use crate::engine::layers::norm::{HeadNorms, Norm, capped, rotated_weights};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
+use crate::engine::layers::sequences::{Batch, Sight};
 use crate::engine::layers::short_conv::ShortConv;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub struct Decoder {
-    embed_tokens: Embedding,
-    embedding_scale: f32,
-    blocks: Vec<Block>,
+    stack: Stack,
     /// Final norm and output head.
     head: Projection,
     logits_scale: f32,
@@ -35,7 +34,15 @@ pub struct Decoder {
     cache_shape: CacheShape,
 }
 
-struct Block {
+/// Embedding and blocks: what is left of a decoder without its last norm and its head.
+pub(super) struct Stack {
+    pub(super) embed_tokens: Embedding,
+    embedding_scale: f32,
+    pub(super) blocks: Vec<Block>,
+    dtype: Dtype,
+}
+
+pub(super) struct Block {
     mixer: Mixing,
     feed_forward: FeedForward,
     /// Whether the feed-forward block sees what attention saw.
@@ -55,8 +62,8 @@ enum FeedForward {
     Nothing,
 }
 
-impl Decoder {
-    pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
+impl Stack {
+    pub(super) fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
         let rope = |rope: &config::Rope| Rc::new(Rope::new(rope, config.head_dim, loader.context));
         let ropes = Ropes { everywhere: rope(&config.rope), local: config.local_rope.as_ref().map(rope) };
@@ -64,9 +71,28 @@ impl Decoder {
         let blocks = (0..config.layers)
             .map(|index| Block::load(loader, config, index, &ropes))
             .collect::<Result<Vec<_>>>()?;
+        Ok(Self { embed_tokens, embedding_scale: config.embedding_scale, blocks, dtype: loader.dtype })
+    }
+
+    /// `tokens [L] int32 → [L, hidden]` in the compute type.
+    pub(super) fn embed(&self, tokens: &Array) -> Result<Array> {
+        self.embed_tokens.forward(tokens, self.embedding_scale, self.dtype)
+    }
+
+    pub(super) fn arrays(&self) -> Vec<&Array> {
+        let mut arrays = self.embed_tokens.arrays();
+        arrays.extend(self.blocks.iter().flat_map(Block::arrays));
+        arrays
+    }
+}
+
+impl Decoder {
+    pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let stack = Stack::load(loader, config)?;
         let norm = Norm::load(loader, config, config.architecture.names.final_norm, hidden)?;
         let head = if config.tie_word_embeddings {
-            Projection::tied(&embed_tokens, norm)
+            Projection::tied(&stack.embed_tokens, norm)
         } else {
             let names = ["lm_head".to_owned()];
             Projection::load(loader, &names, &[config.vocab_size], hidden, Some(norm), config.head_bias)?
@@ -74,9 +100,7 @@ impl Decoder {
         let cache_shape =
             CacheShape { layers: config.cache_layers(), dtype: loader.dtype, backend: loader.backend };
         Ok(Self {
-            embed_tokens,
-            embedding_scale: config.embedding_scale,
-            blocks,
+            stack,
             head,
             logits_scale: config.logits_scale,
             logits_cap: config.logits_cap,
@@ -169,6 +193,34 @@ impl Block {
             Mixing::ShortConv(conv) => conv.forward(x, cache, index)?,
             Mixing::Mamba(mamba) => mamba.forward(x, cache, index)?,
         };
+        self.feed(x, mixed)
+    }
+
+    /// The block for the sequences of a batch, see [`Attention::forward_sequences`]; only attention knows
+    /// several of them.
+    pub(super) fn forward_sequences(
+        &self,
+        x: &Array,
+        batch: &Batch,
+        rotation: Option<&Array>,
+        sight: Sight,
+    ) -> Result<Array> {
+        let Mixing::Attention(attention) = &self.mixer else {
+            return Err(Error::internal("several sequences in a layer without attention"));
+        };
+        self.feed(x, attention.forward_sequences(x, batch, rotation, sight)?)
+    }
+
+    /// The rope of the block's attention; `None`: nothing is rotated.
+    pub(super) fn rope(&self) -> Option<&Rc<Rope>> {
+        match &self.mixer {
+            Mixing::Attention(attention) => attention.rope.as_ref(),
+            Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) => None,
+        }
+    }
+
+    /// The feed-forward block behind what attention, or what stands in its place, made of `x`.
+    fn feed(&self, x: &Array, mixed: Array) -> Result<Array> {
         let input = if self.parallel { x } else { &mixed };
         match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward_onto(input, &mixed),
@@ -275,8 +327,8 @@ impl LanguageModel for Decoder {
     fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
         let length = tokens.dim(0);
         cache.reserve(length as usize)?;
-        let mut x = self.embed_tokens.forward(tokens, self.embedding_scale, self.cache_shape.dtype)?;
-        for (index, block) in self.blocks.iter().enumerate() {
+        let mut x = self.stack.embed(tokens)?;
+        for (index, block) in self.stack.blocks.iter().enumerate() {
             x = block.forward(&x, cache, index)?;
         }
         cache.advance(length as usize);
@@ -293,9 +345,8 @@ impl LanguageModel for Decoder {
     }
 
     fn arrays(&self) -> Vec<&Array> {
-        let mut arrays = self.embed_tokens.arrays();
+        let mut arrays = self.stack.arrays();
         arrays.extend(self.head.arrays());
-        arrays.extend(self.blocks.iter().flat_map(Block::arrays));
         arrays
     }
 }

@@ -5,7 +5,7 @@ use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
 use super::gemma::{self, scale_embedding};
 use super::gemma2::{self, scale_attention};
 use crate::engine::config::fields::Fields;
-use crate::engine::config::style::{Placement, QkNorm, Style};
+use crate::engine::config::style::{Direction, Placement, QkNorm, Style};
 use crate::engine::config::{GgufFields, ModelConfig, Rope, RopeScaling};
 use crate::error::Result;
 
@@ -27,10 +27,12 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
-    gguf: Some(Gguf { names: &["gemma3"], interleaved: false, read: read_gguf }),
+    gguf: Some(Gguf { names: &["gemma3", EMBEDDING], interleaved: false, read: read_gguf }),
     ..PLAIN
 };
 
+/// What GGUF files call a Gemma 3 whose tokens see each other from both sides, which turns texts into vectors.
+const EMBEDDING: &str = "gemma-embedding";
 const LOCAL_THETA: f64 = 10_000.0;
 const PERIOD: usize = 6;
 
@@ -45,6 +47,9 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
 }
 
 fn read_gguf(_: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    if config.model_type == EMBEDDING {
+        config.direction = Direction::Both;
+    }
     scale_embedding(config);
     // The file does not say it: llama.cpp knows the largest model by its layers.
     if config.layers == 62 {

@@ -43,10 +43,12 @@ mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod states;
 
 use mlx_rs::{Array, Dtype, transforms};
 
 pub use architecture::{Architecture, Defaults, Gguf};
+pub use states::{StateModel, longest as longest_text};
 
 use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::format::adapter::Adapter;

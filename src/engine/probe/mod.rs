@@ -7,7 +7,9 @@ mod quantization;
 use std::path::{Path, PathBuf};
 
 use crate::engine::cache::LayerShape;
+use crate::engine::config::style::Direction;
 use crate::engine::config::{ConfigFiles, Outline};
+use crate::engine::embed::{StateFiles, check_pipeline};
 use crate::engine::format::checkpoint::{Checkpoint, Configuration};
 use crate::engine::format::file::unsupported;
 use crate::engine::format::layout::Layout;
@@ -179,7 +181,21 @@ pub fn probe(path: &Path) -> Result<Probe> {
             tokenizer?;
             Ok(Demand::of(&checkpoint))
         }
-        Kind::Embedding | Kind::Other => Err(not_generating(kind, result.architecture.as_deref(), path)),
+        Kind::Embedding => {
+            if let Some(folder) = &folder {
+                check_pipeline(folder)?;
+            }
+            let demand = StateFiles::assemble(tensors, configuration)?.demand()?;
+            tokenizer?;
+            Ok(demand)
+        }
+        Kind::Other => Err(unsupported(
+            path,
+            &format!(
+                "is a model of type {:?}, which neither writes text nor embeds it",
+                result.architecture.as_deref().unwrap_or("unknown")
+            ),
+        )),
     });
     match runnable {
         Ok(demand) => result.demand = Some(demand),
@@ -193,18 +209,32 @@ fn kv_bytes(outline: &Outline, tensors: &Tensors) -> Option<u64> {
     outline.kv_values_per_token?.checked_mul(size as u64)
 }
 
-fn not_generating(kind: Kind, architecture: Option<&str>, path: &Path) -> Error {
-    let architecture = architecture.unwrap_or("unknown");
-    match kind {
-        Kind::Embedding => Error::new(
-            Code::CapabilityMissing,
-            format!("{} is an embedding model ({architecture}), which cannot generate text", path.display()),
-        )
-        .hint("this version runs generation models; embedding comes with a later one"),
-        Kind::Generation | Kind::Other => {
-            unsupported(path, &format!("is a model of type {architecture:?}, which is no language model"))
-        }
+/// The error of asking a model to write text that cannot: CAPABILITY_MISSING for one that embeds; `None` for
+/// others, which fail for a reason of their own.
+pub fn not_generating(path: &Path) -> Option<Error> {
+    let probe = probe(path).ok().filter(|probe| probe.kind == Kind::Embedding)?;
+    Some(embeds(probe.architecture.as_deref().unwrap_or("unknown"), path))
+}
+
+/// Refuses to write text with a decoder that was made into an embedding model: what it would write is
+/// nonsense.
+pub fn check_generating(checkpoint: &Checkpoint) -> Result<()> {
+    let is_embedding = match checkpoint.metadata() {
+        Some(metadata) => kind::of_gguf(metadata) == Kind::Embedding,
+        None => checkpoint.path().join("modules.json").exists(),
+    };
+    if is_embedding || checkpoint.config.direction != Direction::Causal {
+        return Err(embeds(&checkpoint.config.model_type, checkpoint.path()));
     }
+    Ok(())
+}
+
+fn embeds(architecture: &str, path: &Path) -> Error {
+    Error::new(
+        Code::CapabilityMissing,
+        format!("{} is an embedding model ({architecture}), which cannot generate text", path.display()),
+    )
+    .hint("mlx-cache embed turns texts into vectors with it")
 }
 
 /// What the questions below look at.

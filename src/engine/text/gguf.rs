@@ -8,6 +8,7 @@ use super::config::names;
 use super::sentencepiece::{Kind, SentencePiece};
 use super::split;
 use super::tokenizer::{Decoding, Roles, Tokenizer, Vocabulary, guard};
+use super::word_piece;
 use crate::engine::format::metadata::Metadata;
 use crate::error::{Code, Error, Result};
 
@@ -23,6 +24,7 @@ pub(super) fn load(metadata: &Metadata) -> Result<Tokenizer> {
     match model {
         "gpt2" => byte_level(metadata, tokens, &kinds),
         "llama" => sentence_piece(metadata, tokens, kinds),
+        "bert" => word_piece(metadata, tokens, &kinds),
         _ => Err(Error::new(
             Code::ModelUnsupported,
             format!("tokenizers of the kind \"{model}\" are not supported"),
@@ -78,6 +80,34 @@ fn byte_level(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<
     let (prefix, suffix) = special(metadata, &roles, rules.add_bos)?;
     let vocabulary = Vocabulary::Library(Box::new(library));
     Ok(Tokenizer::new(vocabulary, Decoding::ByteLevel, roles).with_special(prefix, suffix))
+}
+
+/// BERT's WordPiece, with its tokens around a text.
+fn word_piece(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<Tokenizer> {
+    let named = |name: &str, token: &str| -> Result<Option<u32>> {
+        let written = || tokens.iter().position(|found| found == token).map(|id| id as u32);
+        Ok(id(metadata, name, None, tokens.len())?.or_else(written))
+    };
+    let unknown = named("unknown_token_id", "[UNK]")?.ok_or_else(|| missing("unknown_token_id"))?;
+    // The format's own spelling.
+    let separator = named("seperator_token_id", "[SEP]")?.ok_or_else(|| missing("seperator_token_id"))?;
+    // Newer converters write it as what a text begins with.
+    let begins = id(metadata, "bos_token_id", None, tokens.len())?;
+    let class = match id(metadata, "cls_token_id", None, tokens.len())?.or(begins) {
+        Some(class) => class,
+        None => named("bos_token_id", "[CLS]")?.ok_or_else(|| missing("bos_token_id"))?,
+    };
+    let is_special: Vec<bool> = (0u32..)
+        .zip(kinds)
+        .map(|(id, kind)| {
+            matches!(kind, Kind::Control | Kind::Unknown) || [unknown, separator, class].contains(&id)
+        })
+        .collect();
+    let library = word_piece::build(tokens, &is_special, &tokens[unknown as usize])
+        .map_err(|error| damaged(format!("its words do not fit: {error}")))?;
+    let roles = roles(metadata, tokens, [None; 3])?;
+    let vocabulary = Vocabulary::Library(Box::new(library));
+    Ok(Tokenizer::new(vocabulary, Decoding::Library, roles).with_special(vec![class], vec![separator]))
 }
 
 /// SentencePiece's BPE with scores.

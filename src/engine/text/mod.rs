@@ -14,6 +14,7 @@ pub mod stream;
 pub mod template;
 pub mod tokenizer;
 mod tokenizer_json;
+mod word_piece;
 
 pub use stop::StopMatcher;
 pub use stream::Detokenizer;

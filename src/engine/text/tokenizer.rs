@@ -171,6 +171,22 @@ impl Tokenizer {
         Ok(text)
     }
 
+    /// The ids of a text between the tokens that the model expects around one, whatever it begins with.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn encode_between(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text, false)?;
+        ids.splice(0..0, self.prefix.iter().copied());
+        ids.extend_from_slice(&self.suffix);
+        Ok(ids)
+    }
+
+    /// How many tokens the model expects before and after a text.
+    pub fn special_around(&self) -> (usize, usize) {
+        (self.prefix.len(), self.suffix.len())
+    }
+
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         match &self.vocabulary {
             Vocabulary::Library(library) => library.token_to_id(token),

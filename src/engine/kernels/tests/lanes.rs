@@ -1,6 +1,7 @@
 use super::Random;
+use crate::engine::config::style::Activation;
 use crate::engine::kernels::isa::{Isa, Task};
-use crate::engine::kernels::lanes::{LANES, Lanes, exp, silu, tanh};
+use crate::engine::kernels::lanes::{LANES, Lanes, activate, exp, silu, tanh};
 
 /// Applies functions of one vector to many values.
 struct Map<'a> {
@@ -47,6 +48,59 @@ fn exp_and_silu_are_accurate() {
             let error = (f64::from(*silu) / (x / (1.0 + (-x).exp())) - 1.0).abs();
             assert!(error < 6e-7, "{isa:?}: silu({x}) = {silu}, off by {error:e}");
         }
+    }
+}
+
+struct Gelus<'a>(&'a mut [f32]);
+
+impl Task for Gelus<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        for vector in self.0.chunks_exact_mut(LANES) {
+            // SAFETY: whole vectors.
+            unsafe { activate(Activation::Gelu, V::load(vector.as_ptr())).store(vector.as_mut_ptr()) };
+        }
+    }
+}
+
+/// Φ by its series (Marsaglia, 2004), summed up in float64.
+fn normal(x: f64) -> f64 {
+    let (mut sum, mut term, mut n) = (x, x, 1.0);
+    while n < 400.0 {
+        n += 2.0;
+        term *= x * x / n;
+        sum += term;
+    }
+    0.5 + sum * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt()
+}
+
+#[test]
+fn gelu_is_accurate() {
+    let from: Vec<f32> = (-1600..1600).map(|i| i as f32 / 200.0 + 0.001).collect();
+    for isa in Isa::available() {
+        let mut gelus = from.clone();
+        // SAFETY: the level is available.
+        unsafe { isa.run(Gelus(&mut gelus)) };
+        for (x, gelu) in from.iter().zip(&gelus) {
+            let error = (f64::from(*gelu) - f64::from(*x) * normal(f64::from(*x))).abs();
+            assert!(
+                error <= 2e-7 * f64::from(x.abs()).max(1.0),
+                "{isa:?}: gelu({x}) = {gelu}, off by {error:e}"
+            );
+        }
+        let mut ends = [0.0; LANES];
+        ends[..4].copy_from_slice(&[-1e4, 1e4, f32::NAN, -0.0]);
+        // SAFETY: the level is available.
+        unsafe { isa.run(Gelus(&mut ends)) };
+        assert!(
+            ends[0].abs() < 1e-30
+                && ends[1].to_bits() == 1e4_f32.to_bits()
+                && ends[2].is_nan()
+                && ends[3] == 0.0,
+            "{isa:?} {ends:?}"
+        );
     }
 }
 

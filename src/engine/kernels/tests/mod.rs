@@ -6,10 +6,15 @@ mod lanes;
 mod packed;
 mod project;
 mod select;
+mod sequences;
 
 use mlx_rs::{Array, ops};
 
+use crate::engine::config::style::Activation;
 use crate::engine::format::weight::{FloatType, Floats, WeightData};
+
+const ACTIVATIONS: [Activation; 4] =
+    [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu];
 
 /// A small generator: the tests must not depend on another crate's stream of numbers.
 struct Random(u64);

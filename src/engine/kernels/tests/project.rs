@@ -1,6 +1,6 @@
 use mlx_rs::{Array, fast, ops};
 
-use super::{Random, affine, assert_close, dense};
+use super::{ACTIVATIONS, Random, affine, assert_close, dense};
 use crate::engine::config::style::Activation;
 use crate::engine::format::weight::WeightData;
 use crate::engine::kernels::isa::forced;
@@ -39,7 +39,7 @@ fn projections_equal_mlx_over_random_shapes() {
         let columns = random.pick(&[32, 64, 96, 128, 160, 256, 576, 1536, 24, 33]);
         let tokens = random.pick(&[1, 1, 2, 3, 4, 5, 7, 12, 13, 31, 40]);
         let epilogue = random.below(5);
-        let activation = random.pick(&[Activation::Silu, Activation::GeluTanh]);
+        let activation = random.pick(&ACTIVATIONS);
         let factor = random.pick(&[1.0, 0.3]);
         let count = if epilogue == 1 { 2 } else { 1 + random.below(3) };
         let shared_rows = 1 + random.below(70);

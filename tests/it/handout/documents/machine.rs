@@ -42,9 +42,17 @@ impl Machine {
         place(&sandbox, "gguf/llama_Q4_1.gguf", "model.gguf");
         place(&sandbox, "gguf/llama_Q4_1.gguf", "downloads/model.gguf");
         fs::write(home.join("lines.txt"), "Good morning\nGood night\n").expect("a file");
+        let article = r#"{"id": 7, "body": "Cats eat fish."}"#;
+        fs::write(home.join("articles.jsonl"), format!("{article}\n")).expect("a file");
         fs::create_dir(home.join("other-machine")).expect("a folder");
         programs(&home.join("bin"));
         let machine = Self { sandbox, hub };
+        let encoder = root().join("fixtures/embed/bert_mean_normalized");
+        let add = format!(
+            "mlx-cache add '{}' --copy --name sentence-transformers/all-MiniLM-L6-v2",
+            encoder.display()
+        );
+        succeeded(finish(&mut machine.bash(&add)));
         let set_up = "mlx-cache pull org/name HuggingFaceTB/SmolLM2-135M-Instruct
             git init -q . && git config user.name me && git config user.email me@example.org
             echo 'one line' >notes.txt && git add notes.txt";
