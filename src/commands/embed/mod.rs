@@ -10,7 +10,6 @@ mod vectors;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use jiff::Timestamp;
 
 use self::input::Input;
@@ -238,8 +237,8 @@ impl Run<'_> {
             EmbedUsage { tokens: reached.tokens, truncated: reached.truncated, skipped: reached.skipped };
         report.output = Some(OutputReport {
             path: path.display().to_string(),
-            format: name(&format),
-            dtype: name(&args.output.dtype),
+            format: format.name(),
+            dtype: args.output.dtype.name(),
             bytes,
             resumed: resumed.rows,
         });
@@ -258,8 +257,8 @@ impl Run<'_> {
             self.embedder.is_normalized(),
             text.max_tokens(),
             args.vectors.truncate,
-            name(&format),
-            name(&args.output.dtype),
+            format.name(),
+            args.output.dtype.name(),
             args.output.output_field,
             args.input.empty,
             text.prompt(),
@@ -354,11 +353,6 @@ impl Run<'_> {
             context.output.warn(format!("this use is not written down: {}", error.message()));
         }
     }
-}
-
-/// The name by which a choice is given.
-fn name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// A progress bar for work that takes long.
