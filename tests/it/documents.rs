@@ -191,7 +191,7 @@ fn the_tables_of_models_are_current() {
         writeln!(text, "| {} | {} | {cases} |", types.join(", "), ggufs.join(", ")).expect("text");
     }
     text.push_str(
-        "\nThe text part of a multimodal checkpoint (`gemma3`) runs alone.\n\n\
+        "\nThe text part of a multimodal checkpoint (`gemma3`, `qwen3_5`, `qwen3_5_moe`) runs alone.\n\n\
          ## Embedding models\n\n\
          `embed` runs encoders, and decoders that were made into embedding models (any of the above whose attention \
          is not capped; from both sides where the configuration says so). Each is checked with tiny random models from \

@@ -20,7 +20,6 @@ use crate::cli::embed::{EmbedArgs, Format, VectorType};
 use crate::commands::pull::auto::resolve_or_pull;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
-use crate::engine::cache::CacheOptions;
 use crate::engine::embed::{EmbedOptions, Embedder, Prompt};
 use crate::engine::request::LoadOptions;
 use crate::error::{Code, Error, Result};
@@ -122,11 +121,10 @@ fn load(args: &EmbedArgs, model: &Resolved, context: &Context) -> Result<Embedde
     let settings = &context.settings;
     let options = LoadOptions {
         device: args.engine.device.unwrap_or(settings.device.value),
-        context: None,
         memory_limit: args.engine.memory_limit.or(settings.memory_limit.value),
         force: args.engine.force,
         threads: args.engine.threads.or(settings.threads.value),
-        cache: CacheOptions::default(),
+        ..LoadOptions::default()
     };
     let vectors = &args.vectors;
     let embedding = EmbedOptions {
