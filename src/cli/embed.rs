@@ -249,6 +249,24 @@ pub enum Format {
     F32,
 }
 
+impl Format {
+    /// The name by which it is chosen.
+    pub fn name(self) -> String {
+        name(&self)
+    }
+}
+
+impl VectorType {
+    /// The name by which it is chosen.
+    pub fn name(self) -> String {
+        name(&self)
+    }
+}
+
+fn name(choice: &impl ValueEnum) -> String {
+    choice.to_possible_value().map(|choice| choice.get_name().to_owned()).unwrap_or_default()
+}
+
 /// What numbers are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum VectorType {

@@ -10,7 +10,6 @@ mod vectors;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use jiff::Timestamp;
 
 use self::input::Input;
@@ -122,7 +121,6 @@ fn load(args: &EmbedArgs, model: &Resolved, context: &Context) -> Result<Embedde
     let settings = &context.settings;
     let options = LoadOptions {
         device: args.engine.device.unwrap_or(settings.device.value),
-        context: None,
         memory_limit: args.engine.memory_limit.or(settings.memory_limit.value),
         force: args.engine.force,
         threads: args.engine.threads.or(settings.threads.value),
@@ -237,8 +235,8 @@ impl Run<'_> {
             EmbedUsage { tokens: reached.tokens, truncated: reached.truncated, skipped: reached.skipped };
         report.output = Some(OutputReport {
             path: path.display().to_string(),
-            format: name(&format),
-            dtype: name(&args.output.dtype),
+            format: format.name(),
+            dtype: args.output.dtype.name(),
             bytes,
             resumed: resumed.rows,
         });
@@ -257,8 +255,8 @@ impl Run<'_> {
             self.embedder.is_normalized(),
             text.max_tokens(),
             args.vectors.truncate,
-            name(&format),
-            name(&args.output.dtype),
+            format.name(),
+            args.output.dtype.name(),
             args.output.output_field,
             args.input.empty,
             text.prompt(),
@@ -353,11 +351,6 @@ impl Run<'_> {
             context.output.warn(format!("this use is not written down: {}", error.message()));
         }
     }
-}
-
-/// The name by which a choice is given.
-fn name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// A progress bar for work that takes long.
