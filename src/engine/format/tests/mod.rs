@@ -1,4 +1,5 @@
 mod checkpoint;
+mod experts;
 mod gguf;
 mod golden;
 mod safetensors;
