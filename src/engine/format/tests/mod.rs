@@ -2,6 +2,7 @@ mod checkpoint;
 mod experts;
 mod gguf;
 mod golden;
+mod parts;
 mod safetensors;
 mod unpack;
 
