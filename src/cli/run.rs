@@ -68,7 +68,33 @@ pub struct RunArgs {
     pub sampling: SamplingArgs,
 
     #[command(flatten)]
+    pub speed: SpeedArgs,
+
+    #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// What is computed in advance or not again.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Speed")]
+pub struct SpeedArgs {
+    /// Go on from what this file remembers of a prompt, if it is there, and keep it there for the next
+    /// time: what begins with the same text is not computed again
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub prompt_cache: Option<PathBuf>,
+
+    /// Guess tokens in advance, which the model checks several at a time: `lookup` takes what followed
+    /// the same words before. The answer is the same
+    #[arg(long, value_name = "lookup", value_parser = ["lookup"], conflicts_with = "draft_model")]
+    pub draft: Option<String>,
+
+    /// Guess with a smaller model that has the same tokens
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
+    pub draft_model: Option<String>,
+
+    /// Most tokens that are guessed at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=32), allow_negative_numbers = true)]
+    pub draft_tokens: u32,
 }
 
 /// What the chat template gets, and what is shown of the reasoning.
@@ -204,6 +230,14 @@ pub struct EngineArgs {
     /// Threads that compute on the CPU [default: the physical cores]
     #[arg(long, value_name = "N", value_parser = parse_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
+
+    /// First tokens of the prompt that stay in sight beside the last ones with --max-kv-size
+    #[arg(long, value_name = "N", requires = "max_kv_size", default_value_t = 4)]
+    pub keep: usize,
+
+    /// Add a LoRA adapter to the weights: the folder that mlx-lm or PEFT has saved it in
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub adapter: Option<PathBuf>,
 
     /// Most memory for the model and its cache, such as 8GB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]

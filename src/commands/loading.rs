@@ -6,10 +6,6 @@ use crate::engine::request::LoadOptions;
 use crate::error::Result;
 use crate::settings::Settings;
 
-/// First tokens that stay in sight of a limited cache: attention rests on them, whatever they say (Xiao et
-/// al., arXiv:2309.17453).
-const KEPT: usize = 4;
-
 /// The flags before the settings.
 pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOptions> {
     let quantization = args.kv_bits.map(|bits| KvQuantization::new(bits, args.kv_group_size)).transpose()?;
@@ -18,12 +14,15 @@ pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOpti
         context: args.context,
         memory_limit: args.memory_limit.or(settings.memory_limit.value),
         force: args.force,
+        adapter: args.adapter.clone(),
+        draft: None,
         threads: args.threads.or(settings.threads.value),
         cache: CacheOptions {
             quantization,
             quantized_from: args.kv_start,
             most_tokens: args.max_kv_size,
-            keep: if args.max_kv_size.is_some() { KEPT } else { 0 },
+            // Attention rests on the first tokens, whatever they say (Xiao et al., arXiv:2309.17453).
+            keep: if args.max_kv_size.is_some() { args.keep } else { 0 },
             ..CacheOptions::default()
         },
     })

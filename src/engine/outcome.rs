@@ -60,6 +60,19 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens of the answer, without the one that ended the turn.
     pub generated_tokens: usize,
+    /// Tokens that were guessed in advance, with `--draft` or `--draft-model`.
+    pub drafted_tokens: usize,
+    /// Those of them that the model chose itself.
+    pub accepted_tokens: usize,
+}
+
+/// How drafts did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drafts {
+    /// Tokens that were guessed.
+    pub drafted: usize,
+    /// Those of them that the model chose itself.
+    pub accepted: usize,
 }
 
 /// Durations in seconds.

@@ -16,3 +16,11 @@ pub fn select(device: policy::Device) {
         policy::Device::Cpu => Device::cpu(),
     });
 }
+
+/// Asks a Mac to keep so many bytes of the GPU's memory from being paged out while others need memory.
+pub fn hold(bytes: u64) {
+    if cfg!(target_os = "macos") {
+        // A system that refuses, such as one before macOS 15, only loses speed.
+        let _ = mlx_rs::memory::set_wired_limit(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+}

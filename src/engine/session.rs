@@ -2,7 +2,7 @@
 //! (MLX's streams are bound to a thread; a lazy array built on one fails on another.)
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::engine::cache::KvCache;
 use crate::engine::ffi::array;
+use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
-use crate::engine::generate::{Channel, Generator};
+use crate::engine::generate::draft::{DraftModel, Drafter, Source};
+use crate::engine::generate::{Channel, Generator, Identity};
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::engine::layers::Backend;
@@ -20,10 +22,10 @@ use crate::engine::measure::Trial;
 use crate::engine::outcome::{Event, Generation};
 use crate::engine::policy::{self, Device, Machine, Policy};
 use crate::engine::probe::Demand;
-use crate::engine::request::{GenerateRequest, LoadOptions};
+use crate::engine::request::{DraftOptions, GenerateRequest, LoadOptions};
 use crate::engine::text::{ChatTemplate, Tokenizer};
 use crate::engine::{memory, models, runtime};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// How often a long measurement looks whether it is to stop: rarely enough not to be measured.
 const LOOK: Duration = Duration::from_millis(100);
@@ -47,6 +49,8 @@ enum Job {
     Generate { request: Box<GenerateRequest>, cancel: Arc<AtomicBool>, answers: Sender<Answer> },
     Measure { trial: Trial, cancel: Arc<AtomicBool>, answers: Sender<Result<Option<f64>>> },
     Clear,
+    SaveCache { path: PathBuf, answers: Sender<Result<usize>> },
+    RestoreCache { path: PathBuf, answers: Sender<Result<usize>> },
 }
 
 enum Answer {
@@ -140,6 +144,23 @@ impl Engine {
         self.send(Job::Clear)
     }
 
+    /// Writes what is remembered of the conversation to a file: how many tokens.
+    pub fn save_cache(&mut self, path: &Path) -> Result<usize> {
+        let (answers, inbox) = channel();
+        self.send(Job::SaveCache { path: path.to_owned(), answers })?;
+        inbox.recv().map_err(|_| thread_lost())?
+    }
+
+    /// Goes on from what [`save_cache`](Self::save_cache) wrote: how many tokens.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST for a file of another model or other settings, INTEGRITY_FAILED for a damaged one.
+    pub fn restore_cache(&mut self, path: &Path) -> Result<usize> {
+        let (answers, inbox) = channel();
+        self.send(Job::RestoreCache { path: path.to_owned(), answers })?;
+        inbox.recv().map_err(|_| thread_lost())?
+    }
+
     fn send(&self, job: Job) -> Result<()> {
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(thread_lost)
     }
@@ -180,6 +201,13 @@ fn work(path: &Path, options: &LoadOptions, reports: &Sender<Loading>, inbox: &R
     while let Ok(job) = inbox.recv() {
         match job {
             Job::Clear => generator.clear(),
+            // Who no longer waits for the answer needs none.
+            Job::SaveCache { path, answers } => {
+                let _ = answers.send(generator.save_cache(&path));
+            }
+            Job::RestoreCache { path, answers } => {
+                let _ = answers.send(generator.restore_cache(&path));
+            }
             Job::Measure { trial, cancel, answers } => {
                 let measured = generator.measure(trial, &mut Channel { emit: &mut |_| (), cancel: &cancel });
                 // Who no longer waits for the answer needs none.
@@ -205,9 +233,13 @@ fn load(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Generator, Policy)> {
     let checkpoint = Checkpoint::open(path)?;
+    let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let machine = Machine::detect(runtime::has_gpu())?;
     let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;
     runtime::select(policy.device);
+    if policy.device == Device::Gpu {
+        runtime::hold(policy.estimate_bytes);
+    }
     #[cfg(target_os = "linux")]
     if let Some(threads) = options.threads {
         kernels::pool::set_threads(threads);
@@ -215,10 +247,21 @@ fn load(
     let backend = Backend::of(policy.device == Device::Gpu);
     let (model, text) = thread::scope(|scope| {
         let text = scope.spawn(|| load_text(&checkpoint));
-        let model = models::load(&checkpoint, backend, array::dtype(policy.dtype), policy.context, progress);
+        let dtype = array::dtype(policy.dtype);
+        let model =
+            models::load_adapted(&checkpoint, adapter.as_ref(), backend, dtype, policy.context, progress);
         (model, text.join().unwrap_or_else(|_| Err(Error::internal("the tokenizer's thread panicked"))))
     });
     let (model, (tokenizer, template)) = (model?, text?);
+    let identity = Identity {
+        model: checkpoint.digest(adapter.as_ref())?,
+        settings: format!("{:?} {:?}", policy.dtype, options.cache),
+    };
+    let drafter = options
+        .draft
+        .as_ref()
+        .map(|draft| drafter(draft, &tokenizer, backend, &policy, options))
+        .transpose()?;
     let mut end_of_turn = checkpoint.config.eos_token_ids.clone();
     end_of_turn.extend(tokenizer.end_tokens());
     let generator = Generator {
@@ -227,6 +270,8 @@ fn load(
         cache: KvCache::with_options(model.cache_shape(), &options.cache)?,
         held: Vec::new(),
         last_prompt: None,
+        drafter,
+        identity,
         ahead: None,
         model,
         tokenizer: Arc::new(tokenizer),
@@ -235,6 +280,37 @@ fn load(
         end_of_turn,
     };
     Ok((generator, policy))
+}
+
+/// What guesses tokens in advance.
+fn drafter(
+    draft: &DraftOptions,
+    tokenizer: &Tokenizer,
+    backend: Backend,
+    policy: &Policy,
+    options: &LoadOptions,
+) -> Result<Drafter> {
+    let Some(path) = &draft.model else { return Ok(Drafter { source: Source::Lookup, most: draft.most }) };
+    let checkpoint = Checkpoint::open(path)?;
+    let (own, _) = load_text(&checkpoint)?;
+    if let Some(id) = tokenizer.first_difference(&own) {
+        return Err(Error::new(
+            Code::InvalidRequest,
+            format!("the draft model {} has other tokens, from {id} on", path.display()),
+        )
+        .hint("give a smaller model of the same family, with the same tokenizer, or --draft lookup"));
+    }
+    let context = checkpoint.config.max_position_embeddings.min(policy.context);
+    policy::decide(
+        &Machine::detect(runtime::has_gpu())?,
+        &LoadOptions { context: Some(context), ..options.clone() },
+        &Demand::of(&checkpoint),
+    )?;
+    let dtype = array::dtype(policy.dtype);
+    let model = models::load(&checkpoint, backend, dtype, context, &mut |_, _| ())?;
+    let cache = KvCache::new(model.cache_shape());
+    let model = DraftModel { model, cache, held: Vec::new(), context };
+    Ok(Drafter { source: Source::Model(Box::new(model)), most: draft.most })
 }
 
 /// Tokenizer and chat template, from a GGUF's metadata or the files of a folder.

@@ -58,6 +58,12 @@ pub fn figures(report: &RunReport) -> String {
         ("total", format!("{:.2} s", timings.total_s)),
         ("peak memory", units::bytes(report.memory.peak_bytes)),
     ];
+    if usage.drafted_tokens > 0 {
+        let share = 100.0 * usage.accepted_tokens as f64 / usage.drafted_tokens as f64;
+        let drafts =
+            format!("{} tokens, {} accepted ({share:.0} %)", usage.drafted_tokens, usage.accepted_tokens);
+        rows.push(("drafts", drafts));
+    }
     if report.sampling.temperature > 0.0 {
         rows.push(("seed", report.sampling.seed.to_string()));
     }

@@ -190,7 +190,7 @@ fn the_tables_of_models_are_current() {
         writeln!(text, "| {} | {} | {cases} |", types.join(", "), ggufs.join(", ")).expect("text");
     }
     text.push_str(
-        "\nThe text part of a multimodal checkpoint (`gemma3`) runs alone.\n\n\
+        "\nThe text part of a multimodal checkpoint (`gemma3`, `qwen3_5`, `qwen3_5_moe`) runs alone.\n\n\
          ## Weights of GGUF files\n\n\
          Blocks are unpacked to the values that the Python package `gguf` gives, bit for bit, and kept in a form that the \
          device computes with. The kernels of the Linux CPU keep every value. MLX's own operations (Macs, NVIDIA) \

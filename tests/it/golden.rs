@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use mlx_cache::engine::cache::{CacheOptions, KvCache};
+use mlx_cache::engine::format::adapter::Adapter;
 use mlx_cache::engine::format::checkpoint::Checkpoint;
 use mlx_cache::engine::layers::Backend;
 use mlx_cache::engine::models::{self, LanguageModel, Logits};
@@ -76,9 +77,20 @@ fn check(model_path: &Path, golden_path: &Path, backend: Backend) {
 }
 
 fn check_within(model_path: &Path, golden_path: &Path, backend: Backend, tolerance: f32) {
+    check_adapted(model_path, None, golden_path, backend, tolerance);
+}
+
+fn check_adapted(
+    model_path: &Path,
+    adapter: Option<&Adapter>,
+    golden_path: &Path,
+    backend: Backend,
+    tolerance: f32,
+) {
     let golden = Golden::read(golden_path);
     let checkpoint = Checkpoint::open(model_path).expect("checkpoint");
-    let model = models::load(&checkpoint, backend, Dtype::Float32, CONTEXT, &mut |_, _| {}).expect("model");
+    let model = models::load_adapted(&checkpoint, adapter, backend, Dtype::Float32, CONTEXT, &mut |_, _| {})
+        .expect("model");
     let name = format!("{} on {backend:?}", model_path.display());
     let range = golden.range();
     let failures = RefCell::new(Vec::new());
@@ -158,6 +170,23 @@ fn llama_and_mistral_match_transformers() {
     for folder in folders {
         for backend in backends() {
             check(&folder, &folder.join("golden.safetensors"), backend);
+        }
+    }
+}
+
+#[test]
+fn adapters_match_weights_that_they_are_merged_into() {
+    let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/adapters");
+    for (adapter, golden, model) in [
+        ("mlx", "mlx", "llama_tied"),
+        ("peft", "mlx", "llama_tied"),
+        ("quantized", "quantized", "quant_4bit_g64"),
+        ("gguf", "gguf", "gguf/llama_F32.gguf"),
+    ] {
+        let adapter = Adapter::open(&adapters.join(adapter)).expect(adapter);
+        let golden = adapters.join(golden).join("golden.safetensors");
+        for backend in backends() {
+            check_adapted(&fixtures().join(model), Some(&adapter), &golden, backend, TOLERANCE);
         }
     }
 }

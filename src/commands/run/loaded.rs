@@ -1,16 +1,18 @@
 //! A model in memory, for the time of one command.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::answer::Show;
 use super::chat::Tally;
-use crate::cli::run::EngineArgs;
+use crate::cli::run::RunArgs;
 use crate::commands::loading;
-use crate::commands::resolve::Resolved;
+use crate::commands::resolve::{Resolved, resolve};
 use crate::context::Context;
 use crate::engine::outcome::Generation;
+use crate::engine::request::DraftOptions;
 use crate::engine::session::Engine;
 use crate::error::Result;
 use crate::output::progress::Unit;
@@ -24,18 +26,26 @@ const WORTH_A_BAR: Duration = Duration::from_millis(300);
 pub struct Loaded<'a> {
     pub engine: Engine,
     pub model: &'a Resolved,
+    prompt_cache: Option<PathBuf>,
 }
 
 impl<'a> Loaded<'a> {
     /// `window` is the context that the model is to have unless a flag tells.
     pub fn load(
         model: &'a Resolved,
-        args: &EngineArgs,
+        args: &RunArgs,
         window: Option<usize>,
         show: Show,
         context: &Context,
     ) -> Result<Self> {
-        let mut options = loading::options(args, &context.settings)?;
+        let mut options = loading::options(&args.engine, &context.settings)?;
+        let draft_model = args.speed.draft_model.as_deref().map(|name| resolve(name, context)).transpose()?;
+        if args.speed.draft.is_some() || draft_model.is_some() {
+            options.draft = Some(DraftOptions {
+                model: draft_model.map(|model| model.path),
+                most: args.speed.draft_tokens as usize,
+            });
+        }
         options.context = options.context.or(window);
         let (started, mut bar, mut failure) = (Instant::now(), None, None);
         let mut progress = |done, total| {
@@ -48,7 +58,7 @@ impl<'a> Loaded<'a> {
                 failure = context.output.event(&RunEvent::Load { done, total }).err();
             }
         };
-        let engine = if context.output.is_json() {
+        let mut engine = if context.output.is_json() {
             // A request to stop is seen after loading, so that it is answered with an envelope.
             Engine::load(&model.path, &options, &mut progress)?
         } else {
@@ -61,7 +71,18 @@ impl<'a> Loaded<'a> {
         for warning in &engine.policy().warnings {
             context.output.warn(warning);
         }
-        Ok(Self { engine, model })
+        if let Some(path) = args.speed.prompt_cache.as_deref().filter(|path| path.exists()) {
+            engine.restore_cache(path)?;
+        }
+        Ok(Self { engine, model, prompt_cache: args.speed.prompt_cache.clone() })
+    }
+
+    /// Keeps what was computed, where the user wants it kept.
+    pub fn keep(&mut self) -> Result<()> {
+        match &self.prompt_cache {
+            Some(path) => self.engine.save_cache(path).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     pub fn report(&self, prompt: String, generation: &Generation, sampling: SamplingReport) -> RunReport {

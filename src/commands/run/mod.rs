@@ -42,9 +42,10 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
             if context.output.is_json() || args.raw || args.sampling.samples > 1 {
                 return Err(prompt::nothing_asked());
             }
-            let mut loaded = Loaded::load(&model, &args.engine, manner.context, Show::Text, context)?;
+            let mut loaded = Loaded::load(&model, args, manner.context, Show::Text, context)?;
             let system = args.system.clone().or(manner.system);
             chat::run(&mut loaded, system, manner.turns, parameters, inputs, context)?;
+            loaded.keep()?;
             Ok(Report::Chat)
         }
     }

@@ -32,7 +32,7 @@ pub fn answer_once(
         (false, true) => Show::Nothing,
         (false, false) => Show::Text,
     };
-    let mut loaded = Loaded::load(model, &args.engine, manner.context, show, context)?;
+    let mut loaded = Loaded::load(model, args, manner.context, show, context)?;
     let sampling = parameters.draw();
     let mut request = GenerateRequest {
         prompt: if args.raw {
@@ -84,6 +84,7 @@ pub fn answer_once(
         }
     }
     loaded.record(started_at, &tally, context);
+    loaded.keep()?;
     let report = report.ok_or_else(|| Error::internal("no answer was asked for"))?;
     if context.output.is_verbose() {
         context.output.detail(figures(&report));

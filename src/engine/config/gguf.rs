@@ -130,7 +130,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     let vocab_size = vocabulary(metadata, tensors)?;
     let layers = fields.required("block_count")?;
     let experts = experts(&fields)?;
-    let plan = LayerPlan { slides: false, rotates: true, sparse: experts.is_some() };
+    let plan = LayerPlan { sparse: experts.is_some(), ..LayerPlan::PLAIN };
     let mut style = architecture.style;
     // The converter of llama.cpp has added the one.
     if style.norm == NormKind::RmsPlusOne {
@@ -164,6 +164,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         local_rope: None,
         plan: vec![plan; layers.min(MAX_LAYERS)],
         experts,
+        recurrent: None,
         attention_scale: (head_dim as f32).sqrt().recip(),
         attention_cap: fields.float("attn_logit_softcapping").map(|cap| cap as f32),
         logits_cap: fields.float("final_logit_softcapping").map(|cap| cap as f32),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::config::fields::Fields;
 use crate::engine::config::rope::{Rope, RopeContext};
-use crate::engine::config::style::{Activation, LayerPlan};
+use crate::engine::config::style::{Activation, LayerPlan, Mixer};
 use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits, quantization};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::weight::FloatType;
@@ -52,7 +52,38 @@ impl ConfigFiles {
 }
 
 fn parse_object(path: &Path, content: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(content).map_err(|e| damaged(path, &format!("is not a JSON object: {e}")))
+    match serde_json::from_slice(content) {
+        Ok(object) => Ok(object),
+        // Python writes infinity as a word that is not JSON.
+        Err(error) => serde_json::from_slice(&without_infinity(content))
+            .map_err(|_| damaged(path, &format!("is not a JSON object: {error}"))),
+    }
+}
+
+/// The same JSON with null for `Infinity`, `-Infinity` and `NaN` outside of texts.
+fn without_infinity(content: &[u8]) -> Vec<u8> {
+    const WORDS: [&[u8]; 3] = [b"Infinity", b"-Infinity", b"NaN"];
+    let mut plain = Vec::with_capacity(content.len());
+    let (mut rest, mut in_text) = (content, false);
+    while let [byte, behind @ ..] = rest {
+        let word = WORDS.iter().find(|word| !in_text && rest.starts_with(word));
+        if let Some(word) = word {
+            plain.extend_from_slice(b"null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        plain.push(*byte);
+        rest = behind;
+        match (byte, rest) {
+            (b'"', _) => in_text = !in_text,
+            (b'\\', [escaped, behind @ ..]) if in_text => {
+                plain.push(*escaped);
+                rest = behind;
+            }
+            _ => {}
+        }
+    }
+    plain
 }
 
 /// Understands a configuration.
@@ -100,7 +131,7 @@ pub fn from_config_json(
     let vocab_size = or_default(&fields, "vocab_size", defaults.vocabulary)?;
     let max_position_embeddings = fields.number("max_position_embeddings")?.unwrap_or(defaults.context);
     let bias = fields.flag("attention_bias")?.unwrap_or(false);
-    let norm_eps = ["rms_norm_eps", "layer_norm_eps", "norm_epsilon"];
+    let norm_eps = ["rms_norm_eps", "layer_norm_eps", "norm_epsilon", "norm_eps", "layer_norm_epsilon"];
     let norm_eps = norm_eps.iter().find_map(|name| fields.float(name).transpose()).transpose()?;
     let (rope, local_rope) = ropes(&fields, defaults, head_dim, style.interleaved, max_position_embeddings)?;
     let mut config = ModelConfig {
@@ -111,13 +142,14 @@ pub fn from_config_json(
         heads,
         kv_heads,
         head_dim,
-        intermediate_size: fields.required("intermediate_size")?,
+        intermediate_size: or_default(&fields, "intermediate_size", defaults.intermediate)?,
         vocab_size,
         norm_eps: norm_eps.unwrap_or(defaults.norm_eps) as f32,
         rope,
         local_rope,
-        plan: vec![LayerPlan { slides: false, rotates: true, sparse: false }; layers.min(MAX_LAYERS)],
+        plan: vec![LayerPlan::PLAIN; layers.min(MAX_LAYERS)],
         experts: None,
+        recurrent: None,
         attention_scale: (head_dim as f32).sqrt().recip(),
         attention_cap: None,
         logits_cap: None,
@@ -257,7 +289,7 @@ fn sliding_window(fields: &Fields, default: Option<usize>) -> Result<Option<usiz
     }
 }
 
-/// `layer_types` tells which layers slide, whatever the architecture.
+/// `layer_types` tells which layers slide and which are recurrent, whatever the architecture.
 fn layer_types(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     let path = fields.path();
     if let Some(types) = fields.texts("layer_types")? {
@@ -268,9 +300,12 @@ fn layer_types(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
             ));
         }
         for (layer, kind) in config.plan.iter_mut().zip(types) {
-            layer.slides = match kind {
-                "full_attention" => false,
-                "sliding_attention" => true,
+            (layer.mixer, layer.slides) = match kind {
+                "full_attention" | "attention" => (Mixer::Attention, false),
+                "sliding_attention" => (Mixer::Attention, true),
+                "linear_attention" | "conv" | "mamba" if config.recurrent.is_some() => {
+                    (Mixer::Recurrent, false)
+                }
                 other => return Err(unsupported(path, &format!("needs layers of type {other:?}"))),
             };
         }

@@ -10,8 +10,8 @@ use crate::error::Result;
 pub const MAX_LAYERS: usize = 4096;
 const MAX_HIDDEN: usize = 1 << 18;
 const MAX_INTERMEDIATE: usize = 1 << 20;
-const MAX_HEADS: usize = 4096;
-const MAX_HEAD_DIM: usize = 2048;
+pub(super) const MAX_HEADS: usize = 4096;
+pub(super) const MAX_HEAD_DIM: usize = 2048;
 const MAX_VOCABULARY: usize = 1 << 24;
 const MAX_EXPERTS: usize = 4096;
 const MAX_CONTEXT: usize = u32::MAX as usize;
@@ -81,6 +81,9 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
             path,
             &format!("has queries that grow by {} each {}", growth.beta, growth.period),
         ));
+    }
+    if let Some(recurrent) = &config.recurrent {
+        recurrent.check(path)?;
     }
     config.experts.map_or(Ok(()), |experts| check_experts(&experts, path))
 }

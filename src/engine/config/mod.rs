@@ -10,6 +10,7 @@ mod huggingface;
 mod limits;
 mod outline;
 mod quantization;
+pub mod recurrent;
 mod rope;
 pub mod style;
 
@@ -23,7 +24,8 @@ pub use rope::{Rope, RopeScaling, yarn_magnitude};
 use crate::engine::cache::{LayerShape, TokenShape, Values};
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::Architecture;
-use style::{Experts, Growth, LayerPlan, Style};
+use recurrent::Recurrent;
+use style::{Experts, Growth, LayerPlan, Mixer, Style};
 
 /// Which projections of the attention have biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +59,8 @@ pub struct ModelConfig {
     /// One for each layer.
     pub plan: Vec<LayerPlan>,
     pub experts: Option<Experts>,
+    /// Of the layers without attention.
+    pub recurrent: Option<Recurrent>,
     /// Factor of attention scores, usually `1 / sqrt(head_dim)`.
     pub attention_scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
@@ -109,6 +113,14 @@ impl ModelConfig {
         self.plan.iter_mut().for_each(|layer| layer.sparse = true);
     }
 
+    /// Makes every layer recurrent but each `period`-th.
+    pub fn recur_but_every(&mut self, period: usize) {
+        for (index, layer) in self.plan.iter_mut().enumerate() {
+            let attends = period > 0 && (index + 1).is_multiple_of(period);
+            layer.mixer = if attends { Mixer::Attention } else { Mixer::Recurrent };
+        }
+    }
+
     /// Settles what follows from the layers that slide.
     fn settle(&mut self) {
         if self.style.rotates_only_sliding {
@@ -118,13 +130,15 @@ impl ModelConfig {
 
     /// What each layer remembers.
     pub fn cache_layers(&self) -> Vec<LayerShape> {
-        let layer = |plan: &LayerPlan| {
-            LayerShape::Tokens(TokenShape {
+        let layer = |plan: &LayerPlan| match (plan.mixer, &self.recurrent) {
+            (Mixer::Attention, _) => LayerShape::Tokens(TokenShape {
                 heads: self.kv_heads,
                 key_dim: self.head_dim,
                 values: Values::Own(self.head_dim),
                 window: self.sliding_window.filter(|_| plan.slides),
-            })
+            }),
+            (Mixer::Recurrent, Some(recurrent)) => LayerShape::State(recurrent.state()),
+            (Mixer::Recurrent, None) => LayerShape::Nothing,
         };
         self.plan.iter().map(layer).collect()
     }

@@ -45,7 +45,7 @@ impl Outline {
                 .map(str::to_owned),
             layers,
             context_length: number(&["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"]),
-            kv_values_per_token: kv_values(layers, kv_heads, head_dim),
+            kv_values_per_token: kv_values(attending(config, text, layers), kv_heads, head_dim),
             quantization: quantization.map(label),
             bits: quantization.and_then(|fields| fields.get("bits")?.as_u64()),
         }
@@ -70,6 +70,24 @@ impl Outline {
             quantization: metadata.unsigned("general.file_type").and_then(file_type),
             bits: None,
         }
+    }
+}
+
+/// Layers with attention: those that `layer_types` does not call otherwise, or every so-many-th.
+fn attending(
+    config: &Map<String, Value>,
+    text: Option<&Map<String, Value>>,
+    layers: Option<u64>,
+) -> Option<u64> {
+    const OTHERS: [&str; 3] = ["linear_attention", "mamba", "conv"];
+    let find = |name: &str| config.get(name).or_else(|| text?.get(name));
+    if let Some(types) = find("layer_types").and_then(Value::as_array) {
+        let attends = |kind: &&Value| kind.as_str().is_none_or(|kind| !OTHERS.contains(&kind));
+        return Some(types.iter().filter(attends).count() as u64);
+    }
+    match find("full_attention_interval").and_then(Value::as_u64) {
+        Some(interval) => layers?.checked_div(interval),
+        None => layers,
     }
 }
 

@@ -59,6 +59,7 @@ impl Activation {
 
 /// The shape of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a difference of its own")]
 pub struct Style {
     pub norm: NormKind,
     pub placement: Placement,
@@ -70,6 +71,8 @@ pub struct Style {
     pub interleaved: bool,
     /// Layers that do not slide rotate nothing.
     pub rotates_only_sliding: bool,
+    /// What attention found is weighted by a gate of its own, whose rows stand below each head's queries.
+    pub gated_attention: bool,
 }
 
 /// Llama's.
@@ -81,17 +84,36 @@ pub const PLAIN: Style = Style {
     activation: Activation::Silu,
     interleaved: false,
     rotates_only_sliding: false,
+    gated_attention: false,
 };
+
+/// How a layer's tokens learn of those before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    Attention,
+    /// As the model's `recurrent` says.
+    Recurrent,
+}
 
 /// What one layer does that others may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a difference of its own")]
 pub struct LayerPlan {
+    pub mixer: Mixer,
     /// Attention looks back only as far as the sliding window.
     pub slides: bool,
     /// Queries and keys are rotated.
     pub rotates: bool,
+    /// There is a feed-forward block.
+    pub feeds: bool,
     /// The feed-forward block is a mixture of experts.
     pub sparse: bool,
+}
+
+impl LayerPlan {
+    /// Llama's.
+    pub const PLAIN: Self =
+        Self { mixer: Mixer::Attention, slides: false, rotates: true, feeds: true, sparse: false };
 }
 
 /// How queries grow with their position p: by `1 + beta · ln(1 + ⌊p / period⌋)` (Llama 4's scaling).

@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::recurrent::Recurrent;
 use super::style::LayerPlan;
 use super::{Affine, ConfigFiles, ModelConfig, Outline, Packing, RopeScaling, from_config_json};
 use crate::engine::format::samples::llama_config;
@@ -48,7 +49,7 @@ fn defaults_are_those_of_transformers() {
     assert_eq!((config.rope.dims, config.rope.traditional), (32, false));
     assert_eq!(config.rope.scaling, RopeScaling::Default);
     assert_eq!((config.sliding_window, config.quantization.clone()), (None, None));
-    assert_eq!(config.plan, [LayerPlan { slides: false, rotates: true, sparse: false }]);
+    assert_eq!(config.plan, [LayerPlan::PLAIN]);
     assert_eq!((config.eos_token_ids.clone(), config.bos_token_id), (vec![], None));
     assert_eq!(config.dtype, FloatType::F32);
     assert!(!config.attention_bias.qkv && !config.mlp_bias);
@@ -284,6 +285,30 @@ fn impossible_configurations_are_damage_that_is_named() {
         (json!({"model_type": "mixtral", "num_local_experts": 1e9 as u64}), "number of experts 1000000000"),
         (json!({"model_type": "mixtral", "num_experts_per_tok": 9}), "experts a token 9"),
         (json!({"model_type": "smollm3", "no_rope_layers": [1, 1]}), "2 no_rope_layers for 1 layers"),
+        (json!({"model_type": "qwen3_5", "linear_num_key_heads": 0}), "number of linear key heads 0"),
+        (json!({"model_type": "qwen3_5", "linear_num_value_heads": 1e9 as u64}), "value heads 1000000000"),
+        (json!({"model_type": "qwen3_5", "linear_num_value_heads": 24}), "24 linear value heads for 16"),
+        (json!({"model_type": "qwen3_5", "linear_key_head_dim": 0}), "dimension of linear keys 0"),
+        (
+            json!({"model_type": "qwen3_5", "linear_value_head_dim": 1_u64 << 40}),
+            "dimension of linear values",
+        ),
+        (json!({"model_type": "qwen3_5", "linear_conv_kernel_dim": 0}), "width of a convolution 0"),
+        (json!({"model_type": "qwen3_5", "linear_conv_kernel_dim": 1e9 as u64}), "a convolution 1000000000"),
+        (
+            json!({"model_type": "qwen3_5", "layer_types": ["linear_attention", "full_attention"]}),
+            "2 layer_types for 1 layers",
+        ),
+        (json!({"model_type": "lfm2", "conv_L_cache": 0}), "width of a convolution 0"),
+        (json!({"model_type": "lfm2", "conv_L_cache": 1e9 as u64}), "a convolution 1000000000"),
+        (json!({"model_type": "lfm2", "block_multiple_of": 0}), "block_multiple_of 0"),
+        (json!({"model_type": "lfm2", "block_ff_dim": u64::MAX}), "intermediate size"),
+        (json!({"model_type": "lfm2", "layer_types": []}), "0 layer_types for 1 layers"),
+        (json!({"model_type": "mamba2", "num_heads": 0}), "state space heads 0"),
+        (json!({"model_type": "mamba2", "num_heads": 9}), "9 state space heads for 8 groups"),
+        (json!({"model_type": "mamba2", "state_size": 1e9 as u64}), "state size 1000000000"),
+        (json!({"model_type": "mamba2", "conv_kernel": 1}), "width of a convolution 1"),
+        (json!({"model_type": "mamba2", "time_step_limit": [1.0, 0.5]}), "time steps from 1 to 0.5"),
         (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "factor 0"),
         (json!({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4}}), "high_freq_factor"),
         (json!({"rope_scaling": {"type": 3}}), "a rope_scaling.type that makes no sense"),
@@ -301,6 +326,20 @@ fn impossible_configurations_are_damage_that_is_named() {
 }
 
 #[test]
+fn infinity_as_python_writes_it_is_read() {
+    let text = with(json!({"model_type": "mamba2", "time_step_limit": [0.0, "∞"], "note": "\\\"Infinity"}));
+    let text = text.to_string().replace("\"∞\"", "Infinity");
+    let files = ConfigFiles::parse(Path::new("config.json"), text.as_bytes(), None).unwrap();
+    assert_eq!(files.config["note"], "\\\"Infinity");
+    let config = from_config_json(&files, false, None).unwrap();
+    let Some(Recurrent::Mamba(mamba)) = config.recurrent else { panic!("no state space") };
+    assert_eq!(mamba.time_limit.map(f32::to_bits), [0.0, f32::INFINITY].map(f32::to_bits));
+    for broken in ["{\"a\": Infinite}", "{\"a\": \"\\", "{\"a\": Infinity"] {
+        assert!(ConfigFiles::parse(Path::new("config.json"), broken.as_bytes(), None).is_err());
+    }
+}
+
+#[test]
 fn an_outline_describes_what_cannot_be_run() {
     let Value::Object(config) = json!({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_layer": 12, "n_head": 12,
@@ -313,6 +352,16 @@ fn an_outline_describes_what_cannot_be_run() {
     assert_eq!((outline.layers, outline.context_length), (Some(12), Some(1024)));
     assert_eq!(outline.kv_values_per_token, Some(2 * 12 * 768));
     assert_eq!(outline.quantization.as_deref(), Some("gptq 4-bit"));
+
+    let per_token = |fields: Value| {
+        let mut config = config.clone();
+        config.extend(fields.as_object().unwrap().clone());
+        Outline::from_config(&config).kv_values_per_token
+    };
+    let types = json!(["linear_attention", "full_attention", "mamba", "sliding_attention", "conv"]);
+    assert_eq!(per_token(json!({"layer_types": types})), Some(2 * 2 * 768), "only attention has keys");
+    assert_eq!(per_token(json!({"full_attention_interval": 4})), Some(2 * 3 * 768));
+    assert_eq!(per_token(json!({"full_attention_interval": 0})), None);
 
     let label = |quantization: Value| {
         let Value::Object(config) = json!({"quantization": quantization}) else { unreachable!() };

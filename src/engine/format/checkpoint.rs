@@ -6,7 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
+use crate::engine::config::style::{Mixer, NormKind};
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
+use crate::engine::format::adapter::Adapter;
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::inventory::{self, Needed};
 use crate::engine::format::layout::Layout;
@@ -16,6 +20,7 @@ use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
 use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{CodeTable, Floats, WeightData};
+use crate::engine::models::names;
 use crate::error::{Error, Result};
 
 /// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
@@ -75,7 +80,11 @@ impl Checkpoint {
             }
             Configuration::Folder(files, folder) => {
                 let has_head = tensors.get("lm_head.weight").is_some();
-                let config = config::from_config_json(&files, has_head, tensors.stored_float())?;
+                let mut config = config::from_config_json(&files, has_head, tensors.stored_float())?;
+                // mlx-lm adds the one to norms of models whose convolutions it turns round.
+                if config.style.norm == NormKind::RmsPlusOne && has_mlx_convolution(&config, &tensors) {
+                    config.style.norm = NormKind::Rms;
+                }
                 (config, Origin::Folder(folder))
             }
         };
@@ -84,7 +93,7 @@ impl Checkpoint {
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
         let columns = checkpoint.needed().filter_map(|needed| match needed {
             Needed::Matrix { module, columns, .. } => Some((module, columns)),
-            Needed::Vector { .. } => None,
+            Needed::Vector { .. } | Needed::Conv { .. } => None,
         });
         checkpoint.columns = columns.collect();
         Ok(checkpoint)
@@ -130,6 +139,17 @@ impl Checkpoint {
         }
     }
 
+    /// What the weights, with an adapter to them, are known by: a digest of names, shapes and the first
+    /// kilobyte of each tensor. Reads little; weights that were trained on differ from the first byte on.
+    pub fn digest(&self, adapter: Option<&Adapter>) -> Result<String> {
+        let mut digest = Sha256::new();
+        self.tensors.add_to(&mut digest)?;
+        if let Some(adapter) = adapter {
+            adapter.add_to(&mut digest)?;
+        }
+        Ok(digest.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+    }
+
     /// Sizes for the memory gate.
     pub fn sizes(&self) -> WeightSizes {
         let mut sizes = WeightSizes::default();
@@ -141,6 +161,7 @@ impl Checkpoint {
                     sizes.add_matrix(rows, columns, storage);
                 }
                 Needed::Vector { size, .. } => sizes.add_vector(size),
+                Needed::Conv { channels, width, .. } => sizes.add_vector(channels * width),
             }
         }
         sizes
@@ -295,11 +316,13 @@ impl Checkpoint {
             Needed::Matrix { module, rows, columns } => (&format!("{module}.weight"), vec![*rows, *columns]),
             Needed::Vector { name, size, rows: 1 } => (name, vec![*size]),
             Needed::Vector { name, size, rows } => (name, vec![*rows, size / rows]),
+            Needed::Conv { name, channels, width } => (name, vec![*channels, *width]),
         };
         let tensor = self.tensors.require(name)?;
         let path = self.tensors.path_of(tensor);
         let shape = match (needed, tensor.encoding) {
             (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
+            (Needed::Conv { .. }, encoding) if encoding.float().is_some() => without_one(&tensor.shape),
             (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
             (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
             (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32 | Dtype::U8)) => {
@@ -316,6 +339,14 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Whether the first convolution of a model has its taps where MLX wants them.
+fn has_mlx_convolution(config: &ModelConfig, tensors: &Tensors) -> bool {
+    let first = config.plan.iter().position(|layer| layer.mixer == Mixer::Recurrent);
+    let tensor =
+        first.and_then(|layer| tensors.get(&format!("model.layers.{layer}.{}.weight", names::DELTA.conv)));
+    tensor.is_some_and(|tensor| matches!(tensor.shape[..], [_, width, 1] if width > 1))
 }
 
 /// A packed module whose tensors fit one another.
@@ -371,6 +402,14 @@ fn matrix(name: &str, tensor: &Tensor, path: &Path) -> Result<(usize, usize)> {
 fn flat(shape: &[usize]) -> Vec<usize> {
     match *shape {
         [experts, rows, columns] => vec![experts.saturating_mul(rows), columns],
+        _ => shape.to_vec(),
+    }
+}
+
+/// The shape of a convolution's taps without the one that MLX has at its end, and others in its middle.
+fn without_one(shape: &[usize]) -> Vec<usize> {
+    match *shape {
+        [channels, width, 1] | [channels, 1, width] => vec![channels, width],
         _ => shape.to_vec(),
     }
 }

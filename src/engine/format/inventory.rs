@@ -4,7 +4,9 @@
 //! found before any weight is loaded.
 
 use crate::engine::config::ModelConfig;
-use crate::engine::config::style::{NormKind, Placement, QkNorm};
+use crate::engine::config::recurrent::{Delta, Mamba, Recurrent, ShortConv};
+use crate::engine::config::style::{Mixer, NormKind, Placement, QkNorm};
+use crate::engine::models::names;
 
 /// A tensor that the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,9 @@ pub enum Needed {
     Matrix { module: String, rows: usize, columns: usize },
     /// A vector by its full name. Weights of single heads lie in as many rows.
     Vector { name: String, size: usize, rows: usize },
+    /// The taps of a convolution by channel, by the full name: `[channels, width]`, with a one between them
+    /// as PyTorch has it, or behind them as MLX has.
+    Conv { name: String, channels: usize, width: usize },
 }
 
 /// Everything that the configured model reads, layer by layer. `has` tells whether the checkpoint has a
@@ -54,6 +59,11 @@ impl<'a> List<'a> {
         self.needed.push(Needed::Vector { name: format!("{}{name}", self.prefix), size, rows });
     }
 
+    fn conv(&mut self, module: &str, channels: usize, width: usize) {
+        let name = format!("{}{module}.weight", self.prefix);
+        self.needed.push(Needed::Conv { name, channels, width });
+    }
+
     fn norm(&mut self, name: &str) {
         self.norm_of(name, self.config.hidden_size, 1);
     }
@@ -68,10 +78,11 @@ impl<'a> List<'a> {
 
 fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec<Needed> {
     let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
-    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let mut list = List::new(format!("model.layers.{index}."), config);
 
+    let feeds = config.plan.get(index).is_none_or(|layer| layer.feeds);
     let norms: &[&str] = match style.placement {
+        Placement::Before if !feeds => &[names.attention_norm],
         Placement::Parallel => &[names.attention_norm],
         Placement::Before => &[names.attention_norm, names.mlp_norm],
         Placement::After => &[names.attention_post_norm, names.mlp_post_norm],
@@ -82,6 +93,41 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     for norm in norms {
         list.norm(norm);
     }
+    match (config.plan.get(index).map(|layer| layer.mixer), &config.recurrent) {
+        (Some(Mixer::Recurrent), Some(Recurrent::Delta(delta))) => delta_net(delta, &mut list, has),
+        (Some(Mixer::Recurrent), Some(Recurrent::ShortConv(conv))) => short_conv(conv, &mut list),
+        (Some(Mixer::Recurrent), Some(Recurrent::Mamba(sizes))) => mamba(sizes, &mut list),
+        _ => attention(&mut list),
+    }
+    if !feeds {
+        return list.needed;
+    }
+
+    if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
+        experts(config, &mut list, has);
+        return list.needed;
+    }
+    let inner = config.intermediate_size;
+    if let Some([gate, up, down]) = names.split_mlp
+        && has(&format!("{}{gate}", list.prefix))
+    {
+        list.matrix(gate, inner, hidden, config.mlp_bias);
+        list.matrix(up, inner, hidden, config.mlp_bias);
+        list.matrix(down, hidden, inner, config.mlp_bias);
+        return list.needed;
+    }
+    let rows = if style.gated && names.gate_up.len() == 1 { 2 * inner } else { inner };
+    for name in names.gate_up {
+        list.matrix(name, rows, hidden, config.mlp_bias);
+    }
+    list.matrix(names.down, hidden, inner, config.mlp_bias);
+    list.needed
+}
+
+fn attention(list: &mut List) {
+    let config = list.config;
+    let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
+    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     match style.qk_norm {
         None => {}
         Some(QkNorm::Heads | QkNorm::Rotated) => {
@@ -97,7 +143,8 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
             list.norm_of(names.k_norm, kv, config.kv_heads);
         }
     }
-    let rows: &[usize] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
+    let q_rows = if style.gated_attention { 2 * q } else { q };
+    let rows: &[usize] = if names.qkv.len() == 1 { &[q_rows + 2 * kv] } else { &[q_rows, kv, kv] };
     for (name, &rows) in names.qkv.iter().zip(rows) {
         list.matrix(name, rows, hidden, config.attention_bias.qkv);
     }
@@ -105,18 +152,51 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     if config.attention_sinks {
         list.vector(names.sinks, config.heads, 1);
     }
+}
 
-    if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
-        experts(config, &mut list, has);
-        return list.needed;
+fn delta_net(delta: &Delta, list: &mut List, has: &impl Fn(&str) -> bool) {
+    let (names, hidden, heads) = (&names::DELTA, list.config.hidden_size, delta.value_heads);
+    if has(&format!("{}{}", list.prefix, names.fused[0])) {
+        list.matrix(names.fused[0], delta.channels() + delta.values(), hidden, false);
+        list.matrix(names.fused[1], 2 * heads, hidden, false);
+    } else {
+        let rows = [delta.channels(), delta.values(), heads, heads];
+        for (name, rows) in names.split.iter().zip(rows) {
+            list.matrix(name, rows, hidden, false);
+        }
     }
-    let inner = config.intermediate_size;
-    let rows = if style.gated && names.gate_up.len() == 1 { 2 * inner } else { inner };
-    for name in names.gate_up {
-        list.matrix(name, rows, hidden, config.mlp_bias);
+    list.conv(names.conv, delta.channels(), delta.width);
+    list.vector(names.decay, heads, 1);
+    list.vector(names.decay_bias, heads, 1);
+    list.vector(&format!("{}.weight", names.norm), delta.value_dim, 1);
+    list.matrix(names.output, hidden, delta.values(), false);
+}
+
+fn short_conv(conv: &ShortConv, list: &mut List) {
+    let (names, hidden) = (&names::SHORT_CONV, list.config.hidden_size);
+    list.matrix(names.input, 3 * hidden, hidden, conv.bias);
+    list.conv(names.conv, conv.channels, conv.width);
+    if conv.bias {
+        list.vector(&format!("{}.bias", names.conv), conv.channels, 1);
     }
-    list.matrix(names.down, hidden, inner, config.mlp_bias);
-    list.needed
+    list.matrix(names.output, hidden, hidden, conv.bias);
+}
+
+fn mamba(sizes: &Mamba, list: &mut List) {
+    let (hidden, inner, heads) = (list.config.hidden_size, sizes.values(), sizes.heads);
+    let at = |name: &str| format!("{}.{name}", list.config.architecture.names.mamba);
+    let [input, conv, output] = ["in_proj", "conv1d", "out_proj"].map(at);
+    let vectors = [("A_log", heads), ("D", heads), ("dt_bias", heads), ("norm.weight", inner)];
+    let vectors = vectors.map(|(name, size)| (at(name), size));
+    list.matrix(&input, inner + sizes.channels() + heads, hidden, sizes.bias);
+    list.conv(&conv, sizes.channels(), sizes.width);
+    if sizes.conv_bias {
+        list.vector(&format!("{conv}.bias"), sizes.channels(), 1);
+    }
+    for (name, size) in vectors {
+        list.vector(&name, size, 1);
+    }
+    list.matrix(&output, hidden, inner, sizes.bias);
 }
 
 fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
@@ -159,10 +239,15 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
         }
     }
     if let Some(shared) = experts.shared {
-        let name = |part: usize| format!("{}.{}", names.shared, ["gate_proj", "up_proj", "down_proj"][part]);
-        list.matrix(&name(0), shared.intermediate_size, hidden, false);
-        list.matrix(&name(1), shared.intermediate_size, hidden, false);
-        list.matrix(&name(2), hidden, shared.intermediate_size, false);
+        let [gate, up, down] = names.shared;
+        let inner = shared.intermediate_size;
+        if up.is_empty() {
+            list.matrix(gate, 2 * inner, hidden, false);
+        } else {
+            list.matrix(gate, inner, hidden, false);
+            list.matrix(up, inner, hidden, false);
+        }
+        list.matrix(down, hidden, inner, false);
         if shared.gated {
             list.matrix(names.shared_gate, 1, hidden, false);
         }

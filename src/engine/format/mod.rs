@@ -1,5 +1,6 @@
 //! Model files: their headers, read and checked by ourselves before anything trusts them.
 
+pub mod adapter;
 pub mod affine;
 pub mod block_float;
 pub mod checkpoint;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::engine::format::file::{ModelFile, damaged};
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::layout::Layout;
@@ -178,6 +180,18 @@ impl Tensors {
         self.files.iter().map(ModelFile::bytes).sum()
     }
 
+    /// Adds names, shapes and the first bytes of all tensors to a digest.
+    pub fn add_to(&self, digest: &mut Sha256) -> Result<()> {
+        const FIRST: u64 = 1024;
+        for (name, tensor) in self.iter() {
+            digest.update(format!("{name} {:?} {} ", tensor.shape, tensor.encoding.name()));
+            let mut bytes = vec![0; tensor.bytes.min(FIRST) as usize];
+            self.read_into(tensor, &mut bytes)?;
+            digest.update(&bytes);
+        }
+        Ok(())
+    }
+
     /// Reads a tensor's bytes into `buffer`, which has their length.
     pub fn read_into(&self, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
         match self.files.get(tensor.file) {
@@ -211,7 +225,8 @@ impl Tensors {
     }
 }
 
-/// The tensors of a multimodal checkpoint's text model under the names they would have alone.
+/// The tensors of a multimodal checkpoint's text model under the names they would have alone, and those of
+/// Mamba's models under most models' names.
 fn text_entries(entries: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     if entries.contains_key("model.embed_tokens.weight") {
         return entries;
@@ -237,12 +252,19 @@ pub fn open(layout: &Layout) -> Result<(Tensors, Option<Metadata>)> {
     }
 }
 
-/// The name of a text model's tensor or module without what a multimodal checkpoint puts before it;
-/// `None` where nothing is before it.
+/// The name of a text model's tensor or module without what a multimodal checkpoint puts before it, and
+/// with what most models say where Mamba's say "backbone"; `None` where nothing is to be changed.
 pub fn text_name(name: &str) -> Option<String> {
     // As transformers 4 and mlx-lm write them, and as transformers 5 does.
     if let Some(rest) = name.strip_prefix("language_model.") {
         return (rest.starts_with("model.") || rest.starts_with("lm_head")).then(|| rest.to_owned());
+    }
+    // Mamba's models.
+    if let Some(rest) = name.strip_prefix("backbone.") {
+        return Some(match rest.strip_prefix("embeddings") {
+            Some(parameter) => format!("model.embed_tokens{parameter}"),
+            None => format!("model.{rest}"),
+        });
     }
     name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}"))
 }
@@ -290,7 +312,6 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
     if let Some(name) = whole {
         return Some(format!("model.layers.{layer}.{name}"));
     }
-    let shared = |part: &str| format!("{}.{part}", names.experts.shared);
     let module = match (module, names.qkv, names.gate_up) {
         ("attn_norm", _, _) => names.attention_norm,
         ("post_attention_norm", _, _) => names.attention_post_norm,
@@ -311,9 +332,9 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         ("ffn_up_exps", _, _) => names.experts.stacked[1],
         ("ffn_down_exps", _, _) => names.experts.stacked[2],
         ("ffn_gate_inp_shexp", _, _) => names.experts.shared_gate,
-        ("ffn_gate_shexp", _, _) => &shared("gate_proj"),
-        ("ffn_up_shexp", _, _) => &shared("up_proj"),
-        ("ffn_down_shexp", _, _) => &shared("down_proj"),
+        ("ffn_gate_shexp", _, _) => names.experts.shared[0],
+        ("ffn_up_shexp", _, _) => names.experts.shared[1],
+        ("ffn_down_shexp", _, _) => names.experts.shared[2],
         _ => return None,
     };
     Some(format!("model.layers.{layer}.{module}.{parameter}"))

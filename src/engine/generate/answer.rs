@@ -106,6 +106,16 @@ impl<'a> Answer<'a> {
         self.sampler.is_plain_greedy() && self.alternatives.is_none() && self.constraint.is_none()
     }
 
+    /// The prompt's tokens and those of the answer.
+    pub fn history(&self) -> &[u32] {
+        &self.history
+    }
+
+    /// How many tokens may still come.
+    pub fn room(&self) -> usize {
+        self.limit - self.length().min(self.limit)
+    }
+
     /// How many tokens there are.
     pub fn length(&self) -> usize {
         self.history.len() - self.prompt

@@ -102,14 +102,14 @@ impl Generator {
 }
 
 /// The values of computed logits.
-fn floats(logits: &Array) -> Result<Vec<f32>> {
+pub(super) fn floats(logits: &Array) -> Result<Vec<f32>> {
     logits.eval()?;
     let values = logits.try_as_slice::<f32>();
     Ok(values.map_err(|error| Error::internal(format!("logits: {error}")))?.to_vec())
 }
 
 /// The index of the largest of logits `[1, vocabulary]`, int32 `[1]`, chosen on the device.
-fn most_likely(logits: &Array, backend: Backend) -> Result<Array> {
+pub(super) fn most_likely(logits: &Array, backend: Backend) -> Result<Array> {
     match backend {
         #[cfg(target_os = "linux")]
         Backend::Kernels => Ok(kernels::argmax(logits)?),

@@ -2,7 +2,10 @@
 
 mod answer;
 mod decode;
+pub mod draft;
 mod prompt;
+mod saved;
+mod speculate;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,11 +17,13 @@ use mlx_rs::{Array, transforms};
 use self::answer::{Answer, Decoded, Means};
 use self::decode::ids;
 pub(super) use self::decode::{Pending, item};
+use self::draft::Drafter;
+pub use self::saved::Identity;
 use crate::engine::cache::{KvCache, LONGEST_STEP, Mark};
 use crate::engine::constrain::{Constraint, Grammars};
 use crate::engine::memory;
 use crate::engine::models::{LanguageModel, Logits};
-use crate::engine::outcome::{Event, Generation, Timings, Usage};
+use crate::engine::outcome::{Drafts, Event, Generation, Timings, Usage};
 use crate::engine::request::{Format, GenerateRequest};
 use crate::engine::sample::Sampler;
 use crate::engine::text::{ChatTemplate, Tokenizer};
@@ -45,6 +50,10 @@ pub struct Generator {
     pub held: Vec<u32>,
     /// What followed the last prompt: another answer to it begins without computing.
     pub last_prompt: Option<LastPrompt>,
+    /// Guesses what comes, where that is wanted.
+    pub drafter: Option<Drafter>,
+    /// What saved caches are known by.
+    pub identity: Identity,
     /// The step that may still be computing when an answer ends before it is needed.
     pub ahead: Option<Pending>,
 }
@@ -143,21 +152,21 @@ impl Generator {
         });
 
         let prefill_started = Instant::now();
-        let on_device = answer.is_on_device();
+        let on_device = answer.is_on_device() && self.drafter.is_none();
         let first = match again {
             Some(logits) => Some(self.pending(logits, on_device)?),
             None => self.prefill(&prompt_tokens[cached..], on_device, channel)?,
         };
-        let decoded = match first {
+        let (decoded, drafts) = match first {
             Some(first) => {
                 self.last_prompt = Some(LastPrompt {
                     tokens: prompt_tokens.clone(),
                     logits: first.logits().clone(),
                     mark: self.cache.mark(),
                 });
-                self.decode(first, answer, channel)?
+                self.continue_with(first, answer, channel)?
             }
-            None => Decoded::interrupted(),
+            None => (Decoded::interrupted(), Drafts::default()),
         };
         let ended = Instant::now();
 
@@ -172,6 +181,8 @@ impl Generator {
                 prompt_tokens: prompt_tokens.len(),
                 cached_tokens: cached,
                 generated_tokens: decoded.tokens.len(),
+                drafted_tokens: drafts.drafted,
+                accepted_tokens: drafts.accepted,
             },
             timings: Timings {
                 ttft_s: (first - started).as_secs_f64(),
@@ -188,6 +199,23 @@ impl Generator {
             tokens: decoded.tokens,
             logprobs: decoded.logprobs,
         })
+    }
+
+    /// Generates the answer, with drafts where there is a drafter.
+    fn continue_with(
+        &mut self,
+        first: Pending,
+        answer: Answer,
+        channel: &mut Channel,
+    ) -> Result<(Decoded, Drafts)> {
+        match self.drafter.take() {
+            Some(mut drafter) => {
+                let outcome = self.speculate(&first, answer, &mut drafter, channel);
+                self.drafter = Some(drafter);
+                outcome
+            }
+            None => Ok((self.decode(first, answer, channel)?, Drafts::default())),
+        }
     }
 
     /// What holds an answer to a format.

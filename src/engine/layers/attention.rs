@@ -35,7 +35,8 @@ pub struct AttentionShape {
     pub growth: Option<Growth>,
 }
 
-/// One attention block, whose cache tells how far it looks back: norm and projections, rotation, attention over the cache, output, residual.
+/// One attention block, whose cache tells how far it looks back: norm and projections, rotation,
+/// attention over the cache, output, residual.
 #[derive(Debug)]
 pub struct Attention {
     pub shape: AttentionShape,
@@ -44,6 +45,8 @@ pub struct Attention {
     /// Norm, then queries, keys and, where they are not in the keys, values side by side.
     pub input: Projection,
     pub head_norms: Option<HeadNorms>,
+    /// Norm, then what weights the result, by its sigmoid.
+    pub gate: Option<Projection>,
     pub vectors: AttentionVectors,
     pub output: Projection,
     pub post_norm: Option<Norm>,
@@ -95,10 +98,13 @@ impl Attention {
         if let Some(norms) = &self.head_norms {
             qkv = norms.forward(&qkv)?;
         }
-        let attended = match self.backend {
+        let mut attended = match self.backend {
             Backend::Stock => self.attend_stock(&qkv, cache, layer)?,
             Backend::Kernels => self.attend_fused(&qkv, cache, layer)?,
         };
+        if let Some(gate) = &self.gate {
+            attended = ops::multiply(&attended, ops::sigmoid(gate.forward(x)?)?)?;
+        }
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&self.output.forward(&attended)?, x, self.factor),
             None => self.output.forward_onto(&attended, x, self.factor),
@@ -110,6 +116,7 @@ impl Attention {
         let mut arrays = self.input.arrays();
         arrays.extend(self.rope.iter().flat_map(|rope| rope.arrays()));
         arrays.extend(self.head_norms.iter().flat_map(HeadNorms::arrays));
+        arrays.extend(self.gate.iter().flat_map(Projection::arrays));
         arrays.extend(self.vectors.arrays());
         arrays.extend(self.post_norm.iter().flat_map(Norm::arrays));
         arrays.extend(self.output.arrays());

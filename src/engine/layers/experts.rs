@@ -70,13 +70,14 @@ impl Experts {
         };
         let shared = sizes.shared.map(|shared| -> Result<Shared> {
             let inner = shared.intermediate_size;
-            let part = |part: &str| at(&format!("{}.{part}", names.shared));
-            let gate_up = [part("gate_proj"), part("up_proj")];
+            let [gate, up, down] = names.shared;
+            let gate_up: Vec<String> =
+                [gate, up].iter().filter(|it| !it.is_empty()).map(|it| at(it)).collect();
             let mlp = Mlp {
                 gate_up: Projection::load_gated(loader, &gate_up, inner, hidden, None, false)?,
                 gated: true,
                 activation: config.style.activation,
-                down: plain(part("down_proj"), hidden, inner, false)?,
+                down: plain(at(down), hidden, inner, false)?,
                 post_norm: None,
                 factor: 1.0,
             };

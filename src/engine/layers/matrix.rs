@@ -196,6 +196,12 @@ fn append(upper: &mut WeightData, lower: &WeightData) -> bool {
     }
 }
 
+/// The columns of `x` between these cuts.
+pub fn parts<const N: usize>(x: &Array, cuts: &[i32]) -> Result<[Array; N]> {
+    let parts = ops::split_at_indices(x, cuts, -1)?;
+    parts.try_into().map_err(|_| Error::internal("columns that were not cut as they should be"))
+}
+
 /// The first `rows` rows of a matrix, and the rest.
 pub fn split_rows(weight: &WeightData, rows: usize) -> Result<(WeightData, WeightData)> {
     let all = weight.matrix_shape().map_or(0, |(all, _)| all);

@@ -4,24 +4,34 @@
 //!
 //! Activations are `[L, K]`: L tokens of one sequence, row-major.
 
+mod adapted;
 mod attend;
 pub mod attention;
+mod chunks;
+pub mod conv;
+pub mod delta_net;
+mod delta_rule;
 pub mod embedding;
 pub mod experts;
+pub mod mamba;
 pub mod matrix;
 pub mod mlp;
 pub mod norm;
 pub mod projection;
 pub mod rope;
+mod scan;
+pub mod short_conv;
 
 #[cfg(test)]
 pub(crate) use attend::append;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use mlx_rs::{Array, Dtype, ops};
 
 use crate::engine::ffi::array;
+use crate::engine::format::adapter::{Adapter, LowRank};
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::weight::{Floats, WeightData};
 use crate::error::{Code, Error, Result};
@@ -51,6 +61,9 @@ pub struct Loader<'a> {
     /// Tokens that generation may not pass.
     pub context: usize,
     progress: RefCell<Progress<'a>>,
+    /// What is added to the weights, and the modules that have asked for it.
+    adapter: Option<&'a Adapter>,
+    adapted: RefCell<BTreeSet<String>>,
 }
 
 struct Progress<'a> {
@@ -67,7 +80,38 @@ impl<'a> Loader<'a> {
         context: usize,
         report: &'a mut dyn FnMut(u64, u64),
     ) -> Self {
-        Self { checkpoint, backend, dtype, context, progress: RefCell::new(Progress { done: 0, report }) }
+        let progress = RefCell::new(Progress { done: 0, report });
+        Self { checkpoint, backend, dtype, context, progress, adapter: None, adapted: RefCell::default() }
+    }
+
+    /// With an adapter to the weights.
+    #[must_use]
+    pub fn with_adapter(self, adapter: Option<&'a Adapter>) -> Self {
+        Self { adapter, ..self }
+    }
+
+    /// What the adapter adds to the module `name`, `[rows, columns]`.
+    pub fn low_rank(&self, name: &str, rows: usize, columns: usize) -> Result<Option<LowRank>> {
+        let Some(adapter) = self.adapter else { return Ok(None) };
+        let Some(mut part) = adapter.of(name, rows, columns)? else { return Ok(None) };
+        self.adapted.borrow_mut().insert(name.to_owned());
+        let config = &self.checkpoint.config;
+        let is_rotated = name.ends_with(".q_proj") || name.ends_with(".k_proj");
+        // Adapters have the rows of Hugging Face checkpoints; a GGUF with neighbouring pairs has them
+        // in another order.
+        if is_rotated
+            && self.checkpoint.metadata().is_some()
+            && config.rope.traditional
+            && !config.style.interleaved
+        {
+            part.b = neighbours(&part.b, part.rank, config.head_dim);
+        }
+        Ok(Some(part))
+    }
+
+    /// An error unless the model has taken over all of the adapter.
+    pub fn check_adapted(&self) -> Result<()> {
+        self.adapter.map_or(Ok(()), |adapter| adapter.check_used(&self.adapted.borrow()))
     }
 
     /// The matrix of the module `name`, `[rows, columns]`.
@@ -94,14 +138,24 @@ impl<'a> Loader<'a> {
 
     /// A vector with a number added to each element.
     pub fn shifted_vector(&self, name: &str, size: usize, plus: f32) -> Result<Array> {
-        let mut values = self.checkpoint.vector(name)?;
-        if values.len() != size {
-            return Err(self.mismatch(name, &format!("has {} elements", values.len()), &size.to_string()));
-        }
+        let mut values = self.values(name, size)?;
         for value in &mut values {
             *value += plus;
         }
         Ok(array::from_floats(&Floats::singles(&values), &[size])?.as_dtype(self.dtype)?)
+    }
+
+    /// A small tensor of so many elements, flat, in float32 whatever the compute type.
+    pub fn floats(&self, name: &str, size: usize) -> Result<Array> {
+        array::from_floats(&Floats::singles(&self.values(name, size)?), &[size])
+    }
+
+    fn values(&self, name: &str, size: usize) -> Result<Vec<f32>> {
+        let values = self.checkpoint.vector(name)?;
+        if values.len() != size {
+            return Err(self.mismatch(name, &format!("has {} elements", values.len()), &size.to_string()));
+        }
+        Ok(values)
     }
 
     /// The biases of these modules, one after the other.
@@ -127,4 +181,16 @@ impl<'a> Loader<'a> {
         )
         .hint("the configuration and the weights do not belong together: fetch the model again")
     }
+}
+
+/// Rows of heads whose rotated pairs are half a head apart, in the order where they are neighbours.
+fn neighbours(values: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
+    let rows = values.len() / columns.max(1);
+    (0..rows)
+        .flat_map(|row| {
+            let (head, within) = (row / head_dim, row % head_dim);
+            let from = head * head_dim + within % 2 * (head_dim / 2) + within / 2;
+            values[from * columns..][..columns].iter().copied()
+        })
+        .collect()
 }

@@ -1,8 +1,10 @@
 //! One or more linear maps of the same input, with what usually stands around them.
 
+use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
-use super::matrix::{Matrix, split_rows, stack};
+use super::adapted::Delta;
+use super::matrix::{Matrix, select_rows, split_rows, stack};
 use super::norm::{Norm, onto, scaled};
 use super::{Backend, Loader};
 use crate::engine::config::style::Activation;
@@ -18,6 +20,8 @@ pub struct Projection {
     norm: Option<Norm>,
     weights: Weights,
     bias: Option<Array>,
+    /// What an adapter adds.
+    delta: Option<Box<Delta>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,18 @@ impl Projection {
             .map(|(name, &rows)| loader.matrix(name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
-        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias })
+        let delta = Delta::load(loader, names, rows, columns)?.map(Box::new);
+        Ok(Self { delta, ..Self::of(loader, weights, norm, bias)? })
+    }
+
+    /// Of matrices that were read already. No adapter changes them.
+    pub fn of(
+        loader: &Loader,
+        weights: Vec<WeightData>,
+        norm: Option<Norm>,
+        bias: Option<Array>,
+    ) -> Result<Self> {
+        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta: None })
     }
 
     /// Loads a gate and what it gates, of `rows` each: two modules, or one with the rows of both.
@@ -71,12 +86,47 @@ impl Projection {
         };
         let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
-        Ok(Self { norm, weights: Weights::new(loader, vec![gate, up])?, bias })
+        let delta = Delta::load(loader, names, &[2 * rows], columns)?.map(Box::new);
+        Ok(Self { delta, ..Self::of(loader, vec![gate, up], norm, bias)? })
+    }
+
+    /// Loads queries, keys and values, `rows` of queries and of the others, and beside them what the gate of
+    /// each head's result comes from: `head_dim` rows below the head's queries in the same module.
+    pub fn load_with_gate(
+        loader: &Loader,
+        names: &[String],
+        [q, kv]: [usize; 2],
+        head_dim: usize,
+        columns: usize,
+        norm: Option<Norm>,
+        with_bias: bool,
+    ) -> Result<(Self, Self)> {
+        let [query, key, value] = names else {
+            return Err(Error::internal("a gate beside queries that are not alone"));
+        };
+        let whole = loader.matrix(query, 2 * q, columns)?;
+        let rows = |part: usize| {
+            (0..q / head_dim).map(move |head| (2 * head + part) * head_dim..(2 * head + part + 1) * head_dim)
+        };
+        let weights = vec![
+            select_rows(&whole, rows(0))?,
+            loader.matrix(key, kv, columns)?,
+            loader.matrix(value, kv, columns)?,
+        ];
+        let mut biases = (None, None);
+        if with_bias {
+            let both = loader.biases(&names[..1], &[2 * q])?.reshape(&[-1, 2, head_dim as i32])?;
+            let part = |part: i32| both.index((.., part, ..)).reshape(&[-1]);
+            let others = loader.biases(&names[1..], &[kv, kv])?;
+            biases = (Some(ops::concatenate(&[part(0)?, others], 0)?), Some(part(1)?));
+        }
+        let gate = Self::of(loader, vec![select_rows(&whole, rows(1))?], norm.clone(), biases.1)?;
+        Ok((Self::of(loader, weights, norm, biases.0)?, gate))
     }
 
     /// The same matrix as an embedding's table, as a model with tied weights uses it for its head.
     pub fn tied(table: &super::embedding::Embedding, norm: Norm) -> Self {
-        Self { norm: Some(norm), weights: table.as_weights(), bias: None }
+        Self { norm: Some(norm), weights: table.as_weights(), bias: None, delta: None }
     }
 
     /// `[L, columns] → [L, sum of rows]`.
@@ -107,6 +157,7 @@ impl Projection {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays: Vec<&Array> = self.norm.iter().flat_map(Norm::arrays).chain(&self.bias).collect();
+        arrays.extend(self.delta.iter().flat_map(|delta| delta.arrays()));
         // Packed weights are computed when they are packed.
         if let Weights::Stock(matrices) = &self.weights {
             arrays.extend(matrices.iter().flat_map(Matrix::arrays));
@@ -115,6 +166,25 @@ impl Projection {
     }
 
     fn compute(&self, x: &Array, after: &After) -> Result<Array> {
+        let Some(delta) = &self.delta else { return self.product(x, after) };
+        // The kernels apply the norm themselves; MLX's operations want its outcome.
+        let normed = match (&self.norm, self.weights.is_stock()) {
+            (Some(norm), true) => &norm.forward(x)?,
+            _ => x,
+        };
+        let add = |product: &Array, factor: f32| delta.add(normed, self.norm.as_ref(), product, factor);
+        match *after {
+            After::Nothing => add(&self.product(x, after)?, 1.0),
+            After::Scale(factor) | After::Residual(_, factor) => add(&self.product(x, after)?, factor),
+            After::Activate(activation) => {
+                activate(&add(&self.product(x, &After::Nothing)?, 1.0)?, activation)
+            }
+            After::Gate(activation) => gated(&add(&self.product(x, &After::Nothing)?, 1.0)?, activation),
+        }
+    }
+
+    /// The product with the weights, without the adapter.
+    fn product(&self, x: &Array, after: &After) -> Result<Array> {
         match &self.weights {
             Weights::Stock(matrices) => self.compute_stock(x, matrices, after),
             #[cfg(target_os = "linux")]
@@ -155,15 +225,18 @@ impl Projection {
             After::Scale(factor) => scaled(product, factor),
             After::Residual(residual, factor) => onto(residual, product, factor),
             After::Activate(activation) => activate(&product, activation),
-            After::Gate(activation) => {
-                let halves = ops::split_equal(&product, 2, -1)?;
-                let [gate, up] = halves.as_slice() else {
-                    return Err(Error::internal("a gate that does not split in two"));
-                };
-                Ok(ops::multiply(activate(gate, activation)?, up)?)
-            }
+            After::Gate(activation) => gated(&product, activation),
         }
     }
+}
+
+/// `act(first half) * second half`.
+fn gated(product: &Array, activation: Activation) -> Result<Array> {
+    let halves = ops::split_equal(product, 2, -1)?;
+    let [gate, up] = halves.as_slice() else {
+        return Err(Error::internal("a gate that does not split in two"));
+    };
+    Ok(ops::multiply(activate(gate, activation)?, up)?)
 }
 
 /// Plain operations: MLX compiles its own activations at run time on a CPU.
@@ -181,6 +254,10 @@ pub fn activate(x: &Array, activation: Activation) -> Result<Array> {
 }
 
 impl Weights {
+    fn is_stock(&self) -> bool {
+        matches!(self, Self::Stock(_))
+    }
+
     fn new(loader: &Loader, weights: Vec<WeightData>) -> Result<Self> {
         match loader.backend {
             #[cfg(target_os = "linux")]

@@ -49,6 +49,8 @@ pub struct Defaults {
     /// `None`: the hidden size divided among the heads.
     pub head_dim: Option<usize>,
     pub vocabulary: Option<usize>,
+    /// Inner size of the feed-forward block.
+    pub intermediate: Option<usize>,
     pub tied: bool,
     /// Whether there is a sliding window if none is said.
     pub window: Option<usize>,
@@ -66,6 +68,7 @@ impl Defaults {
         kv_heads: None,
         head_dim: None,
         vocabulary: None,
+        intermediate: None,
         tied: false,
         window: None,
     };

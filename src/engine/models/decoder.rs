@@ -1,5 +1,5 @@
-//! The decoder that every architecture's description builds: an embedding, blocks of attention and
-//! feed-forward, a norm and a head.
+//! The decoder that every architecture's description builds: an embedding, blocks of attention or what
+//! stands in its place and feed-forward, a norm and a head.
 
 use std::rc::Rc;
 
@@ -8,16 +8,20 @@ use mlx_rs::ops::indexing::IndexOp;
 
 use super::{LanguageModel, Logits};
 use crate::engine::cache::{CacheShape, KvCache};
-use crate::engine::config::style::{Placement, QkNorm};
+use crate::engine::config::recurrent::Recurrent;
+use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
 use crate::engine::layers::Loader;
 use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors};
+use crate::engine::layers::delta_net::DeltaNet;
 use crate::engine::layers::embedding::Embedding;
 use crate::engine::layers::experts::Experts;
+use crate::engine::layers::mamba::Mamba;
 use crate::engine::layers::mlp::Mlp;
 use crate::engine::layers::norm::{HeadNorms, Norm, capped, rotated_weights};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
+use crate::engine::layers::short_conv::ShortConv;
 use crate::error::Result;
 
 pub struct Decoder {
@@ -32,15 +36,23 @@ pub struct Decoder {
 }
 
 struct Block {
-    attention: Attention,
+    mixer: Mixing,
     feed_forward: FeedForward,
     /// Whether the feed-forward block sees what attention saw.
     parallel: bool,
 }
 
+enum Mixing {
+    Attention(Box<Attention>),
+    Delta(Box<DeltaNet>),
+    ShortConv(Box<ShortConv>),
+    Mamba(Box<Mamba>),
+}
+
 enum FeedForward {
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     Sparse(Box<Experts>),
+    Nothing,
 }
 
 impl Decoder {
@@ -94,8 +106,7 @@ impl Block {
         let (style, names, plan) = (config.style, &config.architecture.names, config.plan[index]);
         let at = |name: &str| format!("model.layers.{index}.{name}");
         let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
-        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
-        let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
+        let hidden = config.hidden_size;
         let norm = |name: &str| Norm::load(loader, config, &at(name), hidden);
         let has_norm = |wanted: &[Placement], name: &str| -> Result<Option<Norm>> {
             wanted.contains(&style.placement).then(|| norm(name)).transpose()
@@ -111,92 +122,129 @@ impl Block {
         } else {
             has_norm(before, names.attention_norm)?
         };
-        let qkv_rows: &[usize] = if names.qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
-        let (q_norm, k_norm) = (at(names.q_norm), at(names.k_norm));
-        let head_norms =
-            style.qk_norm.map(|qk_norm| HeadNorms::load(loader, config, qk_norm, [&q_norm, &k_norm]));
-        let is_late = style.qk_norm == Some(QkNorm::Rotated);
-        let query_weights = is_late.then(|| rotated_weights(loader, config, [&q_norm, &k_norm]));
-        let sinks = config.attention_sinks.then(|| loader.vector(&at(names.sinks), config.heads));
-        let attention = Attention {
-            shape: AttentionShape {
-                heads: config.heads,
-                kv_heads: config.kv_heads,
-                head_dim,
-                value_dim: head_dim,
-                scale: config.attention_scale,
-                soft_cap: config.attention_cap,
-                growth: config.query_growth,
-            },
-            rope: rope.map(Rc::clone),
-            input: Projection::load(
-                loader,
-                &all(names.qkv),
-                qkv_rows,
-                hidden,
-                first.clone(),
-                config.attention_bias.qkv,
-            )?,
-            head_norms: head_norms.transpose()?,
-            vectors: AttentionVectors::new(
-                loader.backend,
-                rope.map(|rope| &**rope),
-                query_weights.transpose()?,
-                sinks.transpose()?,
-            )?,
-            output: Projection::load(
-                loader,
-                &[at(names.output)],
-                &[hidden],
-                q,
-                None,
-                config.attention_bias.o,
-            )?,
-            post_norm: has_norm(after, names.attention_post_norm)?,
-            factor: config.residual_scale,
-            backend: loader.backend,
+        let layer = format!("model.layers.{index}");
+        let post_norm = has_norm(after, names.attention_post_norm)?;
+        let mixer = match (plan.mixer, &config.recurrent) {
+            (Mixer::Recurrent, Some(Recurrent::Delta(sizes))) => {
+                let delta = DeltaNet::load(loader, config, sizes, &layer, first.clone())?;
+                Mixing::Delta(Box::new(delta))
+            }
+            (Mixer::Recurrent, Some(Recurrent::ShortConv(sizes))) => {
+                let conv = ShortConv::load(loader, config, sizes, &layer, first.clone())?;
+                Mixing::ShortConv(Box::new(conv))
+            }
+            (Mixer::Recurrent, Some(Recurrent::Mamba(sizes))) => {
+                let mamba = Mamba::load(loader, config, sizes, &at(names.mamba), first.clone())?;
+                Mixing::Mamba(Box::new(mamba))
+            }
+            _ => {
+                let attention = attention(loader, config, &layer, rope, first.clone(), post_norm)?;
+                Mixing::Attention(Box::new(attention))
+            }
         };
 
+        if !plan.feeds {
+            return Ok(Self { mixer, feed_forward: FeedForward::Nothing, parallel });
+        }
         let second = if parallel { first } else { has_norm(before, names.mlp_norm)? };
         let post_norm = has_norm(after, names.mlp_post_norm)?;
-        let feed_forward = match config.experts.filter(|_| plan.sparse) {
-            Some(experts) => FeedForward::Sparse(Box::new(Experts::load(
-                loader,
-                config,
-                &experts,
-                &format!("model.layers.{index}"),
-                second,
-                post_norm,
-            )?)),
-            None => FeedForward::Dense(dense(
-                loader,
-                config,
-                &all(names.gate_up),
-                &at(names.down),
-                second,
-                post_norm,
-            )?),
+        let feed_forward = if let Some(experts) = config.experts.filter(|_| plan.sparse) {
+            let experts = Experts::load(loader, config, &experts, &layer, second, post_norm)?;
+            FeedForward::Sparse(Box::new(experts))
+        } else {
+            let split = names.split_mlp.filter(|[gate, ..]| loader.has(&at(gate)));
+            let (gate_up, down) = match split {
+                Some([gate, up, down]) => (all(&[gate, up]), at(down)),
+                None => (all(names.gate_up), at(names.down)),
+            };
+            FeedForward::Dense(Box::new(dense(loader, config, &gate_up, &down, second, post_norm)?))
         };
-        Ok(Self { attention, feed_forward, parallel })
+        Ok(Self { mixer, feed_forward, parallel })
     }
 
     fn forward(&self, x: &Array, cache: &mut KvCache, index: usize) -> Result<Array> {
-        let attended = self.attention.forward(x, cache, index)?;
-        let input = if self.parallel { x } else { &attended };
+        let mixed = match &self.mixer {
+            Mixing::Attention(attention) => attention.forward(x, cache, index)?,
+            Mixing::Delta(delta) => delta.forward(x, cache, index)?,
+            Mixing::ShortConv(conv) => conv.forward(x, cache, index)?,
+            Mixing::Mamba(mamba) => mamba.forward(x, cache, index)?,
+        };
+        let input = if self.parallel { x } else { &mixed };
         match &self.feed_forward {
-            FeedForward::Dense(mlp) => mlp.forward_onto(input, &attended),
-            FeedForward::Sparse(experts) => experts.forward_onto(input, &attended),
+            FeedForward::Dense(mlp) => mlp.forward_onto(input, &mixed),
+            FeedForward::Sparse(experts) => experts.forward_onto(input, &mixed),
+            FeedForward::Nothing => Ok(mixed),
         }
     }
 
     fn arrays(&self) -> Vec<&Array> {
-        let mut arrays = self.attention.arrays();
+        let mut arrays = match &self.mixer {
+            Mixing::Attention(attention) => attention.arrays(),
+            Mixing::Delta(delta) => delta.arrays(),
+            Mixing::ShortConv(conv) => conv.arrays(),
+            Mixing::Mamba(mamba) => mamba.arrays(),
+        };
         arrays.extend(match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.arrays(),
             FeedForward::Sparse(experts) => experts.arrays(),
+            FeedForward::Nothing => Vec::new(),
         });
         arrays
     }
+}
+
+/// `layer` is the name that the modules begin with.
+fn attention(
+    loader: &Loader,
+    config: &ModelConfig,
+    layer: &str,
+    rope: Option<&Rc<Rope>>,
+    norm: Option<Norm>,
+    post_norm: Option<Norm>,
+) -> Result<Attention> {
+    let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
+    let at = |name: &str| format!("{layer}.{name}");
+    let (heads, head_dim, bias) = (config.heads, config.head_dim, config.attention_bias);
+    let (q, kv) = (heads * head_dim, config.kv_heads * head_dim);
+    let qkv: Vec<String> = names.qkv.iter().map(|name| at(name)).collect();
+    let (input, gate) = if style.gated_attention {
+        let (input, gate) =
+            Projection::load_with_gate(loader, &qkv, [q, kv], head_dim, hidden, norm, bias.qkv)?;
+        (input, Some(gate))
+    } else {
+        let rows: &[usize] = if qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
+        (Projection::load(loader, &qkv, rows, hidden, norm, bias.qkv)?, None)
+    };
+    let (q_norm, k_norm) = (at(names.q_norm), at(names.k_norm));
+    let head_norms = style.qk_norm.map(|kind| HeadNorms::load(loader, config, kind, [&q_norm, &k_norm]));
+    let is_late = style.qk_norm == Some(QkNorm::Rotated);
+    let query_weights = is_late.then(|| rotated_weights(loader, config, [&q_norm, &k_norm]));
+    let sinks = config.attention_sinks.then(|| loader.vector(&at(names.sinks), heads));
+    Ok(Attention {
+        shape: AttentionShape {
+            heads,
+            kv_heads: config.kv_heads,
+            head_dim,
+            value_dim: head_dim,
+            scale: config.attention_scale,
+            soft_cap: config.attention_cap,
+            growth: config.query_growth,
+        },
+        rope: rope.map(Rc::clone),
+        input,
+        head_norms: head_norms.transpose()?,
+        gate,
+        vectors: AttentionVectors::new(
+            loader.backend,
+            rope.map(|rope| &**rope),
+            query_weights.transpose()?,
+            sinks.transpose()?,
+        )?,
+        output: Projection::load(loader, &[at(names.output)], &[hidden], q, None, bias.o)?,
+        post_norm,
+        factor: config.residual_scale,
+        backend: loader.backend,
+    })
 }
 
 fn dense(

@@ -27,7 +27,10 @@ pub const ARCHITECTURE: Architecture = Architecture {
     ..PLAIN
 };
 
-pub const EXPERTS: ExpertNames = ExpertNames { shared: "mlp.shared_experts", ..names::EXPERTS };
+pub const EXPERTS: ExpertNames = ExpertNames {
+    shared: ["mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"],
+    ..names::EXPERTS
+};
 
 /// Experts of a group that tell how good it is.
 pub const JUDGED_BY: usize = 2;

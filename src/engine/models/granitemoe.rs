@@ -18,7 +18,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     ..PLAIN
 };
 
-const EXPERTS: ExpertNames = ExpertNames {
+pub const EXPERTS: ExpertNames = ExpertNames {
     router: "block_sparse_moe.router.layer",
     each: "block_sparse_moe.experts",
     stacked: [

@@ -19,8 +19,11 @@ mod glm4_moe;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
+mod granitemoehybrid;
 mod hunyuan_v1_dense;
+mod lfm2;
 mod llama;
+mod mamba2;
 mod ministral3;
 mod mistral;
 mod mixtral;
@@ -32,7 +35,10 @@ mod phi3;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
+mod qwen3_next;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -43,6 +49,7 @@ use mlx_rs::{Array, Dtype, transforms};
 pub use architecture::{Architecture, Defaults, Gguf};
 
 use crate::engine::cache::{CacheShape, KvCache};
+use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::layers::{Backend, Loader};
 use crate::error::Result;
@@ -57,6 +64,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     qwen2_moe::ARCHITECTURE,
     qwen3::ARCHITECTURE,
     qwen3_moe::ARCHITECTURE,
+    qwen3_next::ARCHITECTURE,
+    qwen3_5::ARCHITECTURE,
+    qwen3_5_moe::ARCHITECTURE,
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
@@ -78,6 +88,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     ernie4_5::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
     hunyuan_v1_dense::ARCHITECTURE,
+    lfm2::ARCHITECTURE,
+    mamba2::ARCHITECTURE,
+    granitemoehybrid::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.
@@ -152,8 +165,24 @@ pub fn load(
     context: usize,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn LanguageModel>> {
-    let loader = Loader::new(checkpoint, backend, dtype, context, progress);
+    load_adapted(checkpoint, None, backend, dtype, context, progress)
+}
+
+/// The same, with what an adapter adds to the weights.
+///
+/// # Errors
+/// Also INVALID_REQUEST when the adapter does not fit the model.
+pub fn load_adapted(
+    checkpoint: &Checkpoint,
+    adapter: Option<&Adapter>,
+    backend: Backend,
+    dtype: Dtype,
+    context: usize,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn LanguageModel>> {
+    let loader = Loader::new(checkpoint, backend, dtype, context, progress).with_adapter(adapter);
     let model = decoder::Decoder::load(&loader, &checkpoint.config)?;
+    loader.check_adapted()?;
     transforms::eval(model.arrays())?;
     Ok(Box::new(model))
 }

@@ -20,8 +20,12 @@ pub struct Names {
     /// Gate and up: two modules, or one that holds the rows of both; only up where there is no gate.
     pub gate_up: &'static [&'static str],
     pub down: &'static str,
+    /// Gate, up and down in checkpoints of mlx-lm, where those are apart that others have in one.
+    pub split_mlp: Option<[&'static str; 3]>,
     /// The last norm of the model, by its full name.
     pub final_norm: &'static str,
+    /// What the names of a state space's modules begin with.
+    pub mamba: &'static str,
     pub experts: ExpertNames,
 }
 
@@ -45,10 +49,54 @@ pub struct ExpertNames {
     pub fused_bias: [&'static str; 2],
     /// What is added to the scores to choose by, by its full name below the layer.
     pub correction: &'static str,
-    /// The shared expert and its gate.
-    pub shared: &'static str,
+    /// Gate, up and down of the shared expert; where up has no name, the first holds the rows of both.
+    pub shared: [&'static str; 3],
+    /// What weighs the shared expert.
     pub shared_gate: &'static str,
 }
+
+/// Modules of a layer with the gated delta rule, below the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaNames {
+    /// Queries, keys, values and gates, the rows of each key head together; rates and decays likewise.
+    pub fused: [&'static str; 2],
+    /// The same one below the other: queries, keys and values; gates; rates; decays.
+    pub split: [&'static str; 4],
+    pub conv: &'static str,
+    /// Vectors by their full names: of the decay, and what is added to what a token says of it.
+    pub decay: &'static str,
+    pub decay_bias: &'static str,
+    pub norm: &'static str,
+    pub output: &'static str,
+}
+
+/// Qwen's.
+pub const DELTA: DeltaNames = DeltaNames {
+    fused: ["linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"],
+    split: [
+        "linear_attn.in_proj_qkv",
+        "linear_attn.in_proj_z",
+        "linear_attn.in_proj_b",
+        "linear_attn.in_proj_a",
+    ],
+    conv: "linear_attn.conv1d",
+    decay: "linear_attn.A_log",
+    decay_bias: "linear_attn.dt_bias",
+    norm: "linear_attn.norm",
+    output: "linear_attn.out_proj",
+};
+
+/// Modules of a layer with a gated short convolution, below the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortConvNames {
+    pub input: &'static str,
+    pub conv: &'static str,
+    pub output: &'static str,
+}
+
+/// LFM2's.
+pub const SHORT_CONV: ShortConvNames =
+    ShortConvNames { input: "conv.in_proj", conv: "conv.conv", output: "conv.out_proj" };
 
 /// Llama's.
 pub const PLAIN: Names = Names {
@@ -63,7 +111,9 @@ pub const PLAIN: Names = Names {
     sinks: "self_attn.sinks",
     gate_up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
+    split_mlp: None,
     final_norm: "model.norm",
+    mamba: "mamba",
     experts: EXPERTS,
 };
 
@@ -78,6 +128,6 @@ pub const EXPERTS: ExpertNames = ExpertNames {
     interleaved: false,
     fused_bias: ["mlp.experts.gate_up_proj_bias", "mlp.experts.down_proj_bias"],
     correction: "mlp.gate.e_score_correction_bias",
-    shared: "mlp.shared_expert",
+    shared: ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"],
     shared_gate: "mlp.shared_expert_gate",
 };

@@ -97,15 +97,15 @@ fn a_gguf_is_described_from_its_header() {
 fn a_model_that_the_engine_lacks_is_described_with_its_obstacle() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = llama_config();
-    config["model_type"] = json!("mamba2");
-    config["architectures"] = json!(["Mamba2ForCausalLM"]);
+    config["model_type"] = json!("rwkv7");
+    config["architectures"] = json!(["RWKV7ForCausalLM"]);
     let path = llama_folder(folder.path(), &config, &llama_tensors());
-    let mamba = probe(&path).unwrap();
-    assert_eq!((mamba.kind, mamba.architecture.as_deref()), (Kind::Generation, Some("mamba2")));
-    assert_eq!((mamba.parameters, mamba.layers), (PARAMETERS, Some(1)));
-    let (code, message) = obstacle(&mamba);
+    let rwkv = probe(&path).unwrap();
+    assert_eq!((rwkv.kind, rwkv.architecture.as_deref()), (Kind::Generation, Some("rwkv7")));
+    assert_eq!((rwkv.parameters, rwkv.layers), (PARAMETERS, Some(1)));
+    let (code, message) = obstacle(&rwkv);
     assert_eq!(code, Code::ModelUnsupported);
-    assert!(message.contains("mamba2"), "{message}");
+    assert!(message.contains("rwkv7"), "{message}");
 
     let gguf = folder.path().join("q8.gguf");
     write(&gguf, &llama_gguf(GgmlType::Q8_1).bytes());

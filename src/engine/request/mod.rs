@@ -4,6 +4,8 @@ mod format;
 mod sampling;
 mod template;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::format::Format;
@@ -37,6 +39,19 @@ pub struct LoadOptions {
     /// Threads for the CPU kernels; `None`: the physical cores.
     pub threads: Option<usize>,
     pub cache: CacheOptions,
+    /// Folder of a LoRA adapter to the weights.
+    pub adapter: Option<PathBuf>,
+    /// How tokens are guessed in advance, if they are.
+    pub draft: Option<DraftOptions>,
+}
+
+/// How tokens are guessed in advance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftOptions {
+    /// A smaller model with the same tokens; `None`: what followed the same words before.
+    pub model: Option<PathBuf>,
+    /// Most tokens that are guessed at once.
+    pub most: usize,
 }
 
 /// One turn of a conversation, as chat templates know it.

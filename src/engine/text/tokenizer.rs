@@ -222,6 +222,12 @@ impl Tokenizer {
         }
     }
 
+    /// The first id that is another token in the other tokenizer; `None` if all are the same.
+    pub fn first_difference(&self, other: &Self) -> Option<u32> {
+        let most = self.vocab_size().max(other.vocab_size()) as u32;
+        (0..most).find(|&id| self.id_to_token(id) != other.id_to_token(id))
+    }
+
     /// The bytes that a token stands for in the middle of a text; none for ids that are no tokens.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! `run`, as a user meets it.
 
+mod adapters;
 mod answers;
 mod chat;
+mod drafts;
 mod formats;
+mod prompt_cache;
 mod reasoning;
 mod requests;
 mod sampling;

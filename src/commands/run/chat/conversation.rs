@@ -241,7 +241,7 @@ mod tests {
             tokens: vec![0; generated_tokens],
             logprobs: Vec::new(),
             finish_reason,
-            usage: Usage { prompt_tokens: 9, cached_tokens: 4, generated_tokens },
+            usage: Usage { prompt_tokens: 9, cached_tokens: 4, generated_tokens, ..Usage::default() },
             timings: Timings::default(),
             peak_bytes: 1,
         }

@@ -118,6 +118,9 @@ fn every_tiny_model_is_read_whole() {
                 Needed::Vector { name: vector, size, .. } => {
                     assert_eq!(checkpoint.vector(&vector).unwrap().len(), size, "{name} {vector}");
                 }
+                Needed::Conv { name: taps, channels, width } => {
+                    assert_eq!(checkpoint.vector(&taps).unwrap().len(), channels * width, "{name} {taps}");
+                }
             }
         }
         let is_packed = ["quant_", "_Q", "mixed_"].iter().any(|part| name.contains(part));

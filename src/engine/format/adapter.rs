@@ -1,0 +1,262 @@
+//! Low-rank adapters (LoRA, arXiv:2106.09685) in files: mlx-lm's `adapters.safetensors` and PEFT's
+//! `adapter_model.safetensors`, each beside its `adapter_config.json`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::engine::format::file::{damaged, unsupported};
+use crate::engine::format::tensors::{Tensor, Tensors, text_name};
+use crate::engine::format::weight::Floats;
+use crate::error::{Code, Error, Result};
+
+/// A configuration is a page of JSON.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// An opened adapter. Opening reads headers and configuration only.
+#[derive(Debug)]
+pub struct Adapter {
+    folder: PathBuf,
+    tensors: Tensors,
+    scale: f32,
+    /// The names of both tensors of each module, and whether they are PEFT's: transposed.
+    modules: BTreeMap<String, [String; 2]>,
+    transposed: bool,
+}
+
+/// What is added to a module's product: `b · (a · x)`, the scale inside of `b`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRank {
+    pub rank: usize,
+    /// `[rank, columns]`.
+    pub a: Vec<f32>,
+    /// `[rows, rank]`.
+    pub b: Vec<f32>,
+}
+
+/// What both tools write into adapter_config.json, as far as it matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    fine_tune_type: Option<String>,
+    lora_parameters: Option<Parameters>,
+    peft_type: Option<String>,
+    r: Option<u32>,
+    lora_alpha: Option<f64>,
+    use_rslora: bool,
+    use_dora: bool,
+    rank_pattern: Option<BTreeMap<String, serde_json::Value>>,
+    alpha_pattern: Option<BTreeMap<String, serde_json::Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Parameters {
+    scale: Option<f64>,
+}
+
+impl Adapter {
+    /// Opens the folder of an adapter, or a file in it.
+    ///
+    /// # Errors
+    /// FILE_NOT_FOUND without the files, INTEGRITY_FAILED for damaged ones, MODEL_UNSUPPORTED for
+    /// kinds of adapters other than LoRA.
+    pub fn open(path: &Path) -> Result<Self> {
+        let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+        let config_path = folder.join("adapter_config.json");
+        let config: Config = {
+            let bytes = read_small(&config_path)?;
+            serde_json::from_slice(&bytes).map_err(|error| damaged(&config_path, &error.to_string()))?
+        };
+        let (file, transposed) = if folder.join("adapters.safetensors").exists() {
+            (folder.join("adapters.safetensors"), false)
+        } else {
+            (folder.join("adapter_model.safetensors"), true)
+        };
+        if !file.exists() {
+            return Err(Error::new(
+                Code::FileNotFound,
+                format!("{} has no adapters.safetensors and no adapter_model.safetensors", folder.display()),
+            )
+            .hint("give the folder of an adapter that mlx-lm or PEFT has saved"));
+        }
+        let scale = config.scale(&config_path)?;
+        let tensors = Tensors::open_safetensors(&[&file], &BTreeMap::new(), &file)?;
+        let modules = modules(&tensors, &file)?;
+        Ok(Self { folder: folder.to_owned(), tensors, scale, modules, transposed })
+    }
+
+    /// The folder, for messages.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The modules that it changes.
+    pub fn modules(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
+    }
+
+    /// Bytes that it takes as float32.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(|(_, tensor)| tensor.shape.iter().product::<usize>() as u64 * 4).sum()
+    }
+
+    /// Adds what it is known by to a digest.
+    pub fn add_to(&self, digest: &mut Sha256) -> Result<()> {
+        digest.update(self.scale.to_le_bytes());
+        self.tensors.add_to(digest)
+    }
+
+    /// What it adds to the module `[rows, columns]`; `None` if it leaves it as it is.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST when the shapes do not fit the module.
+    pub fn of(&self, module: &str, rows: usize, columns: usize) -> Result<Option<LowRank>> {
+        let Some([a_name, b_name]) = self.modules.get(module) else { return Ok(None) };
+        let (a, b) = (self.tensors.require(a_name)?, self.tensors.require(b_name)?);
+        let [mut a_shape, mut b_shape] = [matrix(a), matrix(b)];
+        if !self.transposed {
+            // mlx-lm writes a as [columns, rank], b as [rank, rows].
+            (a_shape, b_shape) = (a_shape.map(swap), b_shape.map(swap));
+        }
+        let rank = match (a_shape, b_shape) {
+            (Some((rank, wide)), Some((high, of)))
+                if wide == columns && high == rows && of == rank && rank > 0 =>
+            {
+                rank
+            }
+            _ => {
+                return Err(self.misfit(&format!(
+                    "{module} is [{rows}, {columns}], for which it has {:?} and {:?}",
+                    a.shape, b.shape
+                )));
+            }
+        };
+        let (mut a, mut b) = (self.floats(a_name, a)?, self.floats(b_name, b)?);
+        if !self.transposed {
+            (a, b) = (turned(&a, columns, rank), turned(&b, rank, rows));
+        }
+        for value in &mut b {
+            *value *= self.scale;
+        }
+        Ok(Some(LowRank { rank, a, b }))
+    }
+
+    /// An error unless every module that it changes is among those `used`.
+    pub fn check_used(&self, used: &BTreeSet<String>) -> Result<()> {
+        match self.modules.keys().find(|module| !used.contains(*module)) {
+            None => Ok(()),
+            Some(module) => Err(self.misfit(&format!("it changes {module}, which cannot be adapted here"))),
+        }
+    }
+
+    fn misfit(&self, reason: &str) -> Error {
+        Error::new(
+            Code::InvalidRequest,
+            format!("the adapter {} does not fit the model: {reason}", self.folder.display()),
+        )
+        .hint("give the adapter of this very model; embeddings and experts cannot be adapted")
+    }
+
+    fn floats(&self, name: &str, tensor: &Tensor) -> Result<Vec<f32>> {
+        let path = self.tensors.path_of(tensor);
+        let dtype = tensor.encoding.float().ok_or_else(|| {
+            unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))
+        })?;
+        let values = Floats { dtype, bytes: self.tensors.read(tensor)? }.to_f32();
+        if values.iter().all(|value| value.is_finite()) {
+            return Ok(values);
+        }
+        Err(damaged(path, &format!("has values in {name:?} that are infinite or not a number")))
+    }
+}
+
+impl Config {
+    fn scale(&self, path: &Path) -> Result<f32> {
+        let kind = self.fine_tune_type.as_deref().or(self.peft_type.as_deref()).unwrap_or("lora");
+        let patterns = [&self.rank_pattern, &self.alpha_pattern];
+        if !kind.eq_ignore_ascii_case("lora") || self.use_dora {
+            let kind = if self.use_dora { "DoRA" } else { kind };
+            return Err(unsupported(path, &format!("describes an adapter of the kind {kind}"))
+                .hint("LoRA adapters are supported: merge others into the model first"));
+        }
+        if patterns.iter().any(|pattern| pattern.as_ref().is_some_and(|it| !it.is_empty())) {
+            return Err(unsupported(path, "gives modules ranks of their own"));
+        }
+        let scale = match (&self.lora_parameters, self.r, self.lora_alpha) {
+            (Some(parameters), ..) => parameters.scale,
+            (None, Some(rank), Some(alpha)) if rank > 0 => {
+                let rank = f64::from(rank);
+                Some(alpha / if self.use_rslora { rank.sqrt() } else { rank })
+            }
+            _ => None,
+        };
+        scale
+            .map(|scale| scale as f32)
+            .filter(|scale| scale.is_finite())
+            .ok_or_else(|| damaged(path, "has neither lora_parameters.scale nor r and lora_alpha"))
+    }
+}
+
+/// The tensors of each module. All must belong to one.
+fn modules(tensors: &Tensors, path: &Path) -> Result<BTreeMap<String, [String; 2]>> {
+    let mut found: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
+    for (name, _) in tensors.iter() {
+        let (module, which) = part(name).ok_or_else(|| {
+            unsupported(path, &format!("has tensor {name:?}, which is no part of a LoRA adapter"))
+        })?;
+        let module = text_name(module).unwrap_or_else(|| module.to_owned());
+        found.entry(module).or_default()[which] = Some(name.to_owned());
+    }
+    if found.is_empty() {
+        return Err(damaged(path, "has no tensors"));
+    }
+    found
+        .into_iter()
+        .map(|(module, parts)| match parts {
+            [Some(a), Some(b)] => Ok((module, [a, b])),
+            _ => Err(damaged(path, &format!("has only one of the two tensors of {module}"))),
+        })
+        .collect()
+}
+
+/// The module that a tensor belongs to, and 0 for its a, 1 for its b.
+fn part(name: &str) -> Option<(&str, usize)> {
+    const ENDS: [(&str, usize); 6] = [
+        (".lora_a", 0),
+        (".lora_b", 1),
+        (".lora_A.weight", 0),
+        (".lora_B.weight", 1),
+        (".lora_A.default.weight", 0),
+        (".lora_B.default.weight", 1),
+    ];
+    let (module, which) = ENDS.iter().find_map(|(end, which)| Some((name.strip_suffix(end)?, *which)))?;
+    Some((module.strip_prefix("base_model.model.").unwrap_or(module), which))
+}
+
+fn matrix(tensor: &Tensor) -> Option<(usize, usize)> {
+    match tensor.shape[..] {
+        [rows, columns] => Some((rows, columns)),
+        _ => None,
+    }
+}
+
+fn swap((rows, columns): (usize, usize)) -> (usize, usize) {
+    (columns, rows)
+}
+
+/// A matrix `[rows, columns]`, transposed.
+fn turned(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
+fn read_small(path: &Path) -> Result<Vec<u8>> {
+    let kind = std::fs::metadata(path).map_err(|error| {
+        Error::io("read", path, error).hint("give the folder of an adapter that mlx-lm or PEFT has saved")
+    })?;
+    if !kind.is_file() || kind.len() > MAX_CONFIG_BYTES {
+        return Err(damaged(path, "is no configuration of an adapter"));
+    }
+    std::fs::read(path).map_err(|error| Error::io("read", path, error))
+}
