@@ -14,8 +14,8 @@ use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 /// output, or to a file that appears under its name once it is whole:
 ///
 ///     mlx-cache embed all-minilm "a text" "another one"
-///     mlx-cache embed all-minilm --input articles.jsonl --field body --output articles.npy
-///     mlx-cache embed all-minilm "what is it about?" --prompt query --nearest 5 --against articles.npy
+///     mlx-cache embed all-minilm -i articles.jsonl --field body -o articles.npy
+///     mlx-cache embed all-minilm "what is it?" --nearest 5 --against articles.npy
 ///
 /// How tokens become a vector, which prompts there are and how long texts may be is read from the
 /// model's own files, as sentence-transformers reads them.

@@ -10,7 +10,7 @@ use super::Cli;
 
 /// Every command, by what it is for.
 pub const GROUPS: &[(&str, &[&str])] = &[
-    ("Use models", &["run", "bench"]),
+    ("Use models", &["run", "embed", "bench"]),
     ("Get them, find them", &["pull", "add", "list", "show", "path"]),
     ("Keep the disk in order", &["dedupe", "verify", "rm", "gc", "link"]),
     ("This machine and others", &["recommend", "status", "doctor", "config", "export", "import"]),
@@ -18,11 +18,13 @@ pub const GROUPS: &[(&str, &[&str])] = &[
 ];
 
 /// Commands that the program's short help explains; it names the others.
-const MAIN: &[&str] = &["run", "pull", "add", "list", "show", "rm", "dedupe", "verify", "status", "doctor"];
+const MAIN: &[&str] =
+    &["run", "embed", "pull", "add", "list", "show", "rm", "dedupe", "verify", "status", "doctor"];
 
 /// Options of a command's short help where not all of them fit.
 const SHORT: &[(&str, &[&str])] = &[
     ("run", &["system", "max_tokens", "temp", "context"]),
+    ("embed", &["input", "output", "format", "prompt", "nearest", "against"]),
     ("bench", &["prompt_tokens", "generate_tokens", "repeat", "compare", "history"]),
     ("pull", &["revision", "include", "dry_run", "force"]),
 ];

@@ -8,7 +8,9 @@ use super::status::present_sources;
 use crate::context::Context;
 use crate::engine::format::layout::Layout;
 use crate::error::{Code, Error, Result};
-use crate::ids::{Digest, FileChoice, Host, ModelName, ModelRef, Revision, RevisionSpec, SnapshotPath};
+use crate::ids::{
+    Digest, FileChoice, Host, ModelName, ModelRef, Revision, RevisionSpec, SnapshotPath, leader,
+};
 use crate::registry::Origin;
 use crate::sources::{Checksum, ForeignModel, HuggingFace, Instructions, Ollama, Scan, Source};
 
@@ -171,13 +173,13 @@ impl Foreign {
 
     /// Makes one of the files what is loaded.
     fn narrow(&mut self, file: &FileChoice, reference: &ModelRef) -> Result<()> {
-        let mut matching = self.files.iter().filter(|(path, _)| file.matches(path));
-        match (matching.next(), matching.next()) {
-            (Some((_, place)), None) => {
+        let matching: Vec<_> = self.files.iter().filter(|(path, _)| file.matches(path)).collect();
+        match (leader(matching.iter().copied(), |(path, _)| path.as_str()), matching.as_slice()) {
+            (Some((_, place)), _) => {
                 self.path = place.clone();
                 Ok(())
             }
-            (Some((first, _)), Some((second, _))) => Err(Error::new(
+            (None, [(first, _), (second, _), ..]) => Err(Error::new(
                 Code::ModelAmbiguous,
                 format!("{reference} means more than one file: {first} and {second}"),
             )

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::engine::format::layout::Layout;
 use crate::error::{Code, Error, Result};
 use crate::fs::plain_path;
-use crate::ids::{FileChoice, ModelName, ModelRef, RevisionSpec};
+use crate::ids::{FileChoice, ModelName, ModelRef, RevisionSpec, leader};
 use crate::registry::Snapshot;
 use crate::store::Store;
 
@@ -316,10 +316,10 @@ fn file_choice(reference: &str) -> Option<FileChoice> {
 fn file_of(snapshot: &Snapshot, file: &FileChoice, reference: &str, context: &Context) -> Result<PathBuf> {
     let registry = Store::at(&context.settings.home.value).registry()?;
     let files = registry.map_or(Ok(Vec::new()), |registry| registry.files(snapshot.id))?;
-    let mut found = files.iter().filter(|record| file.matches(&record.path));
-    match (found.next(), found.next()) {
-        (Some(only), None) => Ok(snapshot.root.join(only.path.as_path())),
-        (Some(first), Some(second)) => Err(Error::new(
+    let found: Vec<_> = files.iter().filter(|record| file.matches(&record.path)).collect();
+    match (leader(found.iter().copied(), |record| record.path.as_str()), found.as_slice()) {
+        (Some(first), _) => Ok(snapshot.root.join(first.path.as_path())),
+        (None, [first, second, ..]) => Err(Error::new(
             Code::ModelAmbiguous,
             format!("{reference} means more than one file: {} and {}", first.path, second.path),
         )

@@ -96,7 +96,7 @@ pub struct NewSnapshot {
     pub origin: Origin,
     /// The folder that the paths of the files start from; absolute.
     pub root: PathBuf,
-    /// The one file below `root` that is the model, if it is one file.
+    /// The file below `root` that is loaded, if it is no folder: the first one of a model in parts.
     pub entry: Option<SnapshotPath>,
     pub facts: Facts,
     pub files: Vec<FileRecord>,
@@ -112,7 +112,7 @@ pub struct Snapshot {
     pub origin: Origin,
     /// The folder that the paths of its files start from; absolute.
     pub root: PathBuf,
-    /// The one file below `root` that is the model, if it is one file.
+    /// The file below `root` that is loaded, if it is no folder: the first one of a model in parts.
     pub entry: Option<SnapshotPath>,
     pub facts: Facts,
     /// Of all files.
@@ -125,7 +125,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// What a program loads: the folder, or the one file.
+    /// What a program loads: the folder, or the one file or first part.
     pub fn path(&self) -> PathBuf {
         match &self.entry {
             Some(entry) => self.root.join(entry),

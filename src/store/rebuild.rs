@@ -8,7 +8,7 @@ use walkdir::WalkDir;
 use super::Store;
 use crate::error::{Code, Error, Result};
 use crate::fs::relative_target;
-use crate::ids::{Host, ModelName, Revision, SnapshotPath};
+use crate::ids::{Host, ModelName, Revision, SnapshotPath, leader};
 use crate::registry::{self, Facts, FileRecord, NewSnapshot, Origin, Registry, Salvaged};
 
 /// What a rebuild did.
@@ -77,10 +77,8 @@ impl Store {
     fn read_snapshot(&self, folder: &Path, facts: &dyn Fn(&Path) -> Facts) -> Result<NewSnapshot> {
         let (name, revision) = self.name_of(folder)?;
         let files = self.read_links(folder)?;
-        let entry = match files.as_slice() {
-            [only] if only.path.has_extension("gguf") => Some(only.path.clone()),
-            _ => None,
-        };
+        let first = leader(&files, |file| file.path.as_str());
+        let entry = first.filter(|first| first.path.has_extension("gguf")).map(|first| first.path.clone());
         let path = entry.as_ref().map_or_else(|| folder.to_owned(), |entry| folder.join(entry));
         let facts = facts(&path);
         // A commit of a repository is what the hub has, whoever brought it.

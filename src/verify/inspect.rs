@@ -1,6 +1,6 @@
 //! What a look into a file tells without reading all of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::problem::{Kind, Problem, Remedy};
@@ -9,6 +9,7 @@ use crate::engine::format::file::{ModelFile, read_small};
 use crate::engine::format::layout::Layout;
 use crate::engine::format::{gguf, safetensors};
 use crate::error::{Code, Error, Result};
+use crate::ids::Part;
 
 /// How every pointer of git-lfs begins, and the longest that its specification allows.
 /// <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>
@@ -106,47 +107,21 @@ fn numbered(subject: &Subject) -> Vec<(String, String)> {
         .map(|item| item.path.as_str())
         .chain(subject.problems.iter().map(|problem| problem.path.as_str()))
         .collect();
-    let sets: BTreeSet<(&str, usize, &str)> = present
+    let sets: BTreeMap<(&str, usize, &str), Part> = present
         .iter()
-        .filter_map(|path| Numbered::parse(path))
-        .map(|it| (it.stem, it.count, it.end))
+        .filter_map(|path| Part::parse(path))
+        .map(|part| ((part.stem, part.count, part.end), part))
         .collect();
     let mut absent = Vec::new();
-    for (stem, count, end) in sets {
+    for ((stem, count, end), part) in sets {
         for number in 1..=count {
-            let name = format!("{stem}-{number:05}-of-{count:05}{end}");
+            let name = part.sibling(number);
             if !present.contains(name.as_str()) {
                 absent.push((name, format!("one of {count} files {stem}-…{end}")));
             }
         }
     }
     absent
-}
-
-/// A file name with a number: `<stem>-00001-of-00003<end>`.
-struct Numbered<'a> {
-    stem: &'a str,
-    count: usize,
-    end: &'a str,
-}
-
-impl<'a> Numbered<'a> {
-    /// Nobody splits a model into more files; a hostile name must not make us list them.
-    const MOST: usize = 10_000;
-
-    fn parse(path: &'a str) -> Option<Self> {
-        let end = [".safetensors", ".gguf"].into_iter().find(|end| path.ends_with(end))?;
-        let rest = path.strip_suffix(end)?;
-        let (rest, count) = rest.rsplit_once("-of-")?;
-        let (stem, number) = rest.rsplit_once('-')?;
-        let five = |text: &str| text.len() == 5 && text.bytes().all(|digit| digit.is_ascii_digit());
-        if !five(count) || !five(number) {
-            return None;
-        }
-        let (count, number): (usize, usize) = (count.parse().ok()?, number.parse().ok()?);
-        let fits = (1..=count).contains(&number) && count <= Self::MOST;
-        fits.then_some(Self { stem, count, end })
-    }
 }
 
 fn file_name(path: &Path) -> String {
@@ -156,19 +131,6 @@ fn file_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_number_is_one_of_a_set() {
-        let parse = |path| Numbered::parse(path).map(|it| (it.stem, it.count, it.end));
-        assert_eq!(parse("a/m-00001-of-00003.gguf"), Some(("a/m", 3, ".gguf")));
-        assert_eq!(parse("model-00003-of-00003.safetensors"), Some(("model", 3, ".safetensors")));
-        for other in
-            ["m-1-of-3.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf", "m.gguf", "-of-.gguf"]
-        {
-            assert!(Numbered::parse(other).is_none(), "{other}");
-        }
-        assert!(Numbered::parse("m-00001-of-99999.gguf").is_none(), "nobody has that many");
-    }
 
     #[test]
     fn a_pointer_is_known_by_its_first_line() {

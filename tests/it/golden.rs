@@ -273,6 +273,17 @@ fn logits_of_mixed_k_types_are_near_those_of_llama_cpp() {
     }
 }
 
+/// The parts of a split file are the same model as the whole one, which has these golden logits.
+#[test]
+fn a_gguf_in_parts_matches_the_whole_one() {
+    let folder = fixtures().join("gguf");
+    let golden = folder.join("llama_Q8_0.golden.safetensors");
+    for backend in backends() {
+        check(&folder.join("split/llama_Q8_0-00001-of-00003.gguf"), &golden, backend);
+        check(&folder.join("split"), &golden, backend);
+    }
+}
+
 #[test]
 fn gguf_types_match_their_dequantized_weights() {
     let folder = fixtures().join("gguf");

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::engine::probe::probe;
 use crate::error::{Code, Error, Result};
 use crate::fs::plain_path;
-use crate::ids::{Host, ModelName, Revision, SnapshotPath};
+use crate::ids::{Host, ModelName, Part, Revision, SnapshotPath, leader};
 use crate::registry::{Facts, Origin};
 use crate::store::Incoming;
 
@@ -20,7 +20,7 @@ pub(super) struct Candidate {
     pub revision: Option<Revision>,
     pub origin: Origin,
     pub root: PathBuf,
-    /// The one file that is the model, if it is one file.
+    /// The file that is loaded, if it is no folder: the first one of a model in parts.
     pub entry: Option<SnapshotPath>,
     pub facts: Facts,
     pub files: Vec<Incoming>,
@@ -44,10 +44,9 @@ impl Candidate {
                 Ok(Incoming { path: snapshot_path(file)?, bytes: metadata.len(), source })
             })
             .collect::<Result<Vec<_>>>()?;
-        let entry = match files.as_slice() {
-            [only] if !path.is_dir() || only.path.has_extension("gguf") => Some(only.path.clone()),
-            _ => None,
-        };
+        let first = leader(&files, |file| file.path.as_str());
+        let entry = first.filter(|first| !path.is_dir() || first.path.has_extension("gguf"));
+        let entry = entry.map(|first| first.path.clone());
         let (derived, revision, origin) = describe(&path, context);
         let name = match (name, derived) {
             (Some(name), _) => named(name)?,
@@ -91,10 +90,9 @@ impl Candidate {
                     Ok((snapshot_path(place.strip_prefix(root).unwrap_or(file))?, place))
                 });
                 let files = incoming(&paths.collect::<Result<Vec<_>>>()?)?;
-                let entry = match files.as_slice() {
-                    [only] if only.path.has_extension("gguf") => Some(only.path.clone()),
-                    _ => None,
-                };
+                let first = leader(&files, |file| file.path.as_str());
+                let entry = first.filter(|first| first.path.has_extension("gguf"));
+                let entry = entry.map(|first| first.path.clone());
                 (entry, facts::of(&probed), files)
             }
         };
@@ -187,8 +185,9 @@ fn describe(path: &Path, context: &Context) -> (Option<ModelName>, Option<Revisi
         return (Some(name), None, Origin::LmStudio);
     }
     let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    let name = stem.and_then(|stem| stem.to_str()).and_then(ModelName::of_local);
-    (name, None, Origin::Folder)
+    let file = path.file_name().and_then(|name| name.to_str()).and_then(Part::parse);
+    let stem = file.map(|part| part.stem).or_else(|| stem?.to_str());
+    (stem.and_then(ModelName::of_local), None, Origin::Folder)
 }
 
 /// `…/models--org--name/snapshots/<commit>`, or a file in it.

@@ -28,6 +28,7 @@ use crate::output::progress::{Progress, Unit};
 use crate::registry::{NewSession, Registry};
 use crate::report::embed::{EmbedReport, EmbedTimings, EmbedUsage, OutputReport};
 use crate::report::run::MemoryReport;
+use crate::store::Store;
 
 /// Work that takes no longer needs no progress bar.
 const WORTH_A_BAR: Duration = Duration::from_millis(300);
@@ -187,7 +188,8 @@ impl Run<'_> {
             return self.write_file(args, path, format, sink, input);
         }
         if tools.similarity.is_none() && tools.nearest.is_none() && !self.context.output.is_json() {
-            let mut sink = Sink::stdout(writer, &self.context.output)?;
+            let store = Store::at(&self.context.settings.home.value);
+            let mut sink = Sink::stdout(writer, &self.context.output, &store.incomplete())?;
             self.stream(Reader::new(input), &mut sink)?;
             sink.finish()?;
             return Ok(self.report());

@@ -9,7 +9,7 @@ use super::part::{PartFile, Reached};
 use super::stream::Read as InputRead;
 use super::vectors::VectorWriter;
 use crate::error::{Error, Result};
-use crate::fs::TempFile;
+use crate::fs::{TempFile, create_private_dir};
 use crate::output::Output;
 
 /// How often what is written is made durable: more often would cost time, less often work that is done again.
@@ -36,10 +36,11 @@ enum Place<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// To standard output.
-    pub fn stdout(writer: VectorWriter, output: &'a Output) -> Result<Self> {
+    /// To standard output; formats whose beginning is known last wait in `spool`, a folder of this user's.
+    pub fn stdout(writer: VectorWriter, output: &'a Output, spool: &Path) -> Result<Self> {
         let place = if writer.rewrites_beginning() {
-            Place::Spool(TempFile::create_in(&std::env::temp_dir())?, output)
+            create_private_dir(spool)?;
+            Place::Spool(TempFile::create_in(spool)?, output)
         } else {
             Place::Stdout(output)
         };

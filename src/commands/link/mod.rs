@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::dedupe;
 use crate::error::{Code, Error, Result};
 use crate::fs::plain_path;
-use crate::ids::{FileChoice, ModelRef};
+use crate::ids::{FileChoice, ModelRef, leader};
 use crate::registry::{FileRecord, Registry, Snapshot};
 use crate::report::link::{LinkEntryKind, LinkEntryReport, LinkEntryStatus, LinkReport};
 use crate::settings::Settings;
@@ -85,14 +85,21 @@ impl Model {
 
     /// The only GGUF file, if there is just one.
     fn gguf(&self) -> Result<Option<&FileRecord>> {
-        let mut found = self.files.iter().filter(|file| file.path.has_extension("gguf"));
-        match (found.next(), found.next()) {
-            (Some(_), Some(_)) => Err(Error::new(
+        let found: Vec<_> = self.files.iter().filter(|file| file.path.has_extension("gguf")).collect();
+        match found.as_slice() {
+            [] => Ok(None),
+            [only] => Ok(Some(only)),
+            parts if leader(parts.iter().copied(), |file| file.path.as_str()).is_some() => {
+                let name = &self.snapshot.name;
+                let message = format!("{name} is a GGUF model in {} parts", parts.len());
+                Err(Error::new(Code::ModelUnsupported, message)
+                    .hint("join the parts with `llama-gguf-split --merge`, then add that file"))
+            }
+            _ => Err(Error::new(
                 Code::ModelAmbiguous,
                 format!("{} has several GGUF files", self.snapshot.name),
             )
             .hint("name one of them: org/name:Q4_K_M")),
-            (first, _) => Ok(first),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::cli::pull::PullArgs;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::hub::{Hub, HubOptions, Secret};
-use crate::ids::SnapshotPath;
+use crate::ids::{SnapshotPath, leader};
 use crate::registry::{Facts, FileRecord, Kind, NewSnapshot, Origin, Registry, Snapshot};
 use crate::report::pull::{Action, ActionReport, PullReport, PulledReport};
 use crate::settings::value::Token;
@@ -192,18 +192,20 @@ impl Work<'_> {
                 .collect();
             all.extend(more);
         }
+        let leader = entry.as_ref().and_then(|_| leader(&all, |file| file.path.as_str()));
+        let leader = leader.map(|file| file.path.clone());
         let mut new = NewSnapshot {
             name: plan.name.clone(),
             revision: plan.commit.clone(),
             origin: Origin::Hub,
             root: std::path::PathBuf::new(),
-            entry: if all.len() == 1 { entry.clone() } else { None },
+            entry: leader,
             facts: UNKNOWN,
             files: all,
         };
         self.store.place(&lock, registry, &mut new)?;
         // Of several GGUF files that are here, the one that was asked for now tells what the model is.
-        new.facts = match &entry {
+        new.facts = match new.entry.as_ref().or(entry.as_ref()) {
             Some(file) => facts::at(&new.root.join(file)),
             None => facts::at(&new.root),
         };

@@ -109,10 +109,6 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         return Err(unsupported(path, &format!("is a model of type {model_type:?}"))
             .hint(format!("supported types of GGUF files are {}", models::gguf_types().join(", "))));
     };
-    if let Some(parts) = metadata.unsigned("split.count").filter(|&parts| parts > 1) {
-        return Err(unsupported(path, &format!("is one of the {parts} parts of a split GGUF file"))
-            .hint("join the parts with `llama-gguf-split --merge`, or get a file that is whole"));
-    }
     let fields = GgufFields { metadata, tensors, architecture: model_type };
     let hidden_size = fields.required("embedding_length")?;
     let heads = fields.required("attention.head_count")?;

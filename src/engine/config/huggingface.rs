@@ -60,16 +60,15 @@ fn parse_object(path: &Path, content: &[u8]) -> Result<Map<String, Value>> {
     }
 }
 
-/// The same JSON with null for `Infinity`, `-Infinity` and `NaN` outside of texts.
+/// The same JSON with null for `Infinity` outside of texts.
 fn without_infinity(content: &[u8]) -> Vec<u8> {
-    const WORDS: [&[u8]; 3] = [b"Infinity", b"-Infinity", b"NaN"];
+    const WORD: &[u8] = b"Infinity";
     let mut plain = Vec::with_capacity(content.len());
     let (mut rest, mut in_text) = (content, false);
     while let [byte, behind @ ..] = rest {
-        let word = WORDS.iter().find(|word| !in_text && rest.starts_with(word));
-        if let Some(word) = word {
+        if let (false, Some(behind)) = (in_text, rest.strip_prefix(WORD)) {
             plain.extend_from_slice(b"null");
-            rest = &rest[word.len()..];
+            rest = behind;
             continue;
         }
         plain.push(*byte);

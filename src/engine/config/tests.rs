@@ -1,3 +1,5 @@
+mod experts;
+
 use std::path::Path;
 
 use proptest::prelude::*;

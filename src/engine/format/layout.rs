@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::engine::format::file::{ModelFile, damaged, read_small, unsupported};
 use crate::engine::format::gguf;
 use crate::error::{Code, Error, Result};
+use crate::ids::leader;
 
 const MAX_INDEX_BYTES: u64 = 100_000_000;
 const INDEX_SUFFIX: &str = ".safetensors.index.json";
@@ -15,7 +16,7 @@ const INDEX_SUFFIX: &str = ".safetensors.index.json";
 /// The weight files of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
-    /// One GGUF file, which is all there is to a model.
+    /// One GGUF file, which is all there is to a model, or the first of its numbered parts.
     Gguf(PathBuf),
     /// A folder of safetensors files.
     Safetensors {
@@ -33,7 +34,7 @@ impl Layout {
     ///
     /// In a folder, `model.safetensors` comes first, then the files of an index, then
     /// `model*.safetensors`, then any safetensors; without
-    /// these or without config.json, the only GGUF file.
+    /// these or without config.json, the only GGUF file or the parts of the only one.
     pub fn find(path: &Path) -> Result<Self> {
         let kind = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
         if !kind.is_dir() {
@@ -75,10 +76,10 @@ impl Layout {
         if !shards.is_empty() && (has_config || ggufs.is_empty()) {
             return Ok(of_folder(shards));
         }
-        match ggufs.as_slice() {
-            [] => Err(no_weights(path, &names)),
-            [one] => Ok(Self::Gguf(path.join(one))),
-            several => Err(Error::new(
+        match (leader(ggufs.iter().copied(), |name| name), ggufs.as_slice()) {
+            (Some(one), _) => Ok(Self::Gguf(path.join(one))),
+            (None, []) => Err(no_weights(path, &names)),
+            (None, several) => Err(Error::new(
                 Code::ModelAmbiguous,
                 format!("{} holds {} GGUF files", path.display(), several.len()),
             )

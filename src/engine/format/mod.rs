@@ -10,6 +10,7 @@ pub mod gguf;
 pub mod inventory;
 pub mod layout;
 pub mod metadata;
+pub mod parts;
 pub mod safetensors;
 pub mod sizes;
 pub mod tensors;

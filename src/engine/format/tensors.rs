@@ -1,7 +1,7 @@
 //! All tensors of a checkpoint under their Hugging Face names, whatever the files are.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -9,10 +9,11 @@ use crate::engine::format::file::{ModelFile, damaged};
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::layout::Layout;
 use crate::engine::format::metadata::Metadata;
+use crate::engine::format::parts::OpenPart;
 use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::unpack::Form;
 use crate::engine::format::weight::FloatType;
-use crate::engine::format::{gguf, safetensors};
+use crate::engine::format::{parts, safetensors};
 use crate::engine::models;
 use crate::engine::models::names::{self, Names};
 use crate::error::{Code, Result};
@@ -60,6 +61,8 @@ pub struct Tensor {
 #[derive(Debug)]
 pub struct Tensors {
     files: Vec<ModelFile>,
+    /// The folder of a safetensors model in several files, else the only or first file.
+    main_path: PathBuf,
     entries: BTreeMap<String, Tensor>,
 }
 
@@ -102,30 +105,35 @@ impl Tensors {
         }
         let entries = text_entries(entries);
         let entries = entries.into_iter().map(|(name, tensor)| (expert_name(&name).unwrap_or(name), tensor));
-        Ok(Self { files, entries: entries.collect() })
+        let main_path = match files.as_slice() {
+            [one] => one.path(),
+            several => several.first().and_then(|file| file.path().parent()).unwrap_or(Path::new("")),
+        };
+        Ok(Self { main_path: main_path.to_owned(), files, entries: entries.collect() })
     }
 
-    /// The tensors of an open GGUF file, renamed.
-    pub fn of_gguf(
-        file: ModelFile,
-        tensors: BTreeMap<String, gguf::TensorInfo>,
-        names: &Names,
-    ) -> Result<Self> {
+    /// The tensors of an open GGUF model, renamed.
+    pub fn of_gguf(parts: Vec<OpenPart>, names: &Names) -> Result<Self> {
+        let main_path = parts.first().map(|(file, _)| file.path().to_owned()).unwrap_or_default();
+        let mut files = Vec::with_capacity(parts.len());
         let mut entries = BTreeMap::new();
-        for (name, info) in tensors {
-            let tensor = Tensor {
-                encoding: Encoding::Ggml(info.kind),
-                shape: info.shape,
-                file: 0,
-                offset: info.offset,
-                bytes: info.bytes,
-            };
-            let renamed = checkpoint_name(&name, names).unwrap_or_else(|| name.clone());
-            if entries.insert(renamed, tensor).is_some() {
-                return Err(damaged(file.path(), &format!("has tensor {name:?} under two names")));
+        for (position, (file, tensors)) in parts.into_iter().enumerate() {
+            for (name, info) in tensors {
+                let tensor = Tensor {
+                    encoding: Encoding::Ggml(info.kind),
+                    shape: info.shape,
+                    file: position,
+                    offset: info.offset,
+                    bytes: info.bytes,
+                };
+                let renamed = checkpoint_name(&name, names).unwrap_or_else(|| name.clone());
+                if entries.insert(renamed, tensor).is_some() {
+                    return Err(damaged(file.path(), &format!("has tensor {name:?} under two names")));
+                }
             }
+            files.push(file);
         }
-        Ok(Self { files: vec![file], entries })
+        Ok(Self { files, main_path, entries })
     }
 
     pub fn get(&self, name: &str) -> Option<&Tensor> {
@@ -151,12 +159,9 @@ impl Tensors {
         self.files.iter().map(ModelFile::path)
     }
 
-    /// The folder of several files, or the only file.
+    /// The folder of a safetensors model in several files, else the only or first file.
     pub fn main_path(&self) -> &Path {
-        match self.files.as_slice() {
-            [one] => one.path(),
-            several => several.first().and_then(|f| f.path().parent()).unwrap_or(Path::new("")),
-        }
+        &self.main_path
     }
 
     /// The float type that the model was stored in: of the embedding, or of its scales where it is
@@ -241,13 +246,12 @@ pub fn open(layout: &Layout) -> Result<(Tensors, Option<Metadata>)> {
             Ok((Tensors::open_safetensors(shards, weight_map, index)?, None))
         }
         Layout::Gguf(path) => {
-            let file = ModelFile::open(path)?;
-            let header = gguf::Header::read(&file)?;
+            let (parts, metadata) = parts::open(path)?;
             // Of an architecture that the engine lacks, Llama's names are as good as any.
-            let name = header.metadata.text("general.architecture").unwrap_or_default();
-            let sparse = header.metadata.unsigned(&format!("{name}.expert_count")).is_some_and(|it| it > 0);
+            let name = metadata.text("general.architecture").unwrap_or_default();
+            let sparse = metadata.unsigned(&format!("{name}.expert_count")).is_some_and(|it| it > 0);
             let names = models::of_gguf(name, sparse).map_or(&names::PLAIN, |(found, _)| &found.names);
-            Ok((Tensors::of_gguf(file, header.tensors, names)?, Some(header.metadata)))
+            Ok((Tensors::of_gguf(parts, names)?, Some(metadata)))
         }
     }
 }

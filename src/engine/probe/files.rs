@@ -27,9 +27,9 @@ pub fn of_folder(folder: &Path, tensors: &Tensors) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().collect())
 }
 
-/// The one file.
-pub fn of_gguf(path: &Path) -> Vec<PathBuf> {
-    path.file_name().map(PathBuf::from).into_iter().collect()
+/// The one file, or all its parts.
+pub fn of_gguf(tensors: &Tensors) -> Vec<PathBuf> {
+    tensors.paths().filter_map(|path| path.file_name().map(PathBuf::from)).collect()
 }
 
 /// Adds the files of one folder that belong to the model. Weights of modules below the top belong to

@@ -148,7 +148,7 @@ pub fn probe(path: &Path) -> Result<Probe> {
     };
     let files = match &folder {
         Some(folder) => files::of_folder(folder, &tensors)?,
-        None => files::of_gguf(tensors.main_path()),
+        None => files::of_gguf(&tensors),
     };
     let described = Described { outline: &outline, configuration: &configuration, files: &files };
     let kind = described.kind();

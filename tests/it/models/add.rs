@@ -61,6 +61,48 @@ fn a_gguf_is_a_model_of_one_file() {
 }
 
 #[test]
+fn a_gguf_in_parts_is_one_model() {
+    let sandbox = Sandbox::new();
+    let folder = place(&sandbox, "gguf/split", "split");
+    let part = |number: usize| folder.join(format!("llama_Q8_0-0000{number}-of-00003.gguf"));
+    let bytes: u64 = (1..=3).map(|number| fs::metadata(part(number)).expect("a part").len()).sum();
+    let first = part(1).to_str().expect("UTF-8").to_owned();
+    let by_file = add(&sandbox, &part(1), &[]);
+    assert_eq!(by_file["reference"], "local/llama_Q8_0");
+    let by_folder = add(&sandbox, &folder, &["--name", "me/split"]);
+    let copy = add(&sandbox, &part(1), &["--copy", "--name", "me/copy"]);
+    for added in [&by_file, &by_folder, &copy] {
+        assert_eq!((&added["files"], &added["bytes"]), (&3.into(), &bytes.into()), "{added}");
+    }
+    assert_eq!((&by_file["path"], &by_folder["path"]), (&first.clone().into(), &first.into()));
+    assert_eq!(listed(&sandbox).iter().filter(|row| row["bytes"] == bytes).count(), 3);
+
+    for reference in ["local/llama_Q8_0", "me/split", "me/copy", "me/copy:Q8_0", "split"] {
+        let shown = data(&sandbox, &["show", reference]);
+        assert_eq!((&shown["runnable"], &shown["quantization"]), (&true.into(), &"Q8_0".into()), "{shown}");
+    }
+    let answer = |reference: &str| {
+        let args = ["run", reference, "Hi", "-n", "4", "--temp", "0"];
+        data(&sandbox, &args)["text"].as_str().expect("a text").to_owned()
+    };
+    let whole = place(&sandbox, "gguf/llama_Q8_0.gguf", "whole.gguf");
+    let expected = answer(whole.to_str().expect("UTF-8"));
+    assert_eq!(answer("me/copy"), expected);
+    assert_eq!(answer("me/split"), expected);
+    data(&sandbox, &["bench", "me/copy", "-p", "8", "-g", "2", "-r", "1"]);
+    succeeded(sandbox.run(&["verify", "me/copy"]));
+
+    let second = part(2).to_str().expect("UTF-8").to_owned();
+    refused(&sandbox, &["add", &second], "MODEL_UNSUPPORTED", "part 2 of 3");
+    fs::remove_file(part(2)).expect("gone");
+    refused(&sandbox, &["run", "me/split", "Hi"], "INTEGRITY_FAILED", "00002-of-00003.gguf is missing");
+    let (status, report) = sandbox.json(&["verify", "me/split"]);
+    assert!(status != 0 && report.to_string().contains("00002-of-00003.gguf"), "{report}");
+    // The copy has its own.
+    assert_eq!(answer("me/copy"), expected);
+}
+
+#[test]
 fn adding_twice_changes_nothing() {
     let sandbox = Sandbox::new();
     let model = place(&sandbox, "llama_tied", "tiny");

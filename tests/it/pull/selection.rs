@@ -207,6 +207,34 @@ fn two_tags_of_one_repository_stand_beside_each_other() {
 }
 
 #[test]
+fn a_tag_means_all_parts_of_a_split_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/gguf");
+    let mut repository = Repository::new("org/split-GGUF")
+        .file("config.json", "{}")
+        .large("tiny-Q4_0.gguf", quantized().content("tiny-Q4_0.gguf"));
+    for number in 1..=3 {
+        let content = fs::read(folder.join(format!("split/llama_Q8_0-0000{number}-of-00003.gguf")));
+        let path = format!("Q8_0/tiny-Q8_0-0000{number}-of-00003.gguf");
+        repository = repository.large(&path, content.expect("a fixture"));
+    }
+    let (sandbox, hub) = (Sandbox::new(), Hub::with(repository));
+    let reference = "org/split-GGUF:Q8_0";
+    let model = pull_one(&sandbox, &hub, &[reference]);
+    assert_eq!(number(&model, "files"), 3, "{model}");
+    let works = || {
+        let path = sandbox.run(&["path", reference]).stdout;
+        assert!(path.trim_end().ends_with("Q8_0/tiny-Q8_0-00001-of-00003.gguf"), "{path}");
+        let outcome = sandbox.run(&["run", reference, "hello", "--max-tokens", "1"]);
+        assert_eq!(outcome.status, 0, "{outcome:?}");
+    };
+    works();
+    assert_eq!(sandbox.run(&["run", "org/split-GGUF", "hello", "--max-tokens", "1"]).status, 0);
+    // Beside another quantization the tag still means all parts.
+    pull(&sandbox, &hub, &["org/split-GGUF:Q4_0"]);
+    works();
+}
+
+#[test]
 fn several_gguf_files_and_no_tag_are_a_question() {
     let (sandbox, hub) = (Sandbox::new(), Hub::with(quantized()));
     let outcome = run(&mut command(&sandbox, &hub, &["org/tiny-GGUF"]));

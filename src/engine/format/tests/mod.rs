@@ -1,6 +1,8 @@
 mod checkpoint;
+mod experts;
 mod gguf;
 mod golden;
+mod parts;
 mod safetensors;
 mod unpack;
 
