@@ -24,7 +24,7 @@ const MAIN: &[&str] =
 /// Options of a command's short help where not all of them fit.
 const SHORT: &[(&str, &[&str])] = &[
     ("run", &["system", "max_tokens", "temp", "context"]),
-    ("embed", &["input", "output", "format", "prompt", "nearest", "against"]),
+    ("embed", &["input", "output", "nearest"]),
     ("bench", &["prompt_tokens", "generate_tokens", "repeat", "compare", "history"]),
     ("pull", &["revision", "include", "dry_run", "force"]),
 ];
