@@ -14,7 +14,7 @@ use crate::settings::variables::{CLICOLOR_FORCE, Environment, NO_COLOR, TERM};
 pub fn style(cli: &Cli, environment: &Environment) -> Style {
     let global = &cli.global;
     Style {
-        json: global.json || cli.command.as_ref().is_some_and(Command::streams_json),
+        json: global.json || cli.command.as_ref().is_some_and(Command::prints_json),
         color: color(if global.no_color { ColorWhen::Never } else { global.color }, environment),
         quiet: global.quiet,
         verbose: global.verbose,
@@ -29,8 +29,10 @@ fn lenient_style(args: &[OsString], environment: &Environment) -> Style {
         let value = if flag == "--color" { value } else { flag.strip_prefix("--color=")?.to_owned().into() };
         <ColorWhen as clap::ValueEnum>::from_str(&value, false).ok()
     });
+    let json_form = flags().zip(flags().skip(1)).any(|(flag, value)| flag == "--format" && value == "json")
+        || flags().any(|flag| flag == "--format=json");
     Style {
-        json: flags().any(|flag| flag == "--json" || flag == "--stream-json"),
+        json: json_form || flags().any(|flag| flag == "--json" || flag == "--stream-json"),
         color: color(no_color.or(when).unwrap_or_default(), environment),
         quiet: false,
         verbose: false,

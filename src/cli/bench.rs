@@ -1,5 +1,9 @@
 //! `mlx-cache bench`
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::run::EngineArgs;
@@ -15,12 +19,14 @@ use super::run::EngineArgs;
 ///     mlx-cache bench smollm2 llama-3.2-1b -p 512,2048 -g 128 --format markdown
 ///     mlx-cache bench smollm2 --compare last --fail-on-regression 5%
 ///     mlx-cache bench smollm2 -p 0 --against-command 'llama-bench -m model.gguf -p 0 -n 128 -o md'
+///     mlx-cache bench smollm2 --against ollama:smollm2:135m --plot chart.svg --export results.csv
 ///     mlx-cache bench --history smollm2
+///     mlx-cache bench --store
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct BenchArgs {
     /// The models: names, parts of names that are unambiguous, or paths
-    #[arg(value_hint = ValueHint::AnyPath, required_unless_present = "history")]
+    #[arg(value_hint = ValueHint::AnyPath, required_unless_present_any = ["history", "store"])]
     pub models: Vec<String>,
 
     /// Lengths of prompts in tokens; 0 is none
@@ -47,6 +53,16 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t)]
     pub format: BenchFormat,
 
+    /// Write the results to a file as well: .json (what --json prints), .csv or .md
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+        value_parser = OsStringValueParser::new().try_map(parse_export))]
+    pub export: Option<ExportFile>,
+
+    /// Draw the results as a chart
+    #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath,
+        value_parser = OsStringValueParser::new().try_map(parse_plot))]
+    pub plot: Option<PathBuf>,
+
     /// Pull models that are missing without asking
     #[arg(long, short)]
     pub yes: bool,
@@ -55,9 +71,16 @@ pub struct BenchArgs {
     #[arg(long)]
     pub no_save: bool,
 
-    /// Show the results kept of this model, and measure nothing
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["models", "compare", "against_command"])]
-    pub history: Option<String>,
+    /// Show the results kept of this model, or of all, and measure nothing
+    #[arg(long, value_name = "MODEL", num_args = 0..=1,
+        conflicts_with_all = ["models", "compare", "against", "against_command"])]
+    pub history: Option<Option<String>>,
+
+    /// Measure the store's disk instead of models: hashing, copies, links, rows of the registry. The results
+    /// are kept under the name `store`
+    #[arg(long, conflicts_with_all = ["models", "history", "prompt_tokens", "generate_tokens", "depth", "yes",
+        "against", "against_command", "EngineArgs"])]
+    pub store: bool,
 
     #[command(flatten)]
     pub compare: CompareArgs,
@@ -70,13 +93,18 @@ pub struct BenchArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Comparison")]
 pub struct CompareArgs {
-    /// Compare with kept results: `last`, a number from --history, or a file that --json has written
+    /// Compare with kept results: `last`, a number from --history, or a file that --json or --export has
+    /// written
     #[arg(long, value_name = "BASELINE", value_hint = ValueHint::FilePath)]
     pub compare: Option<String>,
 
     /// End with status 1 if a mean is worse than the baseline's by more than this and by more than the noise
     #[arg(long, value_name = "PERCENT", requires = "compare", value_parser = parse_percent)]
     pub fail_on_regression: Option<f64>,
+
+    /// Measure a model of Ollama in turn, by the counters of its server (at OLLAMA_HOST)
+    #[arg(long, value_name = "ollama:NAME", value_parser = parse_peer)]
+    pub against: Vec<String>,
 
     /// Measure another program in turn: a shell command that prints tokens per second
     #[arg(long, value_name = "CMD")]
@@ -98,6 +126,44 @@ pub enum BenchFormat {
     Table,
     Markdown,
     Csv,
+    /// The same as --json
+    Json,
+}
+
+/// A file to write results to; its ending says in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportFile {
+    pub path: PathBuf,
+    pub format: BenchFormat,
+}
+
+fn ending(path: &std::path::Path) -> String {
+    path.extension().map(|end| end.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+fn parse_export(text: OsString) -> Result<ExportFile, &'static str> {
+    let path = PathBuf::from(text);
+    let format = match ending(&path).as_str() {
+        "json" => BenchFormat::Json,
+        "csv" => BenchFormat::Csv,
+        "md" => BenchFormat::Markdown,
+        _ => return Err("expected a file that ends in .json, .csv or .md"),
+    };
+    Ok(ExportFile { path, format })
+}
+
+fn parse_plot(text: OsString) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    if ending(&path) == "svg" { Ok(path) } else { Err("expected a file that ends in .svg") }
+}
+
+fn parse_peer(text: &str) -> Result<String, String> {
+    match text.strip_prefix("ollama:") {
+        Some(name) if !name.is_empty() && !name.contains(|c: char| c.is_control() || c.is_whitespace()) => {
+            Ok(name.to_owned())
+        }
+        _ => Err("expected ollama:NAME; --against-command measures any other program".to_owned()),
+    }
 }
 
 fn parse_percent(text: &str) -> Result<f64, String> {

@@ -135,6 +135,11 @@ impl Command {
         }
     }
 
+    /// Whether the command was asked for JSON by a flag of its own.
+    pub fn prints_json(&self) -> bool {
+        self.streams_json() || matches!(self, Self::Bench(args) if args.format == bench::BenchFormat::Json)
+    }
+
     /// Whether the command may change the store: what was cut short there is settled first.
     pub fn changes_the_store(&self) -> bool {
         match self {

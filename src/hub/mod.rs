@@ -3,12 +3,14 @@
 //! Nothing that a server says is believed: names are parsed before they are used, sizes are bounded,
 //! and content counts only once its checksum is right. Everything waits for the network inside; callers
 //! block. See docs/decisions/0004-hub-client.md for what the library `hf-hub` does of this.
+//! Ollama's server is reached from here too: all use of the network is in this module.
 
 mod address;
 mod answer;
 mod client;
 mod download;
 mod listing;
+pub mod ollama;
 mod patience;
 mod reach;
 mod refusal;
@@ -82,21 +84,26 @@ impl Hub {
 
     /// Waits for work that may be stopped.
     fn wait<T>(&self, check: Check<'_>, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime.block_on(async {
-            let stopped = async {
-                loop {
-                    tokio::time::sleep(TICK).await;
-                    if let Err(stop) = check() {
-                        break stop;
-                    }
-                }
-            };
-            match select(pin!(work), pin!(stopped)).await {
-                Either::Left((result, _)) => result,
-                Either::Right((stop, _)) => Err(stop),
-            }
-        })
+        wait(&self.runtime, check, work)
     }
+}
+
+/// Waits for work that may be stopped.
+fn wait<T>(runtime: &Runtime, check: Check<'_>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    runtime.block_on(async {
+        let stopped = async {
+            loop {
+                tokio::time::sleep(TICK).await;
+                if let Err(stop) = check() {
+                    break stop;
+                }
+            }
+        };
+        match select(pin!(work), pin!(stopped)).await {
+            Either::Left((result, _)) => result,
+            Either::Right((stop, _)) => Err(stop),
+        }
+    })
 }
 
 fn runtime(threads: usize) -> Result<Runtime> {

@@ -4,7 +4,8 @@
 //! stops and the program ends without a word, with the status that a process has which SIGPIPE ended.
 
 mod add;
-mod bench;
+pub mod bench;
+pub mod chart;
 mod completions;
 mod config;
 mod dedupe;

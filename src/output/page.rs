@@ -45,6 +45,11 @@ impl Page {
         Self::new(color, terminal_width(io::stderr().is_terminal()))
     }
 
+    /// For a file: no colours, lines as long as they are.
+    pub(super) fn for_file() -> Self {
+        Self::new(false, None)
+    }
+
     fn new(color: bool, width: Option<u16>) -> Self {
         Self { text: String::new(), color, width, now: Timestamp::now() }
     }

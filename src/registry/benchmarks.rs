@@ -39,11 +39,14 @@ impl Registry {
         })
     }
 
-    /// The results kept of a model, newest first.
-    pub fn benchmarks(&self, reference: &str) -> Result<Vec<Benchmark>> {
+    /// The results kept of a model, or of all, newest first.
+    pub fn benchmarks(&self, reference: Option<&str>) -> Result<Vec<Benchmark>> {
         let read = || {
             self.connection
-                .prepare("SELECT * FROM benchmarks WHERE reference = ?1 ORDER BY measured_at DESC, id DESC")?
+                .prepare(
+                    "SELECT * FROM benchmarks WHERE ?1 IS NULL OR reference = ?1
+                     ORDER BY measured_at DESC, id DESC",
+                )?
                 .query_map([reference], benchmark)?
                 .collect::<rusqlite::Result<_>>()
         };

@@ -34,6 +34,7 @@ pub enum BenchForm {
     Table,
     Markdown,
     Csv,
+    Json,
 }
 
 /// The machine and the program, as far as they can be told.
@@ -53,7 +54,7 @@ pub struct BenchEnvironment {
     pub memory_bytes: u64,
     /// The operating system.
     pub os: String,
-    /// `cpu`, or the GPU's name.
+    /// `cpu`, or the GPU's name; `disk` for `--store`.
     pub device: String,
     /// MLX's version.
     pub mlx: Option<String>,
@@ -89,12 +90,15 @@ pub struct BenchModel {
 /// One test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BenchResult {
-    /// The model, or the peer that was measured in turn.
+    /// The model, or the peer that was measured in turn; `store` for `--store`.
     pub model: String,
     /// `pp<N>`, `tg<N>` and `ttft<N>`, with `@d<N>` where the cache held tokens; `load` with the files in
-    /// the page cache, `load-cold` without; `peak_memory`; `kv_cache` of the longest test.
+    /// the page cache, `load-cold` without; `peak_memory`; `kv_cache` of the longest test. With `--store`: `write` of content
+    /// that is on disk afterwards; `hash` of content in the page cache, `hash-cold` without; `copy` as `add --copy`
+    /// does it, with hashing; `clone`, where the filesystem shares blocks; `link`, a hard link and a symlink to it;
+    /// `registry-write` in one transaction, `registry-read`.
     pub test: String,
-    /// `tokens/s`, `s` or `bytes`.
+    /// `tokens/s`, `s` or `bytes`; with `--store` also `MB/s`, `links/s` and `rows/s`.
     pub unit: String,
     /// Arithmetic mean of the samples.
     pub mean: f64,
@@ -121,6 +125,8 @@ pub struct BenchRatio {
     pub model: String,
     /// The peer.
     pub peer: String,
+    /// What the peer says of itself, such as its version and the model's quantization; null for a command.
+    pub about: Option<String>,
     /// The test.
     pub test: String,
     /// Median of the rounds' ratios, ours to the peer's: above 1, ours is faster.

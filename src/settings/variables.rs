@@ -42,6 +42,7 @@ variables! {
     HF_HUB_OFFLINE "HF_HUB_OFFLINE" "the same as `MLX_CACHE_OFFLINE`, for all of Hugging Face's tools";
     HF_HUB_DISABLE_XET "HF_HUB_DISABLE_XET" "`1` fetches files of Xet storage over plain HTTP";
     OLLAMA_MODELS "OLLAMA_MODELS" "Ollama's models; `~/.ollama/models` without it";
+    OLLAMA_HOST "OLLAMA_HOST" "the address of Ollama's server, which `bench --against` measures; `127.0.0.1:11434` without it. One on this machine is not the network that offline mode forbids";
     NO_COLOR "NO_COLOR" "any content switches colours off, unless `--color` is given";
     CLICOLOR_FORCE "CLICOLOR_FORCE" "any content but `0` switches colours on even where there is no terminal";
     TERM "TERM" "`dumb` switches colours off";

@@ -50,6 +50,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("minijinja", &["engine"]),
     ("comfy_table", &["output"]),
     ("indicatif", &["output"]),
+    ("plotters", &["output"]),
     ("anyhow", &[]),
 ];
 

@@ -13,20 +13,12 @@ use crate::report::bench::BenchEnvironment;
 
 /// The machine, and what the engine computes with on it.
 pub fn of(engine: &Engine, threads: Option<usize>) -> Result<BenchEnvironment> {
-    let failed = |error: sysinfo::Error| Error::internal(format!("cannot ask for the memory: {error}"));
-    let mut system = System::new().map_err(failed)?;
-    system.refresh_memory();
     let facts = device::facts();
-    let cores = System::physical_core_count().ok();
     let on_cpu = engine.policy().device == Device::Cpu;
+    let machine = of_disk()?;
     Ok(BenchEnvironment {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
         cpu: facts.cpu,
-        arch: std::env::consts::ARCH.to_owned(),
-        cores,
-        threads: if on_cpu { threads.or(cores) } else { None },
-        memory_bytes: system.total_memory(),
-        os: System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned()),
+        threads: if on_cpu { threads.or(machine.cores) } else { None },
         device: if on_cpu { "cpu".to_owned() } else { facts.gpu.unwrap_or_else(|| "gpu".to_owned()) },
         mlx: facts.mlx,
         blas: match facts.blas {
@@ -35,6 +27,26 @@ pub fn of(engine: &Engine, threads: Option<usize>) -> Result<BenchEnvironment> {
             Blas::Other(file) => Some(file),
             Blas::Unknown => None,
         },
+        ..machine
+    })
+}
+
+/// The machine, where no model is computed.
+pub fn of_disk() -> Result<BenchEnvironment> {
+    let failed = |error: sysinfo::Error| Error::internal(format!("cannot ask for the memory: {error}"));
+    let mut system = System::new().map_err(failed)?;
+    system.refresh_memory();
+    Ok(BenchEnvironment {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cpu: None,
+        arch: std::env::consts::ARCH.to_owned(),
+        cores: System::physical_core_count().ok(),
+        threads: None,
+        memory_bytes: system.total_memory(),
+        os: System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned()),
+        device: "disk".to_owned(),
+        mlx: None,
+        blas: None,
         power: power(Path::new("/sys/class/power_supply")),
         temperature_c: temperature(Path::new("/sys/class/thermal")),
         load_average: System::load_average().map_or(0.0, |load| load.one),

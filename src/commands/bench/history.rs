@@ -53,8 +53,8 @@ pub fn keep(
     }
 }
 
-/// The results kept of a model, newest first.
-pub fn of(reference: &str, context: &Context) -> Result<Vec<BenchRecord>> {
+/// The results kept of a model, or of all, newest first.
+pub fn of(reference: Option<&str>, context: &Context) -> Result<Vec<BenchRecord>> {
     let registry = Registry::open(&context.settings.home.value)?;
     registry.map_or(Ok(Vec::new()), |registry| registry.benchmarks(reference))?.iter().map(record).collect()
 }
@@ -86,7 +86,7 @@ pub fn baseline(text: &str, models: &[String], context: &Context) -> Result<Base
         let mut results = Vec::new();
         let mut newest = None;
         for model in models {
-            if let Some(last) = of(model, context)?.into_iter().next() {
+            if let Some(last) = of(Some(model), context)?.into_iter().next() {
                 newest = newest.max(Some(last.measured_at));
                 results.extend(last.results);
             }
@@ -110,7 +110,8 @@ pub fn baseline(text: &str, models: &[String], context: &Context) -> Result<Base
     from_file(Path::new(text))
 }
 
-/// Reads what `bench --json` has written.
+/// Reads what `bench --json` or `bench --export` has written. Of exported history the newest result of a test
+/// counts, which comes first.
 fn from_file(path: &Path) -> Result<Baseline> {
     #[derive(Deserialize)]
     struct File {
@@ -118,6 +119,12 @@ fn from_file(path: &Path) -> Result<Baseline> {
     }
     #[derive(Deserialize)]
     struct Data {
+        results: Vec<BenchResult>,
+        #[serde(default)]
+        history: Vec<Kept>,
+    }
+    #[derive(Deserialize)]
+    struct Kept {
         results: Vec<BenchResult>,
     }
     let metadata = fs::metadata(path).map_err(|error| Error::io("read", path, error))?;
@@ -132,7 +139,9 @@ fn from_file(path: &Path) -> Result<Baseline> {
             .detail("path", path.display().to_string())
             .hint("give a file that mlx-cache bench --json has written")
     })?;
-    Ok(Baseline { from: path.display().to_string(), measured_at: None, results: file.data.results })
+    let kept = file.data.history.into_iter().flat_map(|kept| kept.results);
+    let results = file.data.results.into_iter().chain(kept).collect();
+    Ok(Baseline { from: path.display().to_string(), measured_at: None, results })
 }
 
 impl Baseline {
@@ -164,8 +173,8 @@ impl Baseline {
 
 fn change(before: &BenchResult, now: &BenchResult, tolerated: Option<f64>) -> BenchChange {
     let difference = (now.mean - before.mean) / before.mean * 100.0;
-    // More tokens per second are better; fewer seconds and bytes are.
-    let better_percent = if now.unit == "tokens/s" { difference } else { -difference };
+    // More per second is better; fewer seconds and bytes are.
+    let better_percent = if now.unit.ends_with("/s") { difference } else { -difference };
     let noise_percent = noise_percent(before, now);
     BenchChange {
         model: now.model.clone(),

@@ -1,42 +1,37 @@
 //! `bench`: how fast models are on this machine.
 
+mod disk;
 mod environment;
+mod files;
 mod history;
 mod peer;
 mod samples;
-
-use std::path::Path;
-use std::time::Instant;
+mod subject;
 
 use jiff::Timestamp;
 
-use self::samples::{quantile, result};
+use self::peer::Peer;
+use self::subject::{Subject, describe};
 use super::loading;
 use super::pull::auto::resolve_or_pull;
-use super::resolve::{Resolved, resolve};
+use super::resolve::resolve;
 use crate::cli::bench::{BenchArgs, BenchFormat};
 use crate::context::Context;
 use crate::engine::measure::{Trial, Work};
-use crate::engine::probe::{Kind, Probe, probe};
-use crate::engine::request::LoadOptions;
-use crate::engine::session::Engine;
+use crate::engine::probe::{Kind, probe};
 use crate::error::{Code, Error, Result};
-use crate::fs::forget_pages;
-use crate::output::progress::Unit;
-use crate::registry::Registry;
-use crate::report::bench::{BenchForm, BenchModel, BenchRatio, BenchReport, BenchResult};
+use crate::report::bench::{BenchEnvironment, BenchForm, BenchReport, BenchResult};
 
 pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
-    let form = match args.format {
-        BenchFormat::Table => BenchForm::Table,
-        BenchFormat::Markdown => BenchForm::Markdown,
-        BenchFormat::Csv => BenchForm::Csv,
-    };
-    if let Some(reference) = &args.history {
-        return show_history(reference, form, context);
+    files::check(args)?;
+    if let Some(model) = &args.history {
+        let report = show_history(model.as_deref(), args, context)?;
+        return files::write(&report, args, context).map(|()| report);
+    }
+    if args.store {
+        return measure_store(args, context);
     }
     let trials = trials(args)?;
-    let pattern = peer::pattern(&args.compare.against_pattern)?;
     // Everything is found before anything is measured.
     let models = args
         .models
@@ -48,15 +43,8 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
         args.compare.compare.as_deref().map(|text| history::baseline(text, &names, context)).transpose()?;
 
     let options = loading::options(&args.engine, &context.settings)?;
-    let mut report = BenchReport {
-        environment: None,
-        models: Vec::new(),
-        results: Vec::new(),
-        peers: Vec::new(),
-        baseline: None,
-        history: Vec::new(),
-        form,
-    };
+    let mut peers = Peer::all(&args.compare, &trials, options.threads, context)?;
+    let mut report = empty(args);
     for model in &models {
         let measured_at = Timestamp::now();
         let probed = probe(&model.path)?;
@@ -69,13 +57,8 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
         }
         let mut subject = Subject::load(model, &probed, &options, context)?;
         let environment = environment::of(&subject.engine, options.threads)?;
-        if environment.load_average > 0.5 {
-            context.output.warn(format!(
-                "the machine was not idle: its load in the last minute was {:.1}",
-                environment.load_average
-            ));
-        }
-        let peers = subject.measure(args, &trials, &pattern, context)?;
+        warn_if_busy(&environment, context);
+        let (ratios, failure) = subject.measure(args, &trials, &mut peers, context)?;
         let described = describe(model, &probed, context);
         if !args.no_save {
             let own: Vec<&BenchResult> =
@@ -85,31 +68,92 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
         report.environment = Some(environment);
         report.models.push(described);
         report.results.append(&mut subject.results);
-        report.peers.extend(peers);
+        report.peers.extend(ratios);
+        if let Some(error) = failure {
+            // What was measured so far is worth telling, and keeping.
+            files::write(&report, args, context)?;
+            return Err(error.detail("measured", serde_json::to_value(&report.results).unwrap_or_default()));
+        }
     }
+    conclude(report, baseline, args, context)
+}
+
+/// The report with what it is held against, written where the flags say.
+fn conclude(
+    mut report: BenchReport,
+    baseline: Option<history::Baseline>,
+    args: &BenchArgs,
+    context: &Context,
+) -> Result<BenchReport> {
     report.baseline = baseline
         .map(|baseline| baseline.compare(&report.results, args.compare.fail_on_regression))
         .transpose()?;
+    files::write(&report, args, context)?;
     Ok(report)
 }
 
-fn show_history(reference: &str, form: BenchForm, context: &Context) -> Result<BenchReport> {
-    // A model that is gone may have left results.
-    let name = resolve(reference, context).map_or_else(|_| reference.to_owned(), |found| found.reference);
-    let history = history::of(&name, context)?;
-    if history.is_empty() {
-        return Err(Error::new(Code::FileNotFound, format!("no result of {name} is kept"))
-            .hint(format!("measure it with: mlx-cache bench {name}")));
+fn measure_store(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
+    let names = [disk::NAME.to_owned()];
+    let baseline =
+        args.compare.compare.as_deref().map(|text| history::baseline(text, &names, context)).transpose()?;
+    let measured_at = Timestamp::now();
+    let (environment, described, results) = disk::run(args, context)?;
+    warn_if_busy(&environment, context);
+    if !args.no_save {
+        history::keep(measured_at, &environment, &described, &results.iter().collect::<Vec<_>>(), context);
     }
-    Ok(BenchReport {
+    let report =
+        BenchReport { environment: Some(environment), models: vec![described], results, ..empty(args) };
+    conclude(report, baseline, args, context)
+}
+
+fn show_history(model: Option<&str>, args: &BenchArgs, context: &Context) -> Result<BenchReport> {
+    let name = model.map(|model| match model {
+        disk::NAME => model.to_owned(),
+        // A model that is gone may have left results.
+        _ => resolve(model, context).map_or_else(|_| model.to_owned(), |found| found.reference),
+    });
+    let history = history::of(name.as_deref(), context)?;
+    if history.is_empty() {
+        let (of, how) = match name.as_deref() {
+            None => (String::new(), "MODEL"),
+            Some(disk::NAME) => (format!(" of the {}", disk::NAME), "--store"),
+            Some(name) => (format!(" of {name}"), name),
+        };
+        return Err(Error::new(Code::FileNotFound, format!("no result{of} is kept"))
+            .hint(format!("measure with: mlx-cache bench {how}")));
+    }
+    Ok(BenchReport { history, ..empty(args) })
+}
+
+fn empty(args: &BenchArgs) -> BenchReport {
+    BenchReport {
         environment: None,
         models: Vec::new(),
         results: Vec::new(),
         peers: Vec::new(),
         baseline: None,
-        history,
-        form,
-    })
+        history: Vec::new(),
+        form: form(args.format),
+    }
+}
+
+fn form(format: BenchFormat) -> BenchForm {
+    match format {
+        BenchFormat::Table => BenchForm::Table,
+        BenchFormat::Markdown => BenchForm::Markdown,
+        BenchFormat::Csv => BenchForm::Csv,
+        BenchFormat::Json => BenchForm::Json,
+    }
+}
+
+fn warn_if_busy(environment: &BenchEnvironment, context: &Context) {
+    if environment.load_average > 0.5 {
+        context.output.warn(format!(
+            "the machine was not idle: its load in the last minute was {:.1}",
+            environment.load_average
+        ));
+    }
 }
 
 /// The tests that the flags ask for, each with its name.
@@ -142,175 +186,4 @@ fn name(trial: Trial) -> String {
     };
     let depth = if trial.depth > 0 { format!("@d{}", trial.depth) } else { String::new() };
     format!("{kind}{tokens}{depth}")
-}
-
-/// A model in memory, and what was measured of it.
-struct Subject<'a> {
-    model: &'a Resolved,
-    engine: Engine,
-    results: Vec<BenchResult>,
-}
-
-impl<'a> Subject<'a> {
-    /// Loads it twice: with its files out of the page cache, where the system drops them, and with
-    /// its files in it.
-    fn load(model: &'a Resolved, probed: &Probe, options: &LoadOptions, context: &Context) -> Result<Self> {
-        let bar = context.output.progress(&format!("loading {}", model.reference), None, Unit::Items);
-        let load = || {
-            context.cancel.check()?;
-            let started = Instant::now();
-            let engine = Engine::load(&model.path, options, &mut |_, _| ())?;
-            Ok::<_, Error>((engine, started.elapsed().as_secs_f64()))
-        };
-        let mut results = Vec::new();
-        let folder =
-            if model.path.is_dir() { &model.path } else { model.path.parent().unwrap_or(&model.path) };
-        if probed.files.iter().all(|file| forget_pages(&folder.join(file))) {
-            let (_, cold) = load()?;
-            results.push(result(&model.reference, "load-cold", "s", vec![cold]));
-        } else {
-            load()?;
-        }
-        let (engine, warm) = load()?;
-        results.push(result(&model.reference, "load", "s", vec![warm]));
-        drop(bar);
-        for warning in &engine.policy().warnings {
-            context.output.warn(warning);
-        }
-        Ok(Self { model, engine, results })
-    }
-
-    /// Measures each trial and each peer in rounds, one after the other, so that what disturbs the
-    /// machine for a while disturbs all of them.
-    fn measure(
-        &mut self,
-        args: &BenchArgs,
-        trials: &[Trial],
-        pattern: &regex::Regex,
-        context: &Context,
-    ) -> Result<Vec<BenchRatio>> {
-        let commands = &args.compare.against_command;
-        let rounds = args.warmup + args.repeat;
-        let steps = u64::from(rounds) * (trials.len() + commands.len()) as u64;
-        let bar = context.output.progress(&self.model.reference, Some(steps), Unit::Items);
-        let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); trials.len()];
-        let mut speeds: Vec<Vec<f64>> = vec![Vec::new(); commands.len()];
-        let mut failure = None;
-        'rounds: for round in 0..rounds {
-            let counts = round >= args.warmup;
-            for (trial, samples) in trials.iter().zip(&mut seconds) {
-                bar.label(&format!("{} {}", self.model.reference, name(*trial)));
-                let measured = self.engine.measure(*trial, &|| !context.cancel.is_set())?;
-                context.cancel.check()?;
-                let taken = measured.ok_or_else(|| Error::internal("a measurement stopped by itself"))?;
-                if counts {
-                    samples.push(taken);
-                }
-                bar.advance(1);
-            }
-            for (command, samples) in commands.iter().zip(&mut speeds) {
-                bar.label(command);
-                match peer::measure(command, pattern, context) {
-                    Ok(speed) if counts => samples.push(speed),
-                    Ok(_) => {}
-                    // What was measured so far is worth telling, and keeping.
-                    Err(error) if counts && error.code() == Code::ServerCrashed => {
-                        failure = Some(error);
-                        break 'rounds;
-                    }
-                    Err(error) => return Err(error),
-                }
-                bar.advance(1);
-            }
-        }
-        drop(bar);
-        self.conclude(trials, &seconds);
-        let ratios = self.hold_against(trials, &seconds, commands, &speeds);
-        if let Some(error) = failure {
-            let measured = serde_json::to_value(&self.results).unwrap_or_default();
-            return Err(error.detail("measured", measured));
-        }
-        Ok(ratios)
-    }
-
-    /// The results of what was measured.
-    fn conclude(&mut self, trials: &[Trial], seconds: &[Vec<f64>]) {
-        let reference = &self.model.reference;
-        for (trial, samples) in trials.iter().zip(seconds).filter(|(_, samples)| !samples.is_empty()) {
-            let (Work::Prompt(tokens) | Work::Generate(tokens)) = trial.work;
-            let speeds = samples.iter().map(|taken| tokens as f64 / taken).collect();
-            self.results.push(result(reference, &name(*trial), "tokens/s", speeds));
-        }
-        for (trial, samples) in trials.iter().zip(seconds).filter(|(_, samples)| !samples.is_empty()) {
-            if let Work::Prompt(_) = trial.work {
-                let test = name(*trial).replacen("pp", "ttft", 1);
-                self.results.push(result(reference, &test, "s", samples.clone()));
-            }
-        }
-        let policy = self.engine.policy();
-        let longest = trials.iter().map(Trial::tokens).max().unwrap_or(0);
-        let cache = policy.cache.bytes(longest) as f64;
-        self.results.push(result(reference, "kv_cache", "bytes", vec![cache]));
-        let peak = self.engine.peak_bytes() as f64;
-        self.results.push(result(reference, "peak_memory", "bytes", vec![peak]));
-    }
-
-    /// The peers' results, and ours in ratio to them round by round. A peer that prints one speed is held
-    /// against the test that generates; where there is none, against the first.
-    fn hold_against(
-        &mut self,
-        trials: &[Trial],
-        seconds: &[Vec<f64>],
-        commands: &[String],
-        speeds: &[Vec<f64>],
-    ) -> Vec<BenchRatio> {
-        let generating = trials.iter().position(|trial| matches!(trial.work, Work::Generate(_))).unwrap_or(0);
-        let (Some(trial), Some(own)) = (trials.get(generating), seconds.get(generating)) else {
-            return Vec::new();
-        };
-        let (Work::Prompt(tokens) | Work::Generate(tokens)) = trial.work;
-        let mut ratios = Vec::new();
-        for (command, samples) in commands.iter().zip(speeds).filter(|(_, samples)| !samples.is_empty()) {
-            let mut rounds: Vec<f64> =
-                own.iter().zip(samples).map(|(taken, speed)| tokens as f64 / taken / speed).collect();
-            rounds.sort_by(f64::total_cmp);
-            ratios.push(BenchRatio {
-                model: self.model.reference.clone(),
-                peer: command.clone(),
-                test: name(*trial),
-                ratio: quantile(&rounds, 0.5),
-                min: quantile(&rounds, 0.0),
-                max: quantile(&rounds, 1.0),
-            });
-            self.results.push(result(command, &name(*trial), "tokens/s", samples.clone()));
-        }
-        ratios
-    }
-}
-
-/// What was measured, for whoever reads the numbers later.
-fn describe(model: &Resolved, probed: &Probe, context: &Context) -> BenchModel {
-    let registered = || {
-        let registry = Registry::open(&context.settings.home.value).ok()??;
-        let id = model.snapshot?;
-        let snapshot = registry.snapshots().ok()?.into_iter().find(|snapshot| snapshot.id == id)?;
-        let largest = registry.files(id).ok()?.into_iter().max_by_key(|file| file.bytes)?;
-        Some((snapshot.revision.to_string(), largest.digest.to_string()))
-    };
-    let (revision, digest) = registered().unzip();
-    let folder = if model.path.is_dir() {
-        model.path.as_path()
-    } else {
-        model.path.parent().unwrap_or(Path::new("/"))
-    };
-    let sizes = probed.files.iter().filter_map(|file| Some(std::fs::metadata(folder.join(file)).ok()?.len()));
-    BenchModel {
-        reference: model.reference.clone(),
-        revision,
-        digest,
-        architecture: probed.architecture.clone(),
-        parameters: Some(probed.parameters),
-        quantization: probed.quantization.clone(),
-        bytes: sizes.sum(),
-    }
 }

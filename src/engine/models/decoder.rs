@@ -196,7 +196,8 @@ impl Block {
         self.feed(x, mixed)
     }
 
-    /// The block for the sequences of a batch, see [`Attention::forward_sequences`].
+    /// The block for the sequences of a batch, see [`Attention::forward_sequences`]; only attention knows
+    /// several of them.
     pub(super) fn forward_sequences(
         &self,
         x: &Array,
@@ -204,19 +205,17 @@ impl Block {
         rotation: Option<&Array>,
         sight: Sight,
     ) -> Result<Array> {
-        match &self.mixer {
-            Mixing::Attention(attention) => {
-                self.feed(x, attention.forward_sequences(x, batch, rotation, sight)?)
-            }
-            _ => Err(Error::internal("a recurrent layer over many sequences at once")),
-        }
+        let Mixing::Attention(attention) = &self.mixer else {
+            return Err(Error::internal("several sequences in a layer without attention"));
+        };
+        self.feed(x, attention.forward_sequences(x, batch, rotation, sight)?)
     }
 
     /// The rope of the block's attention; `None`: nothing is rotated.
     pub(super) fn rope(&self) -> Option<&Rc<Rope>> {
         match &self.mixer {
             Mixing::Attention(attention) => attention.rope.as_ref(),
-            _ => None,
+            Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) => None,
         }
     }
 

@@ -1,5 +1,9 @@
 //! `bench`: what is measured, kept and compared.
 
+mod files;
+mod ollama;
+mod store;
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -152,13 +156,22 @@ fn what_cannot_be_measured_is_refused() {
     let sandbox = with_tiny();
     let minilm = minilm();
     let minilm = minilm.to_str().expect("UTF-8");
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["tiny", "-p", "0", "-g", "0"], 2, "INVALID_REQUEST"),
         (&["tiny", "-p", "100000000"], 2, "INVALID_REQUEST"),
         (&["tiny", "-r", "0"], 2, "INVALID_REQUEST"),
         (&["tiny", "--against-command", "true", "--against-pattern", "("], 2, "INVALID_REQUEST"),
         (&["tiny", "--against-command", "true", "--against-pattern", "x"], 2, "INVALID_REQUEST"),
         (&["tiny", "--compare", "no-such-file.json"], 3, "FILE_NOT_FOUND"),
+        (&["tiny", "--export", "results.txt"], 2, "INVALID_REQUEST"),
+        (&["tiny", "--export", "."], 2, "INVALID_REQUEST"),
+        (&["tiny", "--export", "no-such-folder/results.csv"], 3, "FILE_NOT_FOUND"),
+        (&["tiny", "--plot", "chart.png"], 2, "INVALID_REQUEST"),
+        (&["tiny", "--against", "llama3"], 2, "INVALID_REQUEST"),
+        (&["tiny", "--store"], 2, "INVALID_REQUEST"),
+        (&["--store", "-p", "8"], 2, "INVALID_REQUEST"),
+        (&["--store", "--threads", "1"], 2, "INVALID_REQUEST"),
+        (&["--history"], 3, "FILE_NOT_FOUND"),
         (&["nothing/here"], 6, "OFFLINE"),
         (&[minilm], 7, "CAPABILITY_MISSING"),
     ];
@@ -188,4 +201,12 @@ fn results_are_a_table_markdown_or_csv() {
     let head = lines.next().expect("a head");
     assert!(lines.clone().count() >= 5);
     assert!(lines.all(|line| line.split(',').count() == head.split(',').count()), "{csv}");
+    let json = crate::sandbox::envelope(&printed("json"));
+    assert_eq!(json["data"]["results"][0]["model"], "some/tiny");
+    // Errors are JSON then too, also where the arguments make no sense.
+    for wrong in [&["bench", "no/such", "--format", "json"][..], &["bench", "--format=json", "--nonsense"]] {
+        let outcome = sandbox.run(wrong);
+        assert_eq!(crate::sandbox::envelope(&outcome.stdout)["status"], "error", "{wrong:?}");
+        assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
+    }
 }
