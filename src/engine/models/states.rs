@@ -91,7 +91,6 @@ pub fn longest(checkpoint: &Checkpoint) -> Result<usize> {
         (config.attention_sinks, "has sinks beside the scores of attention"),
         (config.query_growth.is_some(), "has queries that grow with their position"),
         (config.style.qk_norm == Some(QkNorm::Rotated), "normalises queries and keys once they are rotated"),
-        (config.plan.iter().any(|plan| plan.mixer != Mixer::Attention), "has recurrent layers"),
     ];
     if let Some((_, what)) = lacks.into_iter().find(|(lacks, _)| *lacks) {
         return Err(unsupported(checkpoint.path(), &format!("{what}, which embed does not"))
