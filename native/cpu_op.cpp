@@ -19,8 +19,8 @@ using namespace mlx::core;
 namespace {
 
 // Bounds, so that a dispatched task is one allocation.
-constexpr size_t max_inputs = 8;
-constexpr size_t max_outputs = 3;
+constexpr size_t max_inputs = 10;
+constexpr size_t max_outputs = 7;
 
 class CpuOp : public Primitive {
  public:

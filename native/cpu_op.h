@@ -28,7 +28,7 @@ typedef struct {
 
 // Builds the lazy outputs. `params` (`params_size` bytes) is copied. Inputs that are not
 // row-contiguous are copied first; an aliased input must be row-contiguous once evaluated, else the
-// evaluation fails. At most 8 inputs and 3 outputs. Returns 0, or 1 after reporting through mlx_error.
+// evaluation fails. At most 10 inputs and 7 outputs. Returns 0, or 1 after reporting through mlx_error.
 int mlx_cache_cpu_op(
     mlx_array* results,
     const mlx_cache_output* outputs,
