@@ -3,6 +3,8 @@
 //! Names are those of Hugging Face checkpoints. Everything is read by position through `&self`, so
 //! several threads may read at once.
 
+mod on_load;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,10 +24,10 @@ use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{CodeTable, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
+use crate::ids;
 
 /// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
 const PIECE: usize = 256 << 10;
-
 /// Where a checkpoint came from.
 #[derive(Debug)]
 pub enum Origin {
@@ -47,6 +49,8 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     pub origin: Origin,
     tensors: Tensors,
+    /// How matrices of floats are packed while they are read.
+    on_load: Option<Packing>,
     /// Columns of each matrix that the model needs, by module.
     columns: BTreeMap<String, usize>,
 }
@@ -102,7 +106,7 @@ impl Checkpoint {
         };
         // A head that is the embedding needs no tensors of its own.
         config.tie_word_embeddings |= !with_head;
-        let mut checkpoint = Self { config, origin, tensors, columns: BTreeMap::new() };
+        let mut checkpoint = Self { config, origin, tensors, on_load: None, columns: BTreeMap::new() };
         // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
         let columns = checkpoint.needed().filter_map(|needed| match needed {
@@ -131,6 +135,12 @@ impl Checkpoint {
     /// The shape of a tensor as stored, by its full name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Bytes of a module's matrix in the files, with what belongs to its packing.
+    pub fn stored_bytes(&self, module: &str) -> u64 {
+        let parts = ["weight", "scales", "biases"].iter();
+        parts.filter_map(|part| Some(self.tensors.get(&format!("{module}.{part}"))?.bytes)).sum()
     }
 
     /// Every tensor of the files.
@@ -166,7 +176,10 @@ impl Checkpoint {
         if let Some(adapter) = adapter {
             adapter.add_to(&mut digest)?;
         }
-        Ok(digest.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+        if let Some(packing) = self.on_load {
+            digest.update(packing.to_string());
+        }
+        Ok(ids::Digest::from_bytes(digest.finalize().into()).to_string())
     }
 
     /// Sizes for the memory gate.
@@ -176,6 +189,7 @@ impl Checkpoint {
             match needed {
                 Needed::Matrix { module, rows, columns } => {
                     let tensor = self.tensors.get(&format!("{module}.weight"));
+                    let (rows, columns) = self.turned(&module, rows, columns);
                     let storage = tensor.and_then(|tensor| self.storage(&module, tensor, columns));
                     sizes.add_matrix(rows, columns, storage);
                 }
@@ -189,7 +203,12 @@ impl Checkpoint {
     /// How a matrix will lie in memory; `None` if it cannot be read.
     fn storage(&self, module: &str, tensor: &Tensor, columns: usize) -> Option<Storage> {
         if let Some(float) = tensor.encoding.float() {
-            return Some(Storage::Dense(float));
+            let target = self.on_load.and_then(|asked| self.target(asked, module, columns));
+            return Some(match target {
+                None => Storage::Dense(float),
+                Some(Packing::Affine(affine)) => Storage::Affine { affine, scale: float },
+                Some(Packing::BlockFloat(mode)) => Storage::BlockFloat(mode),
+            });
         }
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
@@ -213,6 +232,7 @@ impl Checkpoint {
         match tensor.encoding {
             Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
             Encoding::Safetensors(Dtype::U32 | Dtype::U8) => self.packed(module, tensor),
+            _ if self.on_load.is_some() && !self.is_transposed(module) => self.packed_on_load(module, tensor),
             _ => Ok(WeightData::Dense { shape: flat(&tensor.shape), values: self.floats(&name, tensor)? }),
         }
     }
@@ -240,7 +260,10 @@ impl Checkpoint {
         };
         let block = kind.block_bytes() as usize;
         let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
-        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
+        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| {
+            unpacker.push(blocks);
+            Ok(())
+        })?;
         unpacker.finish(rows, columns).map_err(fault)
     }
 
