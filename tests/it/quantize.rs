@@ -10,6 +10,7 @@ use mlx_cache::engine::format::block_float::BlockFloat;
 use mlx_cache::engine::format::checkpoint::Checkpoint;
 use mlx_cache::engine::format::weight::WeightData;
 use mlx_cache::engine::models;
+use mlx_cache::ids;
 use mlx_rs::{Array, Dtype};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -34,18 +35,18 @@ fn digest(weight: &WeightData) -> Option<String> {
     let mut digest = Sha256::new();
     match weight {
         WeightData::Affine { packed, scales, biases, .. } => {
-            packed.iter().for_each(|word| digest.update(word.to_le_bytes()));
+            digest.update(bytemuck::cast_slice::<u32, u8>(packed));
             digest.update(&scales.bytes);
             digest.update(&biases.bytes);
         }
         WeightData::Codes { table, group, packed, scales, .. } => {
-            packed.iter().for_each(|word| digest.update(word.to_le_bytes()));
+            digest.update(bytemuck::cast_slice::<u32, u8>(packed));
             let mode = BlockFloat::of_codes(*table, *group).expect("a mode");
             digest.update(mode.bytes(scales).expect("scales"));
         }
         _ => return None,
     }
-    Some(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(ids::Digest::from_bytes(digest.finalize().into()).to_string())
 }
 
 /// What the converter packed, by the names that the original has; experts that it stacks are left out.
