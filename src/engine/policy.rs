@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use crate::engine::cache::{self, CacheOptions, LayerShape};
+use crate::engine::cache::{self, CacheOptions, LONGEST_STEP, LayerShape};
 use crate::engine::format::weight::FloatType;
 use crate::engine::layers::Backend;
-use crate::engine::probe::Demand;
+use crate::engine::models::LAYERS_AHEAD;
+use crate::engine::probe::{Demand, Working};
 use crate::engine::request::{DeviceChoice, LoadOptions};
 use crate::error::{Code, Error, Result};
 use crate::ids::Bytes;
@@ -16,6 +17,9 @@ const TIGHT: f64 = 0.7;
 const LEAST_CONTEXT: usize = 4096;
 /// Reduced contexts are multiples of this.
 const CONTEXT_STEP: usize = 256;
+/// What the process grows by until it computes: threads, and what the libraries take for themselves (measured on
+/// Linux).
+const STARTING: u64 = 8 << 20;
 
 /// What the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Machine {
     /// Bytes that can be taken without swapping.
     pub free_memory: u64,
     pub total_memory: u64,
+    /// Bytes that this process holds already: itself and its libraries.
+    pub resident: u64,
     /// Whether MLX has a GPU here.
     pub gpu: bool,
 }
@@ -35,12 +41,18 @@ impl Machine {
         let failed = |e: sysinfo::Error| Error::internal(format!("cannot ask for the free memory: {e}"));
         let mut system = System::new().map_err(failed)?;
         system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let mut machine =
-            Self { free_memory: system.available_memory(), total_memory: system.total_memory(), gpu };
+        let mut machine = Self {
+            free_memory: system.available_memory(),
+            total_memory: system.total_memory(),
+            resident: 0,
+            gpu,
+        };
         if let Ok(this) = sysinfo::get_current_pid() {
             let which = ProcessesToUpdate::Some(&[this]);
-            system.refresh_processes_specifics(which, false, ProcessRefreshKind::nothing());
-            if let Some(limits) = system.process(this).and_then(sysinfo::Process::cgroup_limits) {
+            system.refresh_processes_specifics(which, false, ProcessRefreshKind::nothing().with_memory());
+            let process = system.process(this);
+            machine.resident = process.map_or(0, sysinfo::Process::memory);
+            if let Some(limits) = process.and_then(sysinfo::Process::cgroup_limits) {
                 // Not the group's own figure of free memory: that counts cached file pages as used,
                 // among them those of the model.
                 let free = limits.total_memory.saturating_sub(limits.rss);
@@ -106,11 +118,14 @@ pub struct Policy {
     pub dtype: FloatType,
     /// Tokens that generation may not pass.
     pub context: usize,
+    /// Of the draft model, too.
     pub weights_bytes: u64,
     pub cache: CachePlan,
-    /// The cache of a full context.
+    /// The cache of a full context, and that of the draft model.
     pub cache_bytes: u64,
-    /// Weights and cache.
+    /// What a step computes, and the tokenizer.
+    pub working_bytes: u64,
+    /// The most that the process will hold: all of these, and what it holds already.
     pub estimate_bytes: u64,
     pub warnings: Vec<Warning>,
 }
@@ -129,17 +144,54 @@ impl CachePlan {
     pub fn bytes(&self, tokens: usize) -> u64 {
         cache::bytes(&self.layers, tokens, self.dtype.size(), &self.options)
     }
+}
 
-    /// The largest context up to `most` tokens whose cache fits into `bytes`, in whole steps.
+/// What a model takes beside its weights, and a draft model with it.
+struct Needs<'a> {
+    cache: &'a CachePlan,
+    working: Working,
+    size: usize,
+    /// Its cache, and the context that it was made for.
+    draft: Option<(CachePlan, usize)>,
+}
+
+impl Needs<'_> {
+    fn cache(&self, context: usize) -> u64 {
+        let draft = self.draft.as_ref().map_or(0, |(plan, most)| plan.bytes(context.min(*most)));
+        self.cache.bytes(context).saturating_add(draft)
+    }
+
+    fn all(&self, context: usize) -> u64 {
+        self.cache(context).saturating_add(self.working.bytes(context, self.size))
+    }
+
+    /// The largest context up to `most` tokens that fits into `bytes`, in whole steps.
     fn fitting_context(&self, bytes: u64, most: usize) -> usize {
         let (mut fits, mut exceeds) = (0, most / CONTEXT_STEP + 1);
         while exceeds - fits > 1 {
             let steps = fits.midpoint(exceeds);
-            if self.bytes(steps * CONTEXT_STEP) <= bytes { fits = steps } else { exceeds = steps }
+            if self.all(steps * CONTEXT_STEP) <= bytes { fits = steps } else { exceeds = steps }
         }
         fits * CONTEXT_STEP
     }
 }
+
+impl Working {
+    /// Bytes for prompts of up to `context` tokens, whose numbers have `size` bytes.
+    fn bytes(&self, context: usize, size: usize) -> u64 {
+        let step = context.min(LONGEST_STEP);
+        let ahead = self.layers.min(LAYERS_AHEAD);
+        let mut bytes = (self.numbers * size) as u64 * (step * ahead) as u64;
+        if context > LONGEST_STEP {
+            // The last step of a longer prompt is shorter, and does not fit where the others' results were.
+            bytes += bytes / 2;
+        }
+        bytes.saturating_add(self.tokens as u64 * TOKEN_BYTES)
+    }
+}
+
+/// Bytes that a tokenizer holds for each token: its text twice, its id, its merge (measured with 49,152 tokens).
+const TOKEN_BYTES: u64 = 280;
 
 /// Decides how to run a model.
 ///
@@ -153,9 +205,16 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
         Device::Cpu => FloatType::F32,
     };
     let kernels = Backend::of(device == Device::Gpu) == Backend::Kernels;
+    let draft = demand.draft.as_deref();
     let weights_bytes = demand.weights.bytes(kernels, dtype);
+    let weights_bytes =
+        weights_bytes.saturating_add(draft.map_or(0, |draft| draft.weights.bytes(kernels, dtype)));
     options.cache.check(&demand.cache)?;
     let cache = CachePlan { layers: demand.cache.clone(), options: options.cache, dtype };
+    let plan = |draft: &Demand| {
+        (CachePlan { layers: draft.cache.clone(), options: CacheOptions::default(), dtype }, draft.context)
+    };
+    let needs = Needs { cache: &cache, working: demand.working, size: dtype.size(), draft: draft.map(plan) };
 
     let available = options.memory_limit.map_or(machine.free_memory, |limit| limit.min(machine.free_memory));
     let comfortable = ((machine.free_memory as f64 * TIGHT) as u64).min(available);
@@ -173,10 +232,10 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
         }
         None => {
             let room = comfortable.saturating_sub(weights_bytes);
-            let context = if cache.bytes(demand.context) <= room {
+            let context = if needs.all(demand.context) <= room {
                 demand.context
             } else {
-                demand.context.min(cache.fitting_context(room, demand.context).max(LEAST_CONTEXT))
+                demand.context.min(needs.fitting_context(room, demand.context).max(LEAST_CONTEXT))
             };
             if context < demand.context {
                 warnings.push(Warning::ContextReduced { from: demand.context, to: context });
@@ -184,17 +243,41 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
             context
         }
     };
-    let cache_bytes = cache.bytes(context);
-    let estimate_bytes = weights_bytes.saturating_add(cache_bytes);
-    if estimate_bytes > available {
+    let (cache_bytes, all) = (needs.cache(context), needs.all(context));
+    let working_bytes = all.saturating_sub(cache_bytes);
+    let needed = weights_bytes.saturating_add(all);
+    let estimate_bytes = needed.saturating_add(machine.resident + STARTING);
+    let policy = Policy {
+        device,
+        dtype,
+        context,
+        weights_bytes,
+        cache,
+        cache_bytes,
+        working_bytes,
+        estimate_bytes,
+        warnings,
+    };
+    gate(policy, needed, available, options, machine)
+}
+
+/// Refuses what does not fit, and warns of what nearly does not.
+fn gate(
+    mut policy: Policy,
+    needed: u64,
+    available: u64,
+    options: &LoadOptions,
+    machine: &Machine,
+) -> Result<Policy> {
+    if needed > available {
         if !options.force {
-            return Err(insufficient(weights_bytes, cache_bytes, context, available, options, machine));
+            return Err(insufficient(&policy, available, options, machine));
         }
-        warnings.push(Warning::MemoryExceeded { estimate: estimate_bytes, available });
-    } else if estimate_bytes as f64 > machine.free_memory as f64 * TIGHT {
-        warnings.push(Warning::MemoryTight { estimate: estimate_bytes, free: machine.free_memory });
+        policy.warnings.push(Warning::MemoryExceeded { estimate: needed, available });
+    } else if needed as f64 > machine.free_memory as f64 * TIGHT {
+        policy.warnings.push(Warning::MemoryTight { estimate: needed, free: machine.free_memory });
     }
-    Ok(Policy { device, dtype, context, weights_bytes, cache, cache_bytes, estimate_bytes, warnings })
+    Ok(policy)
 }
 
 fn device(machine: &Machine, choice: DeviceChoice) -> Result<Device> {
@@ -209,14 +292,8 @@ fn device(machine: &Machine, choice: DeviceChoice) -> Result<Device> {
     }
 }
 
-fn insufficient(
-    weights: u64,
-    cache: u64,
-    context: usize,
-    available: u64,
-    options: &LoadOptions,
-    machine: &Machine,
-) -> Error {
+fn insufficient(policy: &Policy, available: u64, options: &LoadOptions, machine: &Machine) -> Error {
+    let Policy { weights_bytes: weights, cache_bytes: cache, working_bytes: working, context, .. } = *policy;
     let limited = options.memory_limit.is_some_and(|limit| limit < machine.free_memory);
     let what = if limited { "the memory limit allows" } else { "are free" };
     let hint = if weights > available {
@@ -227,15 +304,18 @@ fn insufficient(
     Error::new(
         Code::InsufficientMemory,
         format!(
-            "the model needs {} for its weights and {} for {context} tokens of context, but {} {what}",
+            "the model needs {} for its weights, {} for {context} tokens of context and {} to work with, but {} {what}",
             Bytes(weights),
             Bytes(cache),
+            Bytes(working),
             Bytes(available)
         ),
     )
     .hint(hint)
     .detail("weights_bytes", weights)
     .detail("cache_bytes", cache)
+    .detail("working_bytes", working)
+    .detail("estimate_bytes", policy.estimate_bytes)
     .detail("context", context as u64)
     .detail("available_bytes", available)
 }
@@ -260,11 +340,13 @@ mod tests {
             })],
             context: 131_072,
             dtype: FloatType::F16,
+            working: Working::default(),
+            draft: None,
         }
     }
 
     fn machine(free_gb: u64, gpu: bool) -> Machine {
-        Machine { free_memory: free_gb * GB, total_memory: 2 * free_gb * GB, gpu }
+        Machine { free_memory: free_gb * GB, total_memory: 2 * free_gb * GB, resident: 0, gpu }
     }
 
     fn asked(context: usize) -> LoadOptions {
@@ -277,7 +359,7 @@ mod tests {
         let gpu = decide(&machine(100, true), &asked(1000), &demand()).unwrap();
         assert_eq!((gpu.device, gpu.dtype), (Device::Gpu, FloatType::F16));
         assert_eq!((gpu.weights_bytes, gpu.cache_bytes), (9 * GB, GB / 10));
-        assert_eq!(gpu.estimate_bytes, gpu.weights_bytes + gpu.cache_bytes);
+        assert_eq!(gpu.estimate_bytes, gpu.weights_bytes + gpu.cache_bytes + STARTING);
         let cpu = LoadOptions { device: DeviceChoice::Cpu, ..asked(1000) };
         let cpu = decide(&machine(100, true), &cpu, &demand()).unwrap();
         assert_eq!((cpu.device, cpu.dtype), (Device::Cpu, FloatType::F32));
@@ -294,7 +376,7 @@ mod tests {
     fn more_than_the_free_memory_is_refused_unless_forced() {
         let error = decide(&machine(9, true), &asked(1000), &demand()).unwrap_err();
         assert_eq!(error.code(), Code::InsufficientMemory);
-        assert!(error.message().contains("9.0 GB for its weights and 100 MB"), "{error}");
+        assert!(error.message().contains("9.0 GB for its weights, 100 MB for 1000 tokens"), "{error}");
         assert_eq!(error.details()["available_bytes"], 9 * GB);
         let forced = LoadOptions { force: true, ..asked(1000) };
         let policy = decide(&machine(9, true), &forced, &demand()).unwrap();
@@ -333,6 +415,25 @@ mod tests {
         assert_eq!(least.context, LEAST_CONTEXT);
         assert!(matches!(least.warnings[..], [Warning::ContextReduced { .. }, Warning::MemoryTight { .. }]));
         assert_eq!(decide(9).unwrap_err().code(), Code::InsufficientMemory);
+    }
+
+    #[test]
+    fn what_is_computed_and_a_draft_model_count_as_well() {
+        let plain = decide(&machine(100, true), &asked(1000), &demand()).unwrap();
+        let mut more = demand();
+        more.working = Working { numbers: 1000, layers: 30, tokens: 50_000 };
+        let working = decide(&machine(100, true), &asked(400), &more).unwrap().working_bytes;
+        // Four layers of 400 tokens in float16, and the tokenizer.
+        assert_eq!(working, 4 * 400 * 1000 * 2 + 50_000 * 280);
+        let long = decide(&machine(100, true), &asked(1000), &more).unwrap();
+        assert_eq!(long.working_bytes, 4 * 512 * 1000 * 2 / 2 * 3 + 50_000 * 280);
+        assert_eq!(long.estimate_bytes, plain.estimate_bytes + long.working_bytes);
+        more.draft = Some(Box::new(Demand { context: 500, ..demand() }));
+        let both = decide(&machine(100, true), &asked(1000), &more).unwrap();
+        assert_eq!(both.weights_bytes, 2 * plain.weights_bytes);
+        // Its cache grows in whole steps, up to the context that it was made for.
+        let own = CachePlan { options: CacheOptions::default(), ..plain.cache.clone() }.bytes(500);
+        assert_eq!(both.cache_bytes, plain.cache_bytes + own);
     }
 
     #[test]

@@ -239,7 +239,11 @@ fn load(
     }
     let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let machine = Machine::detect(runtime::has_gpu())?;
-    let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;
+    let mut demand = Demand::of(&checkpoint);
+    let draft_model = options.draft.as_ref().and_then(|draft| draft.model.as_deref());
+    let draft_checkpoint = draft_model.map(Checkpoint::open).transpose()?;
+    demand.draft = draft_checkpoint.as_ref().map(|draft| Box::new(Demand::of(draft)));
+    let policy = policy::decide(&machine, options, &demand)?;
     runtime::select(policy.device);
     if policy.device == Device::Gpu {
         runtime::hold(policy.estimate_bytes);
@@ -264,7 +268,7 @@ fn load(
     let drafter = options
         .draft
         .as_ref()
-        .map(|draft| drafter(draft, &tokenizer, backend, &policy, options))
+        .map(|draft| drafter(draft, draft_checkpoint.as_ref(), &tokenizer, backend, &policy))
         .transpose()?;
     let mut end_of_turn = checkpoint.config.eos_token_ids.clone();
     end_of_turn.extend(tokenizer.end_tokens());
@@ -286,32 +290,28 @@ fn load(
     Ok((generator, policy))
 }
 
-/// What guesses tokens in advance.
+/// What guesses tokens in advance: the model of this checkpoint, or what followed the same words before.
 fn drafter(
     draft: &DraftOptions,
+    checkpoint: Option<&Checkpoint>,
     tokenizer: &Tokenizer,
     backend: Backend,
     policy: &Policy,
-    options: &LoadOptions,
 ) -> Result<Drafter> {
-    let Some(path) = &draft.model else { return Ok(Drafter { source: Source::Lookup, most: draft.most }) };
-    let checkpoint = Checkpoint::open(path)?;
-    let (own, _) = load_text(&checkpoint)?;
+    let Some(checkpoint) = checkpoint else {
+        return Ok(Drafter { source: Source::Lookup, most: draft.most });
+    };
+    let (own, _) = load_text(checkpoint)?;
     if let Some(id) = tokenizer.first_difference(&own) {
         return Err(Error::new(
             Code::InvalidRequest,
-            format!("the draft model {} has other tokens, from {id} on", path.display()),
+            format!("the draft model {} has other tokens, from {id} on", checkpoint.path().display()),
         )
         .hint("give a smaller model of the same family, with the same tokenizer, or --draft lookup"));
     }
     let context = checkpoint.config.max_position_embeddings.min(policy.context);
-    policy::decide(
-        &Machine::detect(runtime::has_gpu())?,
-        &LoadOptions { context: Some(context), ..options.clone() },
-        &Demand::of(&checkpoint),
-    )?;
     let dtype = array::dtype(policy.dtype);
-    let model = models::load(&checkpoint, backend, dtype, context, &mut |_, _| ())?;
+    let model = models::load(checkpoint, backend, dtype, context, &mut |_, _| ())?;
     let cache = KvCache::new(model.cache_shape());
     let model = DraftModel { model, cache, held: Vec::new(), context };
     Ok(Drafter { source: Source::Model(Box::new(model)), most: draft.most })

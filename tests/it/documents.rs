@@ -211,8 +211,10 @@ fn the_tables_of_models_are_current() {
          ## Weights of GGUF files\n\n\
          Blocks are unpacked to the values that the Python package `gguf` gives, bit for bit, and kept in a form that the \
          device computes with. The kernels of the Linux CPU keep every value. MLX's own operations (Macs, NVIDIA) \
-         have no groups of 16: two of them become one of 32 with more bits, rounded to the nearest step. Sizes are bits \
-         an element, scales included, with float16 scales where MLX computes.\n\n\
+         have no groups of 16: two of them become one of 32 with more bits, rounded to the nearest step. Where both span \
+         the same range, that step is a fifth of the file's for Q2_K (3 of 15), 0.23 of it for Q3_K (7 of 31) and a quarter \
+         for Q6_K (63 of 255), so that it moves a number by at most an eighth of a step; the finer one of two very unequal \
+         groups loses more. Sizes are bits an element, scales included, with float16 scales where MLX computes.\n\n\
          | type | in the file | kernels | MLX | MLX's values |\n| --- | --- | --- | --- | --- |\n",
     );
     for kind in (0..64).filter_map(GgmlType::from_number) {

@@ -14,6 +14,7 @@ mod gc;
 mod golden;
 mod handout;
 mod hub;
+mod memory;
 mod models;
 mod moving;
 mod pull;

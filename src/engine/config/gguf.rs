@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::engine::config::rope::{Rope, RopeScaling, positive, scaling_unsupported, yarn_magnitude};
-use crate::engine::config::style::{Direction, Experts, LayerPlan, NormKind, Routing, Scoring};
+use crate::engine::config::style::{Direction, Experts, LayerPlan, Mixer, NormKind, Routing, Scoring};
 use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::metadata::{Metadata, Value};
@@ -50,6 +50,29 @@ impl GgufFields<'_> {
             }
             (None, Some(_)) => Err(damaged(self.path(), &format!("has a {key} that is not a number"))),
         }
+    }
+
+    /// A number for each layer, or one for all.
+    pub fn each(&self, key: &str, layers: usize) -> Result<Option<Vec<usize>>> {
+        let Some(Value::Integers(values)) = self.metadata.get(&self.key(key)) else {
+            return Ok(self.number(key)?.map(|value| vec![value; layers.min(MAX_LAYERS)]));
+        };
+        if values.len() < layers {
+            let reason = format!("has {} entries in {key} for {layers} layers", values.len());
+            return Err(damaged(self.path(), &reason));
+        }
+        let sizes = values.iter().take(layers).map(|&value| usize::try_from(value).unwrap_or(usize::MAX));
+        Ok(Some(sizes.collect()))
+    }
+
+    /// Rows of a tensor of the first layer.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        self.tensors.get(&format!("model.layers.0.{name}"))?.shape.first().copied()
+    }
+
+    /// Whether this layer has this tensor.
+    pub fn has_in(&self, layer: usize, name: &str) -> bool {
+        self.tensors.get(&format!("model.layers.{layer}.{name}")).is_some()
     }
 
     pub fn required(&self, key: &str) -> Result<usize> {
@@ -111,9 +134,18 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     };
     let fields = GgufFields { metadata, tensors, architecture: model_type };
     let hidden_size = fields.required("embedding_length")?;
-    let heads = fields.required("attention.head_count")?;
+    let names = &architecture.names;
+    // Where no layer has attention, files say 0 of what belongs to it.
+    let first = names.qkv.first().copied().unwrap_or_default();
+    let attends = architecture.names.recurrent.is_empty() || fields.has_anywhere(&format!("{first}.weight"));
+    let defaults = &architecture.defaults;
+    let heads = match fields.required("attention.head_count")? {
+        0 if !attends => defaults.heads.unwrap_or(1),
+        heads => heads,
+    };
     let head_dim = match fields.number("attention.key_length")? {
         Some(length) => length,
+        None if !attends => defaults.head_dim.unwrap_or(64),
         None if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {
             return Err(damaged(
@@ -130,7 +162,9 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     let vocab_size = vocabulary(metadata, tensors)?;
     let layers = fields.required("block_count")?;
     let experts = experts(&fields)?;
-    let plan = LayerPlan { sparse: experts.is_some(), ..LayerPlan::PLAIN };
+    let plain = LayerPlan { sparse: experts.is_some(), ..LayerPlan::PLAIN };
+    let mut plan = vec![plain; layers.min(MAX_LAYERS)];
+    let kv_heads = key_value_heads(&fields, heads, layers, &mut plan)?;
     let mut style = architecture.style;
     // The converter of llama.cpp has added the one.
     if style.norm == NormKind::RmsPlusOne {
@@ -144,7 +178,6 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     let norm_eps = fields
         .float(epsilon)
         .ok_or_else(|| damaged(path, &format!("does not say {}", fields.key(epsilon))))?;
-    let names = &architecture.names;
     let mut config = ModelConfig {
         architecture,
         style,
@@ -152,9 +185,10 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         hidden_size,
         layers,
         heads,
-        kv_heads: fields.number("attention.head_count_kv")?.unwrap_or(heads),
+        kv_heads,
         head_dim,
         intermediate_size: match fields.number("feed_forward_length")? {
+            Some(0) | None if !attends => defaults.intermediate.unwrap_or(1),
             Some(size) => size,
             None => fields.required("expert_feed_forward_length")?,
         },
@@ -162,7 +196,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         norm_eps: norm_eps as f32,
         rope: rope(&fields, head_dim, gguf.interleaved, max_position_embeddings)?,
         local_rope: None,
-        plan: vec![plan; layers.min(MAX_LAYERS)],
+        plan,
         experts,
         recurrent: None,
         attention_scale: (head_dim as f32).sqrt().recip(),
@@ -194,10 +228,33 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     config.slide_all(config.sliding_window.is_some());
     limits::check(&config, path)?;
     (gguf.read)(&fields, &mut config)?;
+    if config.recurrent.is_none() && config.plan.iter().any(|layer| layer.mixer == Mixer::Recurrent) {
+        return Err(unsupported(path, "has layers without attention of a kind that is not supported"));
+    }
     sliding(&fields, &mut config)?;
     config.settle();
     limits::check(&config, path)?;
     Ok(config)
+}
+
+/// Heads of keys and values in layers with attention; the others have none, and become recurrent ones.
+fn key_value_heads(
+    fields: &GgufFields,
+    heads: usize,
+    layers: usize,
+    plan: &mut [LayerPlan],
+) -> Result<usize> {
+    let Some(each) = fields.each("attention.head_count_kv", layers)? else { return Ok(heads) };
+    let mut found = None;
+    for (layer, count) in plan.iter_mut().zip(each) {
+        match (count, found) {
+            (0, _) => layer.mixer = Mixer::Recurrent,
+            (count, None) => found = Some(count),
+            (count, Some(known)) if count == known => {}
+            _ => return Err(unsupported(fields.path(), "has different heads in different layers")),
+        }
+    }
+    Ok(found.unwrap_or(heads))
 }
 
 /// Which layers slide, and with what rope, where a file says so itself: newer ones do.

@@ -31,6 +31,8 @@ pub struct Delta {
     pub value_dim: usize,
     /// Tokens that the convolution looks at, the present one included.
     pub width: usize,
+    /// Value head `i` belongs to key head `i % key_heads`; else those of a key head follow one another.
+    pub tiled: bool,
 }
 
 /// Sizes of a gated short convolution over the hidden states.

@@ -33,7 +33,7 @@ use super::format::weight::FloatType;
 use super::layers::Backend;
 use super::layers::norm::Norm;
 use super::layers::sequences::{Batch, Rotation};
-use super::probe::Demand;
+use super::probe::{Demand, Working};
 use crate::error::{Error, Result};
 
 pub use self::linear::{After, Linear};
@@ -114,6 +114,8 @@ impl EncoderFiles {
             cache: Vec::new(),
             context: shape.max_tokens,
             dtype: weights.stored_type(),
+            working: Working::default(),
+            draft: None,
         })
     }
 

@@ -156,13 +156,14 @@ fn attention(list: &mut List) {
 
 fn delta_net(delta: &Delta, list: &mut List, has: &impl Fn(&str) -> bool) {
     let (names, hidden, heads) = (&names::DELTA, list.config.hidden_size, delta.value_heads);
-    if has(&format!("{}{}", list.prefix, names.fused[0])) {
-        list.matrix(names.fused[0], delta.channels() + delta.values(), hidden, false);
-        list.matrix(names.fused[1], 2 * heads, hidden, false);
-    } else {
-        let rows = [delta.channels(), delta.values(), heads, heads];
-        for (name, rows) in names.split.iter().zip(rows) {
-            list.matrix(name, rows, hidden, false);
+    let [mixed, gates, rates, decays] = names.split;
+    let input = [(mixed, delta.channels()), (gates, delta.values())];
+    let pace = [(rates, heads), (decays, heads)];
+    for (fused, split) in names.fused.into_iter().zip([input, pace]) {
+        if has(&format!("{}{fused}", list.prefix)) {
+            list.matrix(fused, split[0].1 + split[1].1, hidden, false);
+        } else {
+            split.into_iter().for_each(|(name, rows)| list.matrix(name, rows, hidden, false));
         }
     }
     list.conv(names.conv, delta.channels(), delta.width);
@@ -241,7 +242,9 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     if let Some(shared) = experts.shared {
         let [gate, up, down] = names.shared;
         let inner = shared.intermediate_size;
-        if up.is_empty() {
+        if let Some(split) = names.split_shared.filter(|[gate, _]| there(gate)) {
+            split.into_iter().for_each(|name| list.matrix(name, inner, hidden, false));
+        } else if up.is_empty() {
             list.matrix(gate, 2 * inner, hidden, false);
         } else {
             list.matrix(gate, inner, hidden, false);

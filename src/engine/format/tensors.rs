@@ -121,7 +121,7 @@ impl Tensors {
             for (name, info) in tensors {
                 let tensor = Tensor {
                     encoding: Encoding::Ggml(info.kind),
-                    shape: info.shape,
+                    shape: shape_of(&name, info.shape),
                     file: position,
                     offset: info.offset,
                     bytes: info.bytes,
@@ -292,6 +292,17 @@ fn expert_name(name: &str) -> Option<String> {
     })
 }
 
+/// The shape of a tensor of a GGUF as checkpoints have it: there, vectors of state spaces have a second
+/// dimension, and the matrix of one row that weighs the shared expert may lack it.
+fn shape_of(name: &str, shape: Vec<usize>) -> Vec<usize> {
+    let rest = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+    match (rest.map_or("", |(_, rest)| rest), shape.as_slice()) {
+        ("ssm_a" | "ssm_d" | "ssm_norm.weight", [rows, columns]) => vec![rows.saturating_mul(*columns)],
+        ("ffn_gate_inp_shexp.weight", [columns]) => vec![1, *columns],
+        _ => shape,
+    }
+}
+
 /// The Hugging Face name of a tensor of a GGUF; `None` for those without one.
 ///
 /// Names: `gguf.constants.MODEL_TENSORS` and `tensor_mapping.py` of llama.cpp's gguf-py.
@@ -299,7 +310,8 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
     if let Some((module, parameter)) = name.split_once('.') {
         let whole = match module {
             "token_embd" => Some("model.embed_tokens"),
-            "output_norm" => Some(names.final_norm),
+            // LFM2's last norm has the name of another one.
+            "output_norm" | "token_embd_norm" => Some(names.final_norm),
             "output" => Some("lm_head"),
             _ => None,
         };
@@ -311,6 +323,9 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
     if layer.is_empty() || !layer.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
+    if let Some((_, name)) = names.recurrent.iter().find(|(known, _)| *known == rest) {
+        return Some(format!("model.layers.{layer}.{name}"));
+    }
     let (module, parameter) = rest.split_once('.')?;
     // What has no module of its own there.
     let whole = match (module, parameter) {
@@ -321,7 +336,13 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
     if let Some(name) = whole {
         return Some(format!("model.layers.{layer}.{name}"));
     }
-    let module = match (module, names.qkv, names.gate_up) {
+    let (gate_up, down): (&[&str], &str) = match &names.split_mlp {
+        Some([gate_up @ .., down]) => (gate_up, down),
+        None => (names.gate_up, names.down),
+    };
+    let [gate, up, _] = names.experts.shared;
+    let [shared_gate, shared_up] = names.experts.split_shared.unwrap_or([gate, up]);
+    let module = match (module, names.qkv, gate_up) {
         ("attn_norm", _, _) => names.attention_norm,
         ("post_attention_norm", _, _) => names.attention_post_norm,
         ("ffn_norm", _, _) => names.mlp_norm,
@@ -335,14 +356,14 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         ("attn_k_norm", _, _) => names.k_norm,
         ("ffn_gate", _, [gate, _]) => gate,
         ("ffn_up", _, [_, up] | [up]) => up,
-        ("ffn_down", _, _) => names.down,
+        ("ffn_down", _, _) => down,
         ("ffn_gate_inp", _, _) => names.experts.router,
         ("ffn_gate_exps", _, _) => names.experts.stacked[0],
         ("ffn_up_exps", _, _) => names.experts.stacked[1],
         ("ffn_down_exps", _, _) => names.experts.stacked[2],
         ("ffn_gate_inp_shexp", _, _) => names.experts.shared_gate,
-        ("ffn_gate_shexp", _, _) => names.experts.shared[0],
-        ("ffn_up_shexp", _, _) => names.experts.shared[1],
+        ("ffn_gate_shexp", _, _) => shared_gate,
+        ("ffn_up_shexp", _, _) => shared_up,
         ("ffn_down_shexp", _, _) => names.experts.shared[2],
         _ => return None,
     };

@@ -50,7 +50,6 @@ impl DeltaNet {
         let names = &names::DELTA;
         let at = |name: &str| format!("{layer}.{name}");
         let hidden = config.hidden_size;
-        let decay = loader.floats(&at(names.decay), sizes.value_heads)?;
         let output = [at(names.output)];
         let [input, pace] = inputs(loader, sizes, layer, hidden)?;
         Ok(Self {
@@ -58,7 +57,7 @@ impl DeltaNet {
             input: Projection::of(loader, input, norm.clone(), None)?,
             pace: Projection::of(loader, pace, norm, None)?,
             conv: CausalConv::load(loader, &at(names.conv), sizes.channels(), sizes.width, false)?,
-            decay: ops::negative(decay.exp()?)?,
+            decay: loader.decay(&at(names.decay), sizes.value_heads)?,
             decay_bias: loader.floats(&at(names.decay_bias), sizes.value_heads)?,
             norm: loader.floats(&at(&format!("{}.weight", names.norm)), sizes.value_dim)?,
             norm_eps: config.norm_eps,
@@ -69,7 +68,7 @@ impl DeltaNet {
 
     /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache.
     pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let Delta { key_heads, value_heads, key_dim, .. } = self.sizes;
+        let Delta { key_heads, value_heads, key_dim, tiled, .. } = self.sizes;
         let length = x.dim(0);
         let [conv, state] = cache.state(layer)? else {
             return Err(Error::internal("a delta rule without its two states"));
@@ -86,7 +85,11 @@ impl DeltaNet {
             let norm = ops::add(x.square()?.sum_axis(-1, true)?, Array::from_f32(UNIT_EPSILON))?.rsqrt()?;
             let x = ops::multiply(&x, &norm)?;
             let shared = value_heads / key_heads;
-            Ok(if shared > 1 { ops::repeat_axis::<f32>(x, shared as i32, 1)? } else { x })
+            Ok(match (shared, tiled) {
+                (1, _) => x,
+                (_, false) => ops::repeat_axis::<f32>(x, shared as i32, 1)?,
+                (_, true) => ops::concatenate(&vec![x; shared], 1)?,
+            })
         };
         let scale = Array::from_f32((key_dim as f32).sqrt().recip());
         let softplus = ops::logaddexp(ops::add(&decays, &self.decay_bias)?, Array::from_f32(0.0))?;
@@ -121,28 +124,34 @@ fn inputs(loader: &Loader, sizes: &Delta, layer: &str, hidden: usize) -> Result<
     let names = &names::DELTA;
     let at = |name: &'static str| format!("{layer}.{name}");
     let heads = sizes.value_heads;
-    if !loader.has(&at(names.fused[0])) {
-        let [mixed, gates, rates, decays] = names.split.map(at);
-        let matrix = |name: &str, rows: usize| loader.matrix(name, rows, hidden);
-        let input = vec![matrix(&mixed, sizes.channels())?, matrix(&gates, sizes.values())?];
-        return Ok([input, vec![matrix(&rates, heads)?, matrix(&decays, heads)?]]);
-    }
+    let [fused_input, fused_pace] = names.fused.map(at);
+    let [mixed, gates, rates, decays] = names.split.map(at);
+    let matrix = |name: &str, rows: usize| loader.matrix(name, rows, hidden);
     // The rows of a key head: its query and key, the values and the gates that belong to it.
     let shared = heads / sizes.key_heads;
     let (key, value) = (sizes.key_dim, shared * sizes.value_dim);
-    let all = loader.matrix(&at(names.fused[0]), sizes.channels() + sizes.values(), hidden)?;
     let of_each = |start: usize, count: usize, whole: usize| {
         (0..sizes.key_heads).map(move |head| head * whole + start..head * whole + start + count)
     };
-    let whole = 2 * (key + value);
-    let queries = of_each(0, key, whole);
-    let keys = of_each(key, key, whole);
-    let values = of_each(2 * key, value, whole);
-    let mixed = select_rows(&all, queries.chain(keys).chain(values))?;
-    let gates = select_rows(&all, of_each(2 * key + value, value, whole))?;
-    let all = loader.matrix(&at(names.fused[1]), 2 * heads, hidden)?;
-    let rates = of_each(0, shared, 2 * shared);
-    let decays = of_each(shared, shared, 2 * shared);
-    let (rates, decays) = split_rows(&select_rows(&all, rates.chain(decays))?, heads)?;
-    Ok([vec![mixed, gates], vec![rates, decays]])
+    let input = if loader.has(&fused_input) {
+        let all = matrix(&fused_input, sizes.channels() + sizes.values())?;
+        let whole = 2 * (key + value);
+        let queries = of_each(0, key, whole);
+        let keys = of_each(key, key, whole);
+        let values = of_each(2 * key, value, whole);
+        let mixed = select_rows(&all, queries.chain(keys).chain(values))?;
+        vec![mixed, select_rows(&all, of_each(2 * key + value, value, whole))?]
+    } else {
+        vec![matrix(&mixed, sizes.channels())?, matrix(&gates, sizes.values())?]
+    };
+    let pace = if loader.has(&fused_pace) {
+        let all = matrix(&fused_pace, 2 * heads)?;
+        let rates = of_each(0, shared, 2 * shared);
+        let decays = of_each(shared, shared, 2 * shared);
+        let (rates, decays) = split_rows(&select_rows(&all, rates.chain(decays))?, heads)?;
+        vec![rates, decays]
+    } else {
+        vec![matrix(&rates, heads)?, matrix(&decays, heads)?]
+    };
+    Ok([input, pace])
 }

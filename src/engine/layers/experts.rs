@@ -71,8 +71,9 @@ impl Experts {
         let shared = sizes.shared.map(|shared| -> Result<Shared> {
             let inner = shared.intermediate_size;
             let [gate, up, down] = names.shared;
-            let gate_up: Vec<String> =
-                [gate, up].iter().filter(|it| !it.is_empty()).map(|it| at(it)).collect();
+            let split = names.split_shared.filter(|[gate, _]| loader.has(&at(gate)));
+            let gate_up = split.unwrap_or([gate, up]);
+            let gate_up: Vec<String> = gate_up.iter().filter(|it| !it.is_empty()).map(|it| at(it)).collect();
             let mlp = Mlp {
                 gate_up: Projection::load_gated(loader, &gate_up, inner, hidden, None, false)?,
                 gated: true,

@@ -45,12 +45,11 @@ impl Mamba {
         let at = |name: &str| format!("{module}.{name}");
         let (hidden, inner, heads) = (config.hidden_size, sizes.values(), sizes.heads);
         let rows = inner + sizes.channels() + heads;
-        let decay = loader.floats(&at("A_log"), heads)?;
         Ok(Self {
             sizes: *sizes,
             input: Projection::load(loader, &[at("in_proj")], &[rows], hidden, norm, sizes.bias)?,
             conv: CausalConv::load(loader, &at("conv1d"), sizes.channels(), sizes.width, sizes.conv_bias)?,
-            decay: ops::negative(decay.exp()?)?,
+            decay: loader.decay(&at("A_log"), heads)?,
             time_bias: loader.floats(&at("dt_bias"), heads)?,
             skip: loader.floats(&at("D"), heads)?.reshape(&[-1, 1])?,
             norm: loader.floats(&at("norm.weight"), inner)?,

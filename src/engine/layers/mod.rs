@@ -47,6 +47,11 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Whether the kernels compute.
+    pub fn is_kernels(self) -> bool {
+        self == Self::Kernels
+    }
+
     /// The fastest backend of this device.
     pub fn of(on_gpu: bool) -> Self {
         if cfg!(target_os = "linux") && !on_gpu { Self::Kernels } else { Self::Stock }
@@ -154,6 +159,15 @@ impl<'a> Loader<'a> {
     /// A small tensor of so many elements, flat, in float32 whatever the compute type.
     pub fn floats(&self, name: &str, size: usize) -> Result<Array> {
         array::from_floats(&Floats::singles(&self.values(name, size)?), &[size])
+    }
+
+    /// The decays of a recurrent layer's heads, `-exp(A_log)` float32, which GGUF files have as such.
+    pub fn decay(&self, name: &str, heads: usize) -> Result<Array> {
+        let stored = self.floats(name, heads)?;
+        if self.checkpoint.metadata().is_some() {
+            return Ok(stored);
+        }
+        Ok(ops::negative(stored.exp()?)?)
     }
 
     fn values(&self, name: &str, size: usize) -> Result<Vec<f32>> {

@@ -15,6 +15,8 @@ pub struct Architecture {
     pub model_types: &'static [&'static str],
     /// Whether it is a mixture of experts.
     pub sparse: bool,
+    /// Whether there are models of it without experts as well, of the same name in GGUF files.
+    pub also_dense: bool,
     pub style: Style,
     pub names: Names,
     pub defaults: Defaults,
@@ -90,6 +92,7 @@ pub const PLAIN: Architecture = Architecture {
     name: "llama",
     model_types: &[],
     sparse: false,
+    also_dense: false,
     style: style::PLAIN,
     names: names::PLAIN,
     defaults: Defaults::PLAIN,

@@ -4,9 +4,9 @@
 use std::rc::Rc;
 
 use mlx_rs::ops::indexing::IndexOp;
-use mlx_rs::{Array, Dtype};
+use mlx_rs::{Array, Dtype, transforms};
 
-use super::{LanguageModel, Logits};
+use super::{LAYERS_AHEAD, LanguageModel, Logits};
 use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
@@ -24,6 +24,13 @@ use crate::engine::layers::rope::Rope;
 use crate::engine::layers::sequences::{Batch, Sight};
 use crate::engine::layers::short_conv::ShortConv;
 use crate::error::{Error, Result};
+
+/// Steps of so many tokens are computed a few layers at a time ...
+const LONG: i32 = 16;
+/// ... so many, while as many before them are under way. MLX makes room for every result when it hands an
+/// operation to the CPU's thread, and runs far ahead of a thread that has much to compute: twenty layers and
+/// more, all of whose results would be in memory at once.
+const LAYERS_AT_ONCE: usize = LAYERS_AHEAD / 2;
 
 pub struct Decoder {
     stack: Stack,
@@ -328,8 +335,16 @@ impl LanguageModel for Decoder {
         let length = tokens.dim(0);
         cache.reserve(length as usize)?;
         let mut x = self.stack.embed(tokens)?;
+        let is_long = length >= LONG && self.cache_shape.backend.is_kernels();
+        let mut started: Option<Array> = None;
         for (index, block) in self.stack.blocks.iter().enumerate() {
             x = block.forward(&x, cache, index)?;
+            if is_long && (index + 1).is_multiple_of(LAYERS_AT_ONCE) {
+                transforms::async_eval([&x])?;
+                if let Some(before) = started.replace(x.clone()) {
+                    before.eval()?;
+                }
+            }
         }
         cache.advance(length as usize);
         match logits {

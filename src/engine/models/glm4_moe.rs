@@ -85,20 +85,23 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     if fields.has("self_attn.q_norm", "weight") {
         config.style.qk_norm = Some(QkNorm::Heads);
     }
-    // Layers that guess further tokens count as layers there.
-    let ahead = fields.number("nextn_predict_layers")?.unwrap_or(0);
-    if ahead >= config.layers {
-        return Err(damaged(
-            fields.path(),
-            &format!("has {ahead} of {} layers to look ahead", config.layers),
-        ));
-    }
-    config.layers -= ahead;
-    config.plan.truncate(config.layers);
+    without_look_ahead(fields, config)?;
     if fields.number("expert_gating_func")?.unwrap_or(0) == 0 {
         set_sigmoid(config);
     }
     mix_gguf(fields, config)
+}
+
+/// Leaves out the layers that guess further tokens, which count as layers in GGUF files.
+pub fn without_look_ahead(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    let ahead = fields.number("nextn_predict_layers")?.unwrap_or(0);
+    if ahead >= config.layers {
+        let reason = format!("has {ahead} of {} layers to look ahead", config.layers);
+        return Err(damaged(fields.path(), &reason));
+    }
+    config.layers -= ahead;
+    config.plan.truncate(config.layers);
+    Ok(())
 }
 
 fn set_sigmoid(config: &mut ModelConfig) {

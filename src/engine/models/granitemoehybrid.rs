@@ -1,27 +1,30 @@
 //! Granite 4 (IBM, 2025): state spaces with attention between them; a feed-forward block that every
 //! token goes through, with or without a mixture of experts beside it.
 
-use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
-use super::granite::factors;
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
+use super::granite::{factors, factors_of_gguf};
 use super::granitemoe::EXPERTS;
-use super::mamba2::time_limit;
+use super::mamba2::{state_space_of_gguf, time_limit};
 use super::names::{self, ExpertNames, Names};
-use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::recurrent::{Mamba, Recurrent};
 use crate::engine::config::style::{Experts, Mixer, Routing, SharedExpert};
+use crate::engine::config::{GgufFields, ModelConfig};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "granitemoehybrid",
     model_types: &["granitemoehybrid"],
     sparse: true,
+    also_dense: true,
     names: Names {
         gate_up: &["shared_mlp.input_linear"],
         down: "shared_mlp.output_linear",
         split_mlp: Some(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
+        recurrent: names::state_space!("mamba"),
         experts: ExpertNames {
             shared: ["shared_mlp.input_linear", "", "shared_mlp.output_linear"],
+            split_shared: Some(["shared_mlp.gate_proj", "shared_mlp.up_proj"]),
             ..EXPERTS
         },
         ..names::PLAIN
@@ -33,6 +36,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: Some(Gguf { names: &["granitehybrid"], interleaved: true, read: read_gguf }),
     on_load: OnLoad { precise: &["router.layer"], whole: &[] },
     ..PLAIN
 };
@@ -66,5 +70,25 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
         config.mix_all(Experts { shared, ..Experts::plain(routing, config.intermediate_size) });
     }
     config.intermediate_size = shared;
+    Ok(())
+}
+
+/// Layers without heads of keys have the state space.
+fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    factors_of_gguf(fields, config)?;
+    state_space_of_gguf(fields, config)?;
+    // The key's name is that of what it meant in another architecture.
+    let rotates = fields.flag("rope.scaling.finetuned").unwrap_or(false);
+    config.plan.iter_mut().for_each(|layer| layer.rotates = rotates);
+    match &mut config.experts {
+        Some(experts) => {
+            let intermediate_size = fields.required("expert_shared_feed_forward_length")?;
+            experts.shared = Some(SharedExpert { intermediate_size, gated: false });
+        }
+        None => {
+            let inner = fields.rows("mlp.gate_proj.weight");
+            config.intermediate_size = inner.unwrap_or(config.intermediate_size);
+        }
+    }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! LFM2 (Liquid AI, 2025): gated short convolutions, with attention in some of the layers.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
 use super::names::{self, Names};
-use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::recurrent::{Recurrent, ShortConv};
 use crate::engine::config::style::{self, Mixer, QkNorm, Style};
+use crate::engine::config::{GgufFields, ModelConfig};
 use crate::engine::format::file::damaged;
 use crate::error::Result;
 
@@ -26,6 +26,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: Some(Gguf { names: &["lfm2"], interleaved: false, read: read_gguf }),
     ..PLAIN
 };
 
@@ -38,6 +39,11 @@ const NAMES: Names = Names {
     gate_up: &["feed_forward.w1", "feed_forward.w3"],
     down: "feed_forward.w2",
     final_norm: "model.embedding_norm",
+    recurrent: &[
+        ("shortconv.in_proj.weight", "conv.in_proj.weight"),
+        ("shortconv.conv.weight", "conv.conv.weight"),
+        ("shortconv.out_proj.weight", "conv.out_proj.weight"),
+    ],
     ..names::PLAIN
 };
 
@@ -60,6 +66,16 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     if fields.flag("block_auto_adjust_ff_dim")?.unwrap_or(true) {
         config.intermediate_size = adjusted(fields, inner)?;
     }
+    Ok(())
+}
+
+/// Layers without heads of keys have the convolution.
+fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    config.recurrent = Some(Recurrent::ShortConv(ShortConv {
+        channels: config.hidden_size,
+        width: fields.required("shortconv.l_cache")?,
+        bias: false,
+    }));
     Ok(())
 }
 

@@ -1,17 +1,23 @@
 //! Mamba 2 (arXiv:2405.21060): layers of a state space, without attention or feed-forward.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
 use super::names::{self, Names};
-use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::recurrent::{Mamba, Recurrent};
 use crate::engine::config::style::Mixer;
+use crate::engine::config::{GgufFields, ModelConfig};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "mamba2",
     model_types: &["mamba2"],
-    names: Names { attention_norm: "norm", mamba: "mixer", final_norm: "model.norm_f", ..names::PLAIN },
+    names: Names {
+        attention_norm: "norm",
+        mamba: "mixer",
+        recurrent: names::state_space!("mixer"),
+        final_norm: "model.norm_f",
+        ..names::PLAIN
+    },
     defaults: Defaults {
         norm_eps: 1e-5,
         // Nothing depends on positions.
@@ -24,6 +30,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: Some(Gguf { names: &["mamba2"], interleaved: false, read: read_gguf }),
     ..PLAIN
 };
 
@@ -39,9 +46,36 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
         conv_bias: fields.flag("use_conv_bias")?.unwrap_or(true),
         time_limit: time_limit(fields),
     }));
+    all_recur(config);
+    Ok(())
+}
+
+fn all_recur(config: &mut ModelConfig) {
     for layer in &mut config.plan {
         (layer.mixer, layer.feeds) = (Mixer::Recurrent, false);
     }
+}
+
+fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    all_recur(config);
+    state_space_of_gguf(fields, config)
+}
+
+/// Reads the sizes of the state space from a GGUF file.
+pub fn state_space_of_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    let heads = fields.required("ssm.time_step_rank")?;
+    let has_bias =
+        |module: &str| fields.has_anywhere(&format!("{}.{module}.bias", config.architecture.names.mamba));
+    config.recurrent = Some(Recurrent::Mamba(Mamba {
+        heads,
+        head_dim: fields.required("ssm.inner_size")?.checked_div(heads).unwrap_or(0),
+        groups: fields.number("ssm.group_count")?.unwrap_or(1),
+        state_dim: fields.required("ssm.state_size")?,
+        width: fields.required("ssm.conv_kernel")?,
+        bias: has_bias("in_proj"),
+        conv_bias: has_bias("conv1d"),
+        time_limit: [0.0, f32::INFINITY],
+    }));
     Ok(())
 }
 

@@ -102,7 +102,8 @@ pub fn of_type(model_type: &str) -> Option<&'static Architecture> {
 
 /// The architecture of a GGUF file, which may have the same name for a mixture of experts.
 pub fn of_gguf(name: &str, sparse: bool) -> Option<(&'static Architecture, &'static Gguf)> {
-    let known = ARCHITECTURES.iter().filter(|architecture| architecture.sparse == sparse);
+    let fits = |it: &&Architecture| it.sparse == sparse || it.also_dense;
+    let known = ARCHITECTURES.iter().filter(fits);
     known
         .filter_map(|architecture| Some((architecture, architecture.gguf.as_ref()?)))
         .find(|(_, gguf)| gguf.names.contains(&name))
@@ -132,6 +133,9 @@ pub fn nearest(model_type: &str) -> Vec<&'static str> {
     near.truncate(SHOWN);
     near
 }
+
+/// Layers whose results may be in memory at once while a prompt is computed by the kernels.
+pub const LAYERS_AHEAD: usize = 4;
 
 /// Which positions' logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

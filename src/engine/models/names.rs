@@ -26,6 +26,8 @@ pub struct Names {
     pub final_norm: &'static str,
     /// What the names of a state space's modules begin with.
     pub mamba: &'static str,
+    /// What GGUF files have in recurrent layers, and its name here: tensors by their names below the layer.
+    pub recurrent: &'static [(&'static str, &'static str)],
     pub experts: ExpertNames,
 }
 
@@ -51,6 +53,8 @@ pub struct ExpertNames {
     pub correction: &'static str,
     /// Gate, up and down of the shared expert; where up has no name, the first holds the rows of both.
     pub shared: [&'static str; 3],
+    /// Gate and up of the shared expert where they are apart that others have in one.
+    pub split_shared: Option<[&'static str; 2]>,
     /// What weighs the shared expert.
     pub shared_gate: &'static str,
 }
@@ -114,6 +118,7 @@ pub const PLAIN: Names = Names {
     split_mlp: None,
     final_norm: "model.norm",
     mamba: "mamba",
+    recurrent: &[],
     experts: EXPERTS,
 };
 
@@ -129,5 +134,38 @@ pub const EXPERTS: ExpertNames = ExpertNames {
     fused_bias: ["mlp.experts.gate_up_proj_bias", "mlp.experts.down_proj_bias"],
     correction: "mlp.gate.e_score_correction_bias",
     shared: ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"],
+    split_shared: None,
     shared_gate: "mlp.shared_expert_gate",
 };
+
+/// The gated delta rule in GGUF files: the parts of `DELTA.split`, or, as the first converters left them, fused.
+pub const DELTA_GGUF: &[(&str, &str)] = &[
+    ("attn_qkv.weight", "linear_attn.in_proj_qkv.weight"),
+    ("attn_gate.weight", "linear_attn.in_proj_z.weight"),
+    ("ssm_in.weight", "linear_attn.in_proj_qkvz.weight"),
+    ("ssm_ba.weight", "linear_attn.in_proj_ba.weight"),
+    ("ssm_beta.weight", "linear_attn.in_proj_b.weight"),
+    ("ssm_alpha.weight", "linear_attn.in_proj_a.weight"),
+    ("ssm_conv1d.weight", "linear_attn.conv1d.weight"),
+    ("ssm_a", "linear_attn.A_log"),
+    ("ssm_dt.bias", "linear_attn.dt_bias"),
+    ("ssm_norm.weight", "linear_attn.norm.weight"),
+    ("ssm_out.weight", "linear_attn.out_proj.weight"),
+];
+
+/// The same of a state space whose modules' names begin with this.
+macro_rules! state_space {
+    ($module:literal) => {
+        &[
+            ("ssm_in.weight", concat!($module, ".in_proj.weight")),
+            ("ssm_conv1d.weight", concat!($module, ".conv1d.weight")),
+            ("ssm_conv1d.bias", concat!($module, ".conv1d.bias")),
+            ("ssm_a", concat!($module, ".A_log")),
+            ("ssm_d", concat!($module, ".D")),
+            ("ssm_dt.bias", concat!($module, ".dt_bias")),
+            ("ssm_norm.weight", concat!($module, ".norm.weight")),
+            ("ssm_out.weight", concat!($module, ".out_proj.weight")),
+        ]
+    };
+}
+pub(super) use state_space;

@@ -1,8 +1,10 @@
 //! Qwen 3.5: Qwen 3 Next without experts. The rotations of a picture's rows and columns, which the
 //! configuration speaks of, are those of plain positions in a text.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
-use super::qwen3_next::{DEFAULTS, STYLE, linear_layers};
+use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
+use super::qwen3_next::{DEFAULTS, NAMES, STYLE, linear_layers, linear_layers_of_gguf};
+use crate::engine::config::{GgufFields, ModelConfig};
+use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "qwen3_5",
@@ -16,5 +18,12 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..DEFAULTS
     },
     read: linear_layers,
+    names: NAMES,
+    gguf: Some(Gguf { names: &["qwen35"], interleaved: false, read: read_gguf }),
     ..PLAIN
 };
+
+/// The converter of llama.cpp brings the heads of values into another order.
+pub fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    linear_layers_of_gguf(fields, config, true)
+}

@@ -1,7 +1,8 @@
 //! Qwen 3.5 with a mixture of experts.
 
-use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
-use super::qwen3_next::{DEFAULTS, STYLE, linear_layers, mix_shared};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
+use super::qwen3_5::read_gguf;
+use super::qwen3_next::{DEFAULTS, NAMES, STYLE, linear_layers, mix_shared};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::Routing;
@@ -21,6 +22,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..DEFAULTS
     },
     read,
+    names: NAMES,
+    gguf: Some(Gguf { names: &["qwen35moe"], interleaved: false, read: read_gguf }),
     on_load: OnLoad { precise: &["mlp.gate", "mlp.shared_expert_gate"], whole: &[] },
     ..PLAIN
 };

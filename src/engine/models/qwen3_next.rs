@@ -1,12 +1,14 @@
 //! Qwen 3 Next: three of four layers follow the gated delta rule (arXiv:2412.06464), the fourth has
 //! attention whose result is gated; a mixture of experts in all of them.
 
-use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
+use super::glm4_moe::without_look_ahead;
+use super::names::{self, Names};
 use super::qwen2_moe::mix;
-use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::recurrent::{Delta, Recurrent};
-use crate::engine::config::style::{self, Experts, NormKind, QkNorm, Routing, SharedExpert, Style};
+use crate::engine::config::style::{self, Experts, Mixer, NormKind, QkNorm, Routing, SharedExpert, Style};
+use crate::engine::config::{GgufFields, ModelConfig};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
@@ -22,9 +24,13 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..DEFAULTS
     },
     read,
+    names: NAMES,
+    gguf: Some(Gguf { names: &["qwen3next"], interleaved: false, read: read_gguf }),
     on_load: OnLoad { precise: &["mlp.gate", "mlp.shared_expert_gate"], whole: &[] },
     ..PLAIN
 };
+
+pub const NAMES: Names = Names { recurrent: names::DELTA_GGUF, ..names::PLAIN };
 
 pub const STYLE: Style =
     Style { norm: NormKind::RmsPlusOne, qk_norm: Some(QkNorm::Heads), gated_attention: true, ..style::PLAIN };
@@ -55,7 +61,40 @@ pub fn linear_layers(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
         key_dim: size("linear_key_head_dim", 128)?,
         value_dim: size("linear_value_head_dim", 128)?,
         width: size("linear_conv_kernel_dim", 4)?,
+        tiled: false,
     }));
     config.recur_but_every(size("full_attention_interval", PERIOD)?);
+    Ok(())
+}
+
+fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    linear_layers_of_gguf(fields, config, false)
+}
+
+/// Reads the same from a GGUF file, which may have the heads of values in another order, `tiled`.
+pub fn linear_layers_of_gguf(fields: &GgufFields, config: &mut ModelConfig, tiled: bool) -> Result<()> {
+    without_look_ahead(fields, config)?;
+    let value_heads = fields.required("ssm.time_step_rank")?;
+    config.recurrent = Some(Recurrent::Delta(Delta {
+        key_heads: fields.required("ssm.group_count")?,
+        value_heads,
+        key_dim: fields.required("ssm.state_size")?,
+        value_dim: fields.required("ssm.inner_size")?.checked_div(value_heads).unwrap_or(0),
+        width: fields.required("ssm.conv_kernel")?,
+        tiled,
+    }));
+    config.recur_but_every(fields.number("full_attention_interval")?.unwrap_or(PERIOD));
+    let recurrent = fields.flags("attention.recurrent_layers").unwrap_or_default();
+    let router = format!("{}.weight", config.architecture.names.experts.router);
+    for (index, layer) in config.plan.iter_mut().enumerate() {
+        if let Some(&recurs) = recurrent.get(index) {
+            layer.mixer = if recurs { Mixer::Recurrent } else { Mixer::Attention };
+        }
+        layer.sparse = fields.has_in(index, &router);
+    }
+    if let Some(experts) = &mut config.experts {
+        let intermediate_size = fields.required("expert_shared_feed_forward_length")?;
+        experts.shared = Some(SharedExpert { intermediate_size, gated: true });
+    }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::cache::LayerShape;
 use crate::engine::config::style::Direction;
-use crate::engine::config::{ConfigFiles, Outline};
+use crate::engine::config::{ConfigFiles, ModelConfig, Outline};
 use crate::engine::embed::{StateFiles, check_pipeline};
 use crate::engine::format::checkpoint::{Checkpoint, Configuration};
 use crate::engine::format::file::unsupported;
@@ -81,6 +81,32 @@ pub struct Demand {
     pub context: usize,
     /// The float type of the checkpoint.
     pub dtype: FloatType,
+    pub working: Working,
+    /// A smaller model that guesses for it.
+    pub draft: Option<Box<Demand>>,
+}
+
+/// What computing takes beside weights and cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Working {
+    /// Numbers that the operations of a layer make of one token.
+    pub numbers: usize,
+    pub layers: usize,
+    /// Tokens that the tokenizer knows.
+    pub tokens: usize,
+}
+
+impl Working {
+    fn of(config: &ModelConfig) -> Self {
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let inner = match config.experts {
+            Some(experts) => experts.routing.used * experts.intermediate_size,
+            None => config.intermediate_size,
+        };
+        // Queries, keys and values; what attention finds; the feed-forward block's inside; both results.
+        let numbers = 2 * q + 2 * kv + inner + 2 * config.hidden_size;
+        Self { numbers, layers: config.layers, tokens: config.vocab_size }
+    }
 }
 
 impl Demand {
@@ -90,6 +116,8 @@ impl Demand {
             cache: checkpoint.config.cache_layers(),
             context: checkpoint.config.max_position_embeddings,
             dtype: checkpoint.config.dtype,
+            working: Working::of(&checkpoint.config),
+            draft: None,
         }
     }
 }

@@ -1,0 +1,61 @@
+//! What the memory gate counts, against what is there.
+
+use std::path::{Path, PathBuf};
+
+use mlx_cache::engine::config::Packing;
+use mlx_cache::engine::format::checkpoint::Checkpoint;
+use mlx_cache::engine::format::weight::FloatType;
+use mlx_cache::engine::layers::Backend;
+use mlx_cache::engine::models;
+use mlx_rs::Dtype;
+
+use crate::sandbox::{Sandbox, smollm2};
+
+/// Bytes that the gate counts for weights where MLX computes, and those of all arrays.
+fn weights(checkpoint: &Checkpoint) -> (f64, f64) {
+    let model =
+        models::load(checkpoint, Backend::Stock, Dtype::Float32, 64, &mut |_, _| {}).expect("a model");
+    assert!(!checkpoint.config.tie_word_embeddings, "the table would count twice");
+    let bytes: usize = model.arrays().iter().map(|array| array.nbytes()).sum();
+    (checkpoint.sizes().bytes(false, FloatType::F32) as f64, bytes as f64)
+}
+
+#[test]
+fn weights_are_counted_as_they_are() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let open = |name: &str| Checkpoint::open(&fixtures.join(name)).expect("checkpoint");
+    let quantized = |name: &str, bits: &str| {
+        open(name).quantized(Packing::asked(bits, None).expect("a packing")).expect("an original")
+    };
+    for (what, checkpoint) in [
+        ("bfloat16", open("tiny/llama_untied")),
+        ("4 bits", open("tiny/quant_4bit_g64")),
+        ("mxfp4", open("tiny/quant_mxfp4")),
+        ("Q8_0", open("tiny/gguf/llama_Q8_0.gguf")),
+        ("on load", quantized("quantize/llama", "4")),
+        ("experts on load", quantized("quantize/qwen3_moe", "4")),
+        ("mxfp4 on load", quantized("quantize/llama", "mxfp4")),
+    ] {
+        let (counted, found) = weights(&checkpoint);
+        assert!((counted / found - 1.0).abs() < 0.01, "{what}: {counted} of {found}");
+    }
+}
+
+/// A real model with a prompt that fills its context: the whole process.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_estimate_is_within_a_tenth_of_the_peak() {
+    let sandbox = Sandbox::new();
+    let model: PathBuf = smollm2();
+    let model = model.to_str().expect("UTF-8");
+    let prompt = ["word"; 200].join(" ");
+    let args = ["run", model, &prompt, "--raw", "--temp", "0", "-n", "2", "-c", "256"];
+    for flags in [&[][..], &["--kv-bits", "8"], &["--draft-model", model]] {
+        let (_, error) = sandbox.error(&[&args[..], flags, &["--memory-limit", "1000"]].concat());
+        let estimate = error["details"]["estimate_bytes"].as_f64().expect("an estimate");
+        let (status, envelope) = sandbox.json(&[&args[..], flags].concat());
+        assert_eq!(status, 0, "{envelope}");
+        let peak = envelope["data"]["memory"]["peak_bytes"].as_f64().expect("a peak");
+        assert!((estimate / peak - 1.0).abs() < 0.1, "{flags:?}: {estimate} for {peak}");
+    }
+}
