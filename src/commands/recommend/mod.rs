@@ -74,6 +74,7 @@ fn described(model: &Recommended, machine: &Machine) -> RecommendedReport {
             Purpose::Quick => Use::Quick,
             Purpose::Chat => Use::Chat,
             Purpose::Code => Use::Code,
+            Purpose::Embed => Use::Embed,
         },
         parameters: model.parameters,
         bytes: model.bytes(),
@@ -89,7 +90,10 @@ fn next(models: &[&Recommended], caches: &[SourceStatus]) -> Vec<String> {
     let mut next: Vec<String> = adopted.map(|cache| format!("mlx-cache add {}", cache.name)).collect();
     let chat = models.iter().rfind(|model| model.purpose == Purpose::Chat);
     if let Some(model) = chat.or(models.last()) {
-        next.push(format!("mlx-cache run {} \"Name three rivers\"", model.alias));
+        next.push(match model.purpose {
+            Purpose::Embed => format!("mlx-cache embed {} \"A river is a stream of water\"", model.alias),
+            _ => format!("mlx-cache run {} \"Name three rivers\"", model.alias),
+        });
     }
     next
 }
