@@ -12,10 +12,9 @@ use rustix::fs::OFlags;
 
 use super::{File, Skipped, Watch, reason};
 use crate::error::{Code, Error, Result};
-use crate::fs::{ENDS, FileStamp, hash_ends, hash_open};
+use crate::fs::{ENDS, FileStamp, hash_ends, hash_open, try_map};
 use crate::ids::Digest;
 use crate::registry::{Registry, Remembered};
-use crate::store::try_map;
 
 /// Files of which no more is kept in memory than this many, until what they hold is written down.
 const PORTION: usize = 16 << 10;

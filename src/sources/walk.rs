@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::io;
-use std::num::NonZero;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,10 +13,8 @@ use std::thread;
 use super::scan::PassedOver;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::Entry;
+use crate::fs::{Entry, default_threads};
 
-/// Beyond this many threads disks get slower, not faster.
-const MOST_THREADS: usize = 8;
 /// Names of a large folder that one thread looks at in one go.
 const PORTION: usize = 512;
 
@@ -126,7 +123,7 @@ pub(super) fn walk<A: Copy + Send, T: Send>(
         queue: Mutex::new(Queue { jobs: vec![Job::Folder(root.to_owned(), mark)], running: 0 }),
         more: Condvar::new(),
     };
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+    let threads = default_threads();
     let parts = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| walk.work())).collect();
         let mut parts = vec![walk.work()];

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::inspect;
 use crate::error::{Code, Result};
-use crate::fs::{Checksums, FileStamp, Progress, Wanted, checksums};
+use crate::fs::{Checksums, FileStamp, Progress, Wanted, checksums, try_map_on};
 use crate::ids::Digest;
 use crate::sources::Checksum;
-use crate::store::try_map_on;
 
 /// The contents of all subjects.
 #[derive(Debug, Default)]

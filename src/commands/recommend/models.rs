@@ -172,6 +172,11 @@ impl Recommended {
         self.memory(machine) as f64 <= machine.free_memory as f64 * COMFORTABLE
     }
 
+    /// Whether it is worth a try here.
+    pub fn suits(&self, machine: &Machine) -> bool {
+        self.fits(machine) && !self.is_slow(machine)
+    }
+
     /// Whether it would answer slower than one reads.
     pub fn is_slow(&self, machine: &Machine) -> bool {
         !machine.gpu && self.active as f64 * self.bits / 8.0 > CPU_READS
@@ -204,8 +209,7 @@ mod tests {
     #[test]
     fn what_fits_depends_on_the_memory_and_the_device() {
         let fitting = |machine: &Machine| -> Vec<&str> {
-            let good = |model: &&Recommended| model.fits(machine) && !model.is_slow(machine);
-            MODELS.iter().filter(good).map(|model| model.alias).collect()
+            MODELS.iter().filter(|model| model.suits(machine)).map(|model| model.alias).collect()
         };
         assert_eq!(
             fitting(&machine(1, false)),

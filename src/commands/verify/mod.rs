@@ -10,10 +10,11 @@ use std::time::Instant;
 use crate::cli::verify::VerifyArgs;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
+use crate::fs::default_threads;
 use crate::output::progress::Unit;
 use crate::registry::Registry;
 use crate::report::verify::VerifyReport;
-use crate::store::{Store, default_threads};
+use crate::store::Store;
 use crate::verify::{Contents, Findings, Judged};
 
 use self::select::Selection;
