@@ -42,6 +42,21 @@ pub(in crate::engine) enum Configuration {
     Gguf { path: PathBuf, metadata: Metadata },
 }
 
+impl Configuration {
+    /// Opens a folder or a .gguf file: its tensors and its configuration.
+    pub(in crate::engine) fn open(path: &Path) -> Result<(Tensors, Self)> {
+        let layout = Layout::find(path)?;
+        let (tensors, metadata) = tensors::open(&layout)?;
+        let configuration = match (layout, metadata) {
+            (Layout::Gguf(path), Some(metadata)) => Self::Gguf { path, metadata },
+            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
+                Self::Folder(ConfigFiles::read(&folder)?, folder)
+            }
+        };
+        Ok((tensors, configuration))
+    }
+}
+
 /// An opened checkpoint. Opening reads headers and configuration only.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -61,14 +76,7 @@ impl Checkpoint {
     /// INTEGRITY_FAILED for damaged or missing files, MODEL_UNSUPPORTED for a model or an element
     /// type that the engine lacks, FILE_NOT_FOUND where there is no model.
     pub fn open(path: &Path) -> Result<Self> {
-        let layout = Layout::find(path)?;
-        let (tensors, metadata) = tensors::open(&layout)?;
-        let configuration = match (layout, metadata) {
-            (Layout::Gguf(path), Some(metadata)) => Configuration::Gguf { path, metadata },
-            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
-                Configuration::Folder(ConfigFiles::read(&folder)?, folder)
-            }
-        };
+        let (tensors, configuration) = Configuration::open(path)?;
         Self::assemble(tensors, configuration)
     }
 
