@@ -8,7 +8,7 @@ mod on_load;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::engine::config::style::{Mixer, NormKind};
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
@@ -43,6 +43,21 @@ pub(in crate::engine) enum Configuration {
     Gguf { path: PathBuf, metadata: Metadata },
 }
 
+impl Configuration {
+    /// Opens a folder or a .gguf file: its tensors and its configuration.
+    pub(in crate::engine) fn open(path: &Path) -> Result<(Tensors, Self)> {
+        let layout = Layout::find(path)?;
+        let (tensors, metadata) = tensors::open(&layout)?;
+        let configuration = match (layout, metadata) {
+            (Layout::Gguf(path), Some(metadata)) => Self::Gguf { path, metadata },
+            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
+                Self::Folder(ConfigFiles::read(&folder)?, folder)
+            }
+        };
+        Ok((tensors, configuration))
+    }
+}
+
 /// An opened checkpoint. Opening reads headers and configuration only.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -64,14 +79,7 @@ impl Checkpoint {
     /// INTEGRITY_FAILED for damaged or missing files, MODEL_UNSUPPORTED for a model or an element
     /// type that the engine lacks, FILE_NOT_FOUND where there is no model.
     pub fn open(path: &Path) -> Result<Self> {
-        let layout = Layout::find(path)?;
-        let (tensors, metadata) = tensors::open(&layout)?;
-        let configuration = match (layout, metadata) {
-            (Layout::Gguf(path), Some(metadata)) => Configuration::Gguf { path, metadata },
-            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
-                Configuration::Folder(ConfigFiles::read(&folder)?, folder)
-            }
-        };
+        let (tensors, configuration) = Configuration::open(path)?;
         Self::assemble(tensors, configuration)
     }
 
