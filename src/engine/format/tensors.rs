@@ -310,8 +310,9 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
     if let Some((module, parameter)) = name.split_once('.') {
         let whole = match module {
             "token_embd" => Some("model.embed_tokens"),
-            // LFM2's last norm has the name of another one.
-            "output_norm" | "token_embd_norm" => Some(names.final_norm),
+            "output_norm" => Some(names.final_norm),
+            // LFM2's last norm has a name here and there as if it came first.
+            "token_embd_norm" if names.final_norm == "model.embedding_norm" => Some(names.final_norm),
             "output" => Some("lm_head"),
             _ => None,
         };
