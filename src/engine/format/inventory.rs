@@ -14,6 +14,8 @@ pub enum Needed {
     /// The matrix `[rows, columns]` of a module, packed or dense. Those of several experts lie in one
     /// tensor of three dimensions, and count as one matrix with all their rows.
     Matrix { module: String, rows: usize, columns: usize },
+    /// The same of matrices by heads, which are unpacked where the kernels compute.
+    Heads { module: String, rows: usize, columns: usize },
     /// A vector by its full name. Weights of single heads lie in as many rows.
     Vector { name: String, size: usize, rows: usize },
     /// The taps of a convolution by channel, by the full name: `[channels, width]`, with a one between them
@@ -53,6 +55,10 @@ impl<'a> List<'a> {
             self.vector(&format!("{name}.bias"), rows, 1);
         }
         self.needed.push(Needed::Matrix { module, rows, columns });
+    }
+
+    fn heads(&mut self, name: &str, rows: usize, columns: usize) {
+        self.needed.push(Needed::Heads { module: format!("{}{name}", self.prefix), rows, columns });
     }
 
     fn vector(&mut self, name: &str, size: usize, rows: usize) {
@@ -171,10 +177,10 @@ fn latent_attention(latent: &Latent, list: &mut List, has: &impl Fn(&str) -> boo
     list.matrix(names.latent, latent.key_dim(), hidden, bias.qkv);
     list.norm_of(names.latent_norm, latent.rank, 1);
     if has(&format!("{}{}", list.prefix, names.both)) {
-        list.matrix(names.both, heads * latent.made(), latent.rank, false);
+        list.heads(names.both, heads * latent.made(), latent.rank);
     } else {
-        list.matrix(names.keys, heads * latent.rank, latent.plain, false);
-        list.matrix(names.values, heads * latent.value, latent.rank, false);
+        list.heads(names.keys, heads * latent.rank, latent.plain);
+        list.heads(names.values, heads * latent.value, latent.rank);
     }
     list.matrix(config.architecture.names.output, hidden, heads * latent.value, bias.o);
 }

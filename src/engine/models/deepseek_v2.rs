@@ -30,6 +30,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
 fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     latent_rope(fields, config)?;
     check_routing(fields, "softmax", &["greedy", "group_limited_greedy"])?;
+    fields.required("n_shared_experts")?;
     if fields.flag("norm_topk_prob")? == Some(true) {
         // The model's own code does something else than transformers then.
         return Err(unsupported(fields.path(), "makes the weights of DeepSeek-V2's experts add up to one"));
@@ -41,7 +42,7 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
         groups,
         ..Routing::softmax(64, fields.required("num_experts_per_tok")?)
     };
-    mix(fields, config, Experts { shared: None, ..Experts::plain(routing, 1407) }, 0)?;
+    mix(fields, config, Experts::plain(routing, 1407), 0)?;
     if let Some(experts) = config.experts.as_mut().filter(|_| !by_groups) {
         experts.routing.groups = None;
     }
