@@ -85,7 +85,15 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     if fields.has("self_attn.q_norm", "weight") {
         config.style.qk_norm = Some(QkNorm::Heads);
     }
-    // Layers that guess further tokens count as layers there.
+    leave_ahead(fields, config)?;
+    if fields.number("expert_gating_func")?.unwrap_or(0) == 0 {
+        set_sigmoid(config);
+    }
+    mix_gguf(fields, config)
+}
+
+/// Leaves layers that guess further tokens, which count as layers in GGUF files.
+pub fn leave_ahead(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     let ahead = fields.number("nextn_predict_layers")?.unwrap_or(0);
     if ahead >= config.layers {
         return Err(damaged(
@@ -95,10 +103,7 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     }
     config.layers -= ahead;
     config.plan.truncate(config.layers);
-    if fields.number("expert_gating_func")?.unwrap_or(0) == 0 {
-        set_sigmoid(config);
-    }
-    mix_gguf(fields, config)
+    Ok(())
 }
 
 fn set_sigmoid(config: &mut ModelConfig) {

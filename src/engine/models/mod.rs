@@ -9,6 +9,8 @@ pub mod architecture;
 mod cohere;
 mod cohere2;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
 mod ernie4_5;
 mod exaone4;
 mod gemma;
@@ -16,6 +18,7 @@ mod gemma2;
 mod gemma3;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
@@ -54,7 +57,7 @@ use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::layers::{Backend, Loader};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Every architecture that the engine has.
 pub static ARCHITECTURES: &[Architecture] = &[
@@ -86,6 +89,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     gpt_oss::ARCHITECTURE,
     glm4::ARCHITECTURE,
     glm4_moe::ARCHITECTURE,
+    deepseek_v3::ARCHITECTURE,
+    deepseek_v2::ARCHITECTURE,
+    glm4_moe_lite::ARCHITECTURE,
     exaone4::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
@@ -149,6 +155,11 @@ pub trait LanguageModel {
     /// Appends `tokens [L] int32` to the cache and gives logits in the compute type (lazily).
     /// The result is `None` for [`Logits::None`].
     fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>>;
+
+    /// The same where there are to be logits.
+    fn logits(&self, tokens: &Array, cache: &mut KvCache, wanted: Logits) -> Result<Array> {
+        self.forward(tokens, cache, wanted)?.ok_or_else(|| Error::internal("a step without logits"))
+    }
 
     /// Sizes of the cache that `forward` works on.
     fn cache_shape(&self) -> &CacheShape;

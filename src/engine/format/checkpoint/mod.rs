@@ -8,7 +8,7 @@ mod on_load;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::engine::config::style::{Mixer, NormKind};
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
@@ -43,6 +43,21 @@ pub(in crate::engine) enum Configuration {
     Gguf { path: PathBuf, metadata: Metadata },
 }
 
+impl Configuration {
+    /// Opens a folder or a .gguf file: its tensors and its configuration.
+    pub(in crate::engine) fn open(path: &Path) -> Result<(Tensors, Self)> {
+        let layout = Layout::find(path)?;
+        let (tensors, metadata) = tensors::open(&layout)?;
+        let configuration = match (layout, metadata) {
+            (Layout::Gguf(path), Some(metadata)) => Self::Gguf { path, metadata },
+            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
+                Self::Folder(ConfigFiles::read(&folder)?, folder)
+            }
+        };
+        Ok((tensors, configuration))
+    }
+}
+
 /// An opened checkpoint. Opening reads headers and configuration only.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -64,14 +79,7 @@ impl Checkpoint {
     /// INTEGRITY_FAILED for damaged or missing files, MODEL_UNSUPPORTED for a model or an element
     /// type that the engine lacks, FILE_NOT_FOUND where there is no model.
     pub fn open(path: &Path) -> Result<Self> {
-        let layout = Layout::find(path)?;
-        let (tensors, metadata) = tensors::open(&layout)?;
-        let configuration = match (layout, metadata) {
-            (Layout::Gguf(path), Some(metadata)) => Configuration::Gguf { path, metadata },
-            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
-                Configuration::Folder(ConfigFiles::read(&folder)?, folder)
-            }
-        };
+        let (tensors, configuration) = Configuration::open(path)?;
         Self::assemble(tensors, configuration)
     }
 
@@ -110,7 +118,9 @@ impl Checkpoint {
         // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
         let columns = checkpoint.needed().filter_map(|needed| match needed {
-            Needed::Matrix { module, columns, .. } => Some((module, columns)),
+            Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. } => {
+                Some((module, columns))
+            }
             Needed::Vector { .. } | Needed::Conv { .. } => None,
         });
         checkpoint.columns = columns.collect();
@@ -200,8 +210,9 @@ impl Checkpoint {
         sizes
     }
 
-    /// How a matrix will lie in memory; `None` if it cannot be read.
-    fn storage(&self, module: &str, tensor: &Tensor, columns: usize) -> Option<Storage> {
+    /// How a matrix lies in its file; `None` if it cannot be read.
+    fn storage(&self, module: &str, columns: usize) -> Option<Storage> {
+        let tensor = self.tensors.get(&format!("{module}.weight"))?;
         if let Some(float) = tensor.encoding.float() {
             let target = self.on_load.and_then(|asked| self.target(asked, module, columns));
             return Some(match target {
@@ -355,7 +366,9 @@ impl Checkpoint {
     /// Checks one needed tensor without reading it.
     fn check(&self, needed: &Needed) -> Result<()> {
         let (name, expected) = match needed {
-            Needed::Matrix { module, rows, columns } => (&format!("{module}.weight"), vec![*rows, *columns]),
+            Needed::Matrix { module, rows, columns } | Needed::Heads { module, rows, columns } => {
+                (&format!("{module}.weight"), vec![*rows, *columns])
+            }
             Needed::Vector { name, size, rows: 1 } => (name, vec![*size]),
             Needed::Vector { name, size, rows } => (name, vec![*rows, size / rows]),
             Needed::Conv { name, channels, width } => (name, vec![*channels, *width]),
@@ -365,9 +378,18 @@ impl Checkpoint {
         let shape = match (needed, tensor.encoding) {
             (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
             (Needed::Conv { .. }, encoding) if encoding.float().is_some() => without_one(&tensor.shape),
-            (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
-            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
-            (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32 | Dtype::U8)) => {
+            (Needed::Matrix { .. } | Needed::Heads { .. }, encoding) if encoding.float().is_some() => {
+                flat(&tensor.shape)
+            }
+            (Needed::Matrix { .. } | Needed::Heads { .. }, Encoding::Ggml(kind))
+                if Form::of(kind).is_some() =>
+            {
+                flat(&tensor.shape)
+            }
+            (
+                Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. },
+                Encoding::Safetensors(Dtype::U32 | Dtype::U8),
+            ) => {
                 let packed = self.packing(module, tensor, Some(*columns))?;
                 vec![packed.rows, packed.columns]
             }
