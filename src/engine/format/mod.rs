@@ -11,11 +11,8 @@ pub mod inventory;
 pub mod layout;
 pub mod metadata;
 pub mod parts;
-<<<<<<< HEAD
 pub mod quantize;
-=======
 pub mod rows;
->>>>>>> main
 pub mod safetensors;
 pub mod sizes;
 pub mod tensors;

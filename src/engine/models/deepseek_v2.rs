@@ -1,6 +1,6 @@
 //! DeepSeek-V2 (arXiv:2405.04434): attention over latents, and experts weighed by a softmax.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
 use super::deepseek_v3::{STYLE, check_routing, latent_rope};
 use super::glm4_moe::{EXPERTS, mix};
 use super::names::{self, Names};
@@ -24,6 +24,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    on_load: OnLoad { precise: &[], whole: &["mlp.gate"] },
     ..PLAIN
 };
 

@@ -198,10 +198,11 @@ impl Checkpoint {
         for needed in self.needed() {
             match needed {
                 Needed::Matrix { module, rows, columns } => {
-                    let tensor = self.tensors.get(&format!("{module}.weight"));
                     let (rows, columns) = self.turned(&module, rows, columns);
-                    let storage = tensor.and_then(|tensor| self.storage(&module, tensor, columns));
-                    sizes.add_matrix(rows, columns, storage);
+                    sizes.add_matrix(rows, columns, self.storage(&module, columns));
+                }
+                Needed::Heads { module, rows, columns } => {
+                    sizes.add_unpacked(rows, columns, self.storage(&module, columns));
                 }
                 Needed::Vector { size, .. } => sizes.add_vector(size),
                 Needed::Conv { channels, width, .. } => sizes.add_vector(channels * width),
