@@ -1,7 +1,7 @@
 //! DeepSeek-V3 (arXiv:2412.19437) and R1, and Kimi K2: attention over latents, and a mixture of experts
 //! that are chosen by groups.
 
-use super::architecture::{Architecture, Defaults, Gguf};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
 use super::glm4_moe::{EXPERTS, leave_ahead, mix, mix_gguf};
 use super::names::{self, Names};
 use crate::engine::config::fields::Fields;
@@ -27,6 +27,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
     },
     read,
     gguf: Some(Gguf { names: &["deepseek2"], interleaved: true, read: read_gguf }),
+    on_load: OnLoad { precise: &[], whole: &["mlp.gate"] },
+    ..PLAIN
 };
 
 pub const STYLE: Style = Style { interleaved: true, ..style::PLAIN };

@@ -1,6 +1,6 @@
 //! GLM 4.7 Flash: DeepSeek's attention over latents and its way to choose experts.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
 use super::deepseek_v3::{STYLE, check_routing, corrected, latent_rope};
 use super::glm4_moe::{EXPERTS, mix};
 use super::names::{self, Names};
@@ -26,6 +26,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    on_load: OnLoad { precise: &[], whole: &["mlp.gate"] },
     ..PLAIN
 };
 
