@@ -34,7 +34,9 @@ fn range(logits: &[f32]) -> f32 {
 
 #[test]
 fn a_limited_cache_is_the_masked_full_one() {
-    for name in ["tiny/llama_gqa", "architectures/gemma2", "architectures/phi3_long"] {
+    for name in
+        ["tiny/llama_gqa", "architectures/gemma2", "architectures/phi3_long", "architectures/deepseek_v2"]
+    {
         load(name, |model| {
             // One that never has to move keeps everything, out of sight.
             let all = CacheOptions { most_tokens: Some(9), keep: 2, ..CacheOptions::default() };
@@ -74,14 +76,18 @@ fn packed_caches_are_those_of_mlx_lm() {
 /// other models.
 #[test]
 fn packed_caches_are_near_and_small() {
-    for name in ["tiny/llama_head_dim", "tiny/llama_gqa", "architectures/qwen3"] {
+    for name in
+        ["tiny/llama_head_dim", "tiny/llama_gqa", "architectures/qwen3", "architectures/deepseek_v3_mlx"]
+    {
         load(name, |model| {
             let (expected, whole) = run(model, &CacheOptions::default());
             let width = model.cache_shape().layers.iter().find_map(|layer| match layer {
                 LayerShape::Tokens(shape) => Some(shape.key_dim),
                 _ => None,
             });
-            for (bits, tolerance) in [(8, 1e-2), (4, 0.15)] {
+            // What a latent loses, all heads lose.
+            let coarse = if name.contains("deepseek") { 0.2 } else { 0.15 };
+            for (bits, tolerance) in [(8, 1e-2), (4, coarse)] {
                 let quantization = KvQuantization::new(bits, 32).expect("a quantization");
                 let packed = |quantized_from| CacheOptions {
                     quantization: Some(quantization),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::engine::config::rope::{Rope, RopeScaling, positive, scaling_unsupported, yarn_magnitude};
 use crate::engine::config::style::{Direction, Experts, LayerPlan, Mixer, NormKind, Routing, Scoring};
-use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits};
+use crate::engine::config::{AttentionBias, Latent, MAX_LAYERS, ModelConfig, limits};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::metadata::{Metadata, Value};
 use crate::engine::format::tensors::Tensors;
@@ -143,7 +143,9 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         0 if !attends => defaults.heads.unwrap_or(1),
         heads => heads,
     };
+    let latent = latent(&fields)?;
     let head_dim = match fields.number("attention.key_length")? {
+        _ if let Some(latent) = latent => latent.key_dim(),
         Some(length) => length,
         None if !attends => defaults.head_dim.unwrap_or(64),
         None if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
@@ -156,6 +158,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     };
     if let Some(length) = fields.number("attention.value_length")?
         && length != head_dim
+        && latent.is_none()
     {
         return Err(unsupported(path, &format!("has keys of length {head_dim} and values of {length}")));
     }
@@ -185,7 +188,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         hidden_size,
         layers,
         heads,
-        kv_heads,
+        kv_heads: if latent.is_some() { 1 } else { kv_heads },
         head_dim,
         intermediate_size: match fields.number("feed_forward_length")? {
             Some(0) | None if !attends => defaults.intermediate.unwrap_or(1),
@@ -199,7 +202,8 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         plan,
         experts,
         recurrent: None,
-        attention_scale: (head_dim as f32).sqrt().recip(),
+        latent,
+        attention_scale: (latent.map_or(head_dim, |latent| latent.query_dim()) as f32).sqrt().recip(),
         attention_cap: fields.float("attn_logit_softcapping").map(|cap| cap as f32),
         logits_cap: fields.float("final_logit_softcapping").map(|cap| cap as f32),
         embedding_scale: 1.0,
@@ -255,6 +259,22 @@ fn key_value_heads(
         }
     }
     Ok(found.unwrap_or(heads))
+}
+
+/// Sizes of attention over latents. Files of before April 2025 have the lengths of whole keys and values
+/// where later ones have those of what is remembered of them.
+fn latent(fields: &GgufFields) -> Result<Option<Latent>> {
+    let Some(rank) = fields.number("attention.kv_lora_rank")? else { return Ok(None) };
+    let length = |name: &str| match fields.number(&format!("attention.{name}_length_mla"))? {
+        Some(length) => Ok(length),
+        None => fields.required(&format!("attention.{name}_length")),
+    };
+    let (rotated, key) = (fields.required("rope.dimension_count")?, length("key")?);
+    let plain = key.checked_sub(rotated);
+    let plain = plain
+        .ok_or_else(|| damaged(fields.path(), &format!("rotates {rotated} of {key} dimensions of a key")))?;
+    let query_rank = fields.number("attention.q_lora_rank")?.filter(|&rank| rank > 0);
+    Ok(Some(Latent { query_rank, rank, rotated, plain, value: length("value")? }))
 }
 
 /// Which layers slide, and with what rope, where a file says so itself: newer ones do.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::rope::{Rope, RopeContext};
 use crate::engine::config::style::{Activation, Direction, LayerPlan, Mixer};
-use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits, quantization};
+use crate::engine::config::{AttentionBias, Latent, MAX_LAYERS, ModelConfig, limits, quantization};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::{self, Defaults};
@@ -109,16 +109,10 @@ pub fn from_config_json(
 
     let hidden_size = fields.required("hidden_size")?;
     let heads = or_default(&fields, "num_attention_heads", defaults.heads)?;
-    let head_dim = match (fields.number("head_dim")?, defaults.head_dim) {
-        (Some(head_dim), _) => head_dim,
-        (None, Some(head_dim)) if !fields.has("head_dim") => head_dim,
-        _ if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        _ => {
-            return Err(damaged(
-                path,
-                &format!("divides a hidden size of {hidden_size} among {heads} heads"),
-            ));
-        }
+    let latent = defaults.latent.map(|usual| Latent::read(&fields, &usual)).transpose()?;
+    let head_dim = match latent {
+        Some(latent) => latent.rotated,
+        None => head_dim(&fields, defaults, hidden_size, heads)?,
     };
     // Left out, a field has the default of its model type; null has a meaning of its own.
     let kv_heads = match fields.number("num_key_value_heads")? {
@@ -139,8 +133,8 @@ pub fn from_config_json(
         hidden_size,
         layers,
         heads,
-        kv_heads,
-        head_dim,
+        kv_heads: latent.map_or(kv_heads, |_| 1),
+        head_dim: latent.map_or(head_dim, |latent| latent.key_dim()),
         intermediate_size: or_default(&fields, "intermediate_size", defaults.intermediate)?,
         vocab_size,
         norm_eps: norm_eps.unwrap_or(defaults.norm_eps) as f32,
@@ -149,7 +143,8 @@ pub fn from_config_json(
         plan: vec![LayerPlan::PLAIN; layers.min(MAX_LAYERS)],
         experts: None,
         recurrent: None,
-        attention_scale: (head_dim as f32).sqrt().recip(),
+        latent,
+        attention_scale: (latent.map_or(head_dim, |latent| latent.query_dim()) as f32).sqrt().recip(),
         attention_cap: None,
         logits_cap: None,
         embedding_scale: 1.0,
@@ -198,6 +193,19 @@ fn or_default(fields: &Fields, name: &str, default: Option<usize>) -> Result<usi
     match (fields.number(name)?, default) {
         (Some(number), _) | (None, Some(number)) => Ok(number),
         (None, None) => fields.required(name),
+    }
+}
+
+/// Elements of a head, which share out the hidden size where nothing says otherwise.
+fn head_dim(fields: &Fields, defaults: &Defaults, hidden_size: usize, heads: usize) -> Result<usize> {
+    match (fields.number("head_dim")?, defaults.head_dim) {
+        (Some(head_dim), _) => Ok(head_dim),
+        (None, Some(head_dim)) if !fields.has("head_dim") => Ok(head_dim),
+        _ if heads != 0 && hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
+        _ => Err(damaged(
+            fields.path(),
+            &format!("divides a hidden size of {hidden_size} among {heads} heads"),
+        )),
     }
 }
 

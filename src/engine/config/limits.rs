@@ -8,7 +8,7 @@ use crate::engine::format::file::{damaged, unsupported};
 use crate::error::Result;
 
 pub const MAX_LAYERS: usize = 4096;
-const MAX_HIDDEN: usize = 1 << 18;
+pub(super) const MAX_HIDDEN: usize = 1 << 18;
 const MAX_INTERMEDIATE: usize = 1 << 20;
 pub(super) const MAX_HEADS: usize = 4096;
 pub(super) const MAX_HEAD_DIM: usize = 2048;
@@ -28,11 +28,7 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
         ("vocabulary size", config.vocab_size, MAX_VOCABULARY),
         ("context length", config.max_position_embeddings, MAX_CONTEXT),
     ];
-    for (what, value, most) in sizes {
-        if value == 0 || value > most {
-            return Err(damaged(path, &format!("has the impossible {what} {value}")));
-        }
-    }
+    within(path, &sizes)?;
     if !config.heads.is_multiple_of(config.kv_heads) {
         return Err(damaged(
             path,
@@ -85,7 +81,20 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
     if let Some(recurrent) = &config.recurrent {
         recurrent.check(path)?;
     }
+    if let Some(latent) = &config.latent {
+        latent.check(config.rope.dims, path)?;
+    }
     config.experts.map_or(Ok(()), |experts| check_experts(&experts, path))
+}
+
+/// INTEGRITY_FAILED for a size that is zero or more than the last number.
+pub(super) fn within(path: &Path, sizes: &[(&str, usize, usize)]) -> Result<()> {
+    for &(what, value, most) in sizes {
+        if value == 0 || value > most {
+            return Err(damaged(path, &format!("has the impossible {what} {value}")));
+        }
+    }
+    Ok(())
 }
 
 fn check_experts(experts: &Experts, path: &Path) -> Result<()> {
@@ -101,11 +110,7 @@ fn check_experts(experts: &Experts, path: &Path) -> Result<()> {
         sizes.push(("number of groups of experts", groups.count, count));
         sizes.push(("number of groups a token", groups.used, groups.count));
     }
-    for (what, value, most) in sizes {
-        if value == 0 || value > most {
-            return Err(damaged(path, &format!("has the impossible {what} {value}")));
-        }
-    }
+    within(path, &sizes)?;
     if let Some(groups) = groups {
         let each = count / groups.count;
         if !count.is_multiple_of(groups.count) || groups.judged_by > each || groups.used * each < used {

@@ -7,6 +7,7 @@
 pub mod fields;
 mod gguf;
 mod huggingface;
+mod latent;
 mod limits;
 mod outline;
 mod quantization;
@@ -16,10 +17,11 @@ pub mod style;
 
 pub use gguf::{GgufFields, from_gguf};
 pub use huggingface::{ConfigFiles, from_config_json};
+pub use latent::Latent;
 pub use limits::MAX_LAYERS;
 pub use outline::Outline;
 pub use quantization::{Affine, Packing, Quantization};
-pub use rope::{Rope, RopeScaling, yarn_magnitude};
+pub use rope::{Rope, RopeScaling, parameters as rope_parameters, yarn_magnitude};
 
 use crate::engine::cache::{LayerShape, TokenShape, Values};
 use crate::engine::format::weight::FloatType;
@@ -61,6 +63,8 @@ pub struct ModelConfig {
     pub experts: Option<Experts>,
     /// Of the layers without attention.
     pub recurrent: Option<Recurrent>,
+    /// Attention over latents: `head_dim` is what is remembered of a token, for one head of keys.
+    pub latent: Option<Latent>,
     /// Factor of attention scores, usually `1 / sqrt(head_dim)`.
     pub attention_scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
@@ -135,7 +139,7 @@ impl ModelConfig {
             (Mixer::Attention, _) => LayerShape::Tokens(TokenShape {
                 heads: self.kv_heads,
                 key_dim: self.head_dim,
-                values: Values::Own(self.head_dim),
+                values: self.latent.map_or(Values::Own(self.head_dim), |latent| Values::InKeys(latent.rank)),
                 window: self.sliding_window.filter(|_| plan.slides),
             }),
             (Mixer::Recurrent, Some(recurrent)) => LayerShape::State(recurrent.state()),

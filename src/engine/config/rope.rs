@@ -74,6 +74,14 @@ pub(super) struct RopeContext {
     pub original: Option<usize>,
 }
 
+/// What a configuration says about its rope: `rope_parameters` of transformers 5, or `rope_scaling`.
+pub fn parameters<'a>(fields: &Fields<'a>) -> Result<Option<Fields<'a>>> {
+    match fields.object("rope_parameters", "rope_parameters.")? {
+        Some(parameters) => Ok(Some(parameters)),
+        None => fields.object("rope_scaling", "rope_scaling."),
+    }
+}
+
 impl Rope {
     /// From `rope_scaling` of transformers 4 or `rope_parameters` of transformers 5, if there.
     pub(super) fn read(fields: Option<Fields>, context: &RopeContext, path: &Path) -> Result<Self> {

@@ -229,6 +229,15 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"quantization": {"group_size": 64, "bits": 7}}), "bits 7"),
         (json!({"quantization": {"group_size": 16, "bits": 4}}), "group_size 16"),
         (json!({"head_dim": 33}), "odd head dimension 33"),
+        (json!({"model_type": "deepseek_v3", "qk_rope_head_dim": 63}), "odd head dimension 575"),
+        (json!({"model_type": "deepseek_v3", "scoring_func": "softmax"}), "softmax"),
+        (json!({"model_type": "deepseek_v3", "topk_method": "greedy"}), "greedy"),
+        (json!({"model_type": "deepseek_v3", "moe_layer_freq": 2}), "each 2th layer"),
+        (
+            json!({"model_type": "deepseek_v2", "num_experts_per_tok": 6, "n_shared_experts": 2, "norm_topk_prob": true}),
+            "add up to one",
+        ),
+        (json!({"model_type": "glm4_moe_lite", "mlp_layer_types": ["shared"]}), "shared"),
     ];
     for (fields, name) in cases {
         let error = read(&with(fields), None).unwrap_err();
@@ -298,6 +307,21 @@ fn impossible_configurations_are_damage_that_is_named() {
         (
             json!({"model_type": "qwen3_5", "layer_types": ["linear_attention", "full_attention"]}),
             "2 layer_types for 1 layers",
+        ),
+        (json!({"model_type": "deepseek_v3", "kv_lora_rank": 0}), "rank of keys and values 0"),
+        (json!({"model_type": "deepseek_v3", "kv_lora_rank": u64::MAX}), "head dimension"),
+        (json!({"model_type": "deepseek_v3", "q_lora_rank": 0}), "rank of queries 0"),
+        (json!({"model_type": "deepseek_v3", "qk_rope_head_dim": 0}), "rotates 0 of"),
+        (json!({"model_type": "deepseek_v3", "qk_nope_head_dim": 1_u64 << 40}), "dimension of other keys"),
+        (json!({"model_type": "deepseek_v3", "v_head_dim": 0}), "dimension of values 0"),
+        (json!({"model_type": "deepseek_v3", "partial_rotary_factor": 0.5}), "rotates 32 of 64"),
+        (
+            json!({"model_type": "deepseek_v3", "rope_scaling": {"type": "yarn", "mscale_all_dim": 1}}),
+            "without a factor",
+        ),
+        (
+            json!({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense", "sparse"]}),
+            "2 mlp_layer_types for 1 layers",
         ),
         (json!({"model_type": "lfm2", "conv_L_cache": 0}), "width of a convolution 0"),
         (json!({"model_type": "lfm2", "conv_L_cache": 1e9 as u64}), "a convolution 1000000000"),

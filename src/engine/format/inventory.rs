@@ -3,9 +3,9 @@
 //! A checkpoint is compared with this list when it is opened: a missing or wrongly shaped tensor is
 //! found before any weight is loaded.
 
-use crate::engine::config::ModelConfig;
 use crate::engine::config::recurrent::{Delta, Mamba, Recurrent, ShortConv};
 use crate::engine::config::style::{Mixer, NormKind, Placement, QkNorm};
+use crate::engine::config::{Latent, ModelConfig};
 use crate::engine::models::names;
 
 /// A tensor that the model reads.
@@ -14,6 +14,8 @@ pub enum Needed {
     /// The matrix `[rows, columns]` of a module, packed or dense. Those of several experts lie in one
     /// tensor of three dimensions, and count as one matrix with all their rows.
     Matrix { module: String, rows: usize, columns: usize },
+    /// The same of matrices by heads, which are unpacked where the kernels compute.
+    Heads { module: String, rows: usize, columns: usize },
     /// A vector by its full name. Weights of single heads lie in as many rows.
     Vector { name: String, size: usize, rows: usize },
     /// The taps of a convolution by channel, by the full name: `[channels, width]`, with a one between them
@@ -53,6 +55,10 @@ impl<'a> List<'a> {
             self.vector(&format!("{name}.bias"), rows, 1);
         }
         self.needed.push(Needed::Matrix { module, rows, columns });
+    }
+
+    fn heads(&mut self, name: &str, rows: usize, columns: usize) {
+        self.needed.push(Needed::Heads { module: format!("{}{name}", self.prefix), rows, columns });
     }
 
     fn vector(&mut self, name: &str, size: usize, rows: usize) {
@@ -97,6 +103,7 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
         (Some(Mixer::Recurrent), Some(Recurrent::Delta(delta))) => delta_net(delta, &mut list, has),
         (Some(Mixer::Recurrent), Some(Recurrent::ShortConv(conv))) => short_conv(conv, &mut list),
         (Some(Mixer::Recurrent), Some(Recurrent::Mamba(sizes))) => mamba(sizes, &mut list),
+        _ if let Some(latent) = config.latent => latent_attention(&latent, &mut list, has),
         _ => attention(&mut list),
     }
     if !feeds {
@@ -152,6 +159,30 @@ fn attention(list: &mut List) {
     if config.attention_sinks {
         list.vector(names.sinks, config.heads, 1);
     }
+}
+
+fn latent_attention(latent: &Latent, list: &mut List, has: &impl Fn(&str) -> bool) {
+    let config = list.config;
+    let (names, hidden, heads, bias) =
+        (&names::LATENT, config.hidden_size, config.heads, config.attention_bias);
+    let queries = heads * latent.query_dim();
+    match latent.query_rank {
+        Some(rank) => {
+            list.matrix(names.query_down, rank, hidden, bias.qkv);
+            list.norm_of(names.query_norm, rank, 1);
+            list.matrix(names.query_up, queries, rank, false);
+        }
+        None => list.matrix(names.query, queries, hidden, false),
+    }
+    list.matrix(names.latent, latent.key_dim(), hidden, bias.qkv);
+    list.norm_of(names.latent_norm, latent.rank, 1);
+    if has(&format!("{}{}", list.prefix, names.both)) {
+        list.heads(names.both, heads * latent.made(), latent.rank);
+    } else {
+        list.heads(names.keys, heads * latent.rank, latent.plain);
+        list.heads(names.values, heads * latent.value, latent.rank);
+    }
+    list.matrix(config.architecture.names.output, hidden, heads * latent.value, bias.o);
 }
 
 fn delta_net(delta: &Delta, list: &mut List, has: &impl Fn(&str) -> bool) {

@@ -12,6 +12,7 @@ pub mod layout;
 pub mod metadata;
 pub mod parts;
 pub mod quantize;
+pub mod rows;
 pub mod safetensors;
 pub mod sizes;
 pub mod tensors;

@@ -7,6 +7,7 @@ use mlx_rs::{Array, ops};
 
 use super::Backend;
 use super::attend::{Scoring, append, attend};
+use super::latent::LatentParts;
 use super::norm::{HeadNorms, Norm};
 use super::projection::Projection;
 use super::rope::Rope;
@@ -43,8 +44,7 @@ pub struct Attention {
     pub shape: AttentionShape,
     /// `None`: nothing is rotated.
     pub rope: Option<Rc<Rope>>,
-    /// Norm, then queries, keys and, where they are not in the keys, values side by side.
-    pub input: Projection,
+    pub input: Input,
     pub head_norms: Option<HeadNorms>,
     /// Norm, then what weights the result, by its sigmoid.
     pub gate: Option<Projection>,
@@ -54,6 +54,15 @@ pub struct Attention {
     /// Of what is added to the residual.
     pub factor: f32,
     pub backend: Backend,
+}
+
+/// What gives queries, keys and, where they are not in the keys, values side by side.
+#[derive(Debug)]
+pub enum Input {
+    /// Norm, then all of them.
+    Plain(Projection),
+    /// Keys that are latents, and what makes values of these.
+    Latent(Box<LatentParts>),
 }
 
 /// What attention has beside matrices and norms.
@@ -128,11 +137,17 @@ impl Attention {
 
     /// What stands around attention: norm, projections and the residual.
     fn around(&self, x: &Array, attend: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
-        let mut qkv = self.input.forward(x)?;
+        let mut qkv = match &self.input {
+            Input::Plain(input) => input.forward(x)?,
+            Input::Latent(parts) => parts.project(x)?,
+        };
         if let Some(norms) = &self.head_norms {
             qkv = norms.forward(&qkv)?;
         }
         let mut attended = attend(&qkv)?;
+        if let Input::Latent(parts) = &self.input {
+            attended = parts.values(&attended)?;
+        }
         if let Some(gate) = &self.gate {
             attended = ops::multiply(&attended, ops::sigmoid(gate.forward(x)?)?)?;
         }
@@ -144,7 +159,10 @@ impl Attention {
 
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
-        let mut arrays = self.input.arrays();
+        let mut arrays = match &self.input {
+            Input::Plain(input) => input.arrays(),
+            Input::Latent(parts) => parts.arrays(),
+        };
         arrays.extend(self.rope.iter().flat_map(|rope| rope.arrays()));
         arrays.extend(self.head_norms.iter().flat_map(HeadNorms::arrays));
         arrays.extend(self.gate.iter().flat_map(Projection::arrays));

@@ -13,6 +13,7 @@ pub mod delta_net;
 mod delta_rule;
 pub mod embedding;
 pub mod experts;
+pub mod latent;
 pub mod mamba;
 pub mod matrix;
 pub mod mlp;

@@ -46,6 +46,12 @@ impl Norm {
         })
     }
 
+    /// With another epsilon than the model's.
+    #[must_use]
+    pub fn with_epsilon(self, eps: f32) -> Self {
+        Self { eps, ..self }
+    }
+
     /// One that takes the mean away, of weights that are there.
     pub fn layer(weight: Array, bias: Option<Array>, eps: f32, backend: Backend) -> Self {
         Self { centred: true, weight, bias, eps, backend }

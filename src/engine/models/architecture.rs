@@ -3,7 +3,7 @@
 
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::{self, Style};
-use crate::engine::config::{GgufFields, ModelConfig};
+use crate::engine::config::{GgufFields, Latent, ModelConfig};
 use crate::engine::models::names::{self, Names};
 use crate::error::Result;
 
@@ -67,6 +67,8 @@ pub struct Defaults {
     pub tied: bool,
     /// Whether there is a sliding window if none is said.
     pub window: Option<usize>,
+    /// Sizes of attention over latents, where the architecture has that.
+    pub latent: Option<Latent>,
 }
 
 impl Defaults {
@@ -84,6 +86,7 @@ impl Defaults {
         intermediate: None,
         tied: false,
         window: None,
+        latent: None,
     };
 }
 

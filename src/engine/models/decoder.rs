@@ -12,10 +12,11 @@ use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
 use crate::engine::layers::Loader;
-use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors};
+use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors, Input};
 use crate::engine::layers::delta_net::DeltaNet;
 use crate::engine::layers::embedding::Embedding;
 use crate::engine::layers::experts::Experts;
+use crate::engine::layers::latent::LatentParts;
 use crate::engine::layers::mamba::Mamba;
 use crate::engine::layers::mlp::Mlp;
 use crate::engine::layers::norm::{HeadNorms, Norm, capped, rotated_weights};
@@ -266,13 +267,18 @@ fn attention(
     let (heads, head_dim, bias) = (config.heads, config.head_dim, config.attention_bias);
     let (q, kv) = (heads * head_dim, config.kv_heads * head_dim);
     let qkv: Vec<String> = names.qkv.iter().map(|name| at(name)).collect();
-    let (input, gate) = if style.gated_attention {
+    let mut value_dim = head_dim;
+    let mut attended = q;
+    let (input, gate) = if let Some(latent) = &config.latent {
+        (value_dim, attended) = (latent.rank, heads * latent.value);
+        (Input::Latent(Box::new(LatentParts::load(loader, config, latent, layer, norm)?)), None)
+    } else if style.gated_attention {
         let (input, gate) =
             Projection::load_with_gate(loader, &qkv, [q, kv], head_dim, hidden, norm, bias.qkv)?;
-        (input, Some(gate))
+        (Input::Plain(input), Some(gate))
     } else {
         let rows: &[usize] = if qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
-        (Projection::load(loader, &qkv, rows, hidden, norm, bias.qkv)?, None)
+        (Input::Plain(Projection::load(loader, &qkv, rows, hidden, norm, bias.qkv)?), None)
     };
     let (q_norm, k_norm) = (at(names.q_norm), at(names.k_norm));
     let head_norms = style.qk_norm.map(|kind| HeadNorms::load(loader, config, kind, [&q_norm, &k_norm]));
@@ -284,7 +290,7 @@ fn attention(
             heads,
             kv_heads: config.kv_heads,
             head_dim,
-            value_dim: head_dim,
+            value_dim,
             scale: config.attention_scale,
             soft_cap: config.attention_cap,
             growth: config.query_growth,
@@ -299,7 +305,7 @@ fn attention(
             query_weights.transpose()?,
             sinks.transpose()?,
         )?,
-        output: Projection::load(loader, &[at(names.output)], &[hidden], q, None, bias.o)?,
+        output: Projection::load(loader, &[at(names.output)], &[hidden], attended, None, bias.o)?,
         post_norm,
         factor: config.residual_scale,
         backend: loader.backend,

@@ -85,19 +85,21 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     if fields.has("self_attn.q_norm", "weight") {
         config.style.qk_norm = Some(QkNorm::Heads);
     }
-    without_look_ahead(fields, config)?;
+    leave_ahead(fields, config)?;
     if fields.number("expert_gating_func")?.unwrap_or(0) == 0 {
         set_sigmoid(config);
     }
     mix_gguf(fields, config)
 }
 
-/// Leaves out the layers that guess further tokens, which count as layers in GGUF files.
-pub fn without_look_ahead(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+/// Leaves layers that guess further tokens, which count as layers in GGUF files.
+pub fn leave_ahead(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     let ahead = fields.number("nextn_predict_layers")?.unwrap_or(0);
     if ahead >= config.layers {
-        let reason = format!("has {ahead} of {} layers to look ahead", config.layers);
-        return Err(damaged(fields.path(), &reason));
+        return Err(damaged(
+            fields.path(),
+            &format!("has {ahead} of {} layers to look ahead", config.layers),
+        ));
     }
     config.layers -= ahead;
     config.plan.truncate(config.layers);

@@ -9,6 +9,8 @@ pub mod architecture;
 mod cohere;
 mod cohere2;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
 mod ernie4_5;
 mod exaone4;
 mod gemma;
@@ -16,6 +18,7 @@ mod gemma2;
 mod gemma3;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
@@ -86,6 +89,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     gpt_oss::ARCHITECTURE,
     glm4::ARCHITECTURE,
     glm4_moe::ARCHITECTURE,
+    deepseek_v3::ARCHITECTURE,
+    deepseek_v2::ARCHITECTURE,
+    glm4_moe_lite::ARCHITECTURE,
     exaone4::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     seed_oss::ARCHITECTURE,

@@ -102,6 +102,37 @@ pub struct ShortConvNames {
 pub const SHORT_CONV: ShortConvNames =
     ShortConvNames { input: "conv.in_proj", conv: "conv.conv", output: "conv.out_proj" };
 
+/// Modules of attention over latents, below the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentNames {
+    /// Queries, or what they are squeezed into, its norm, and what makes them of it.
+    pub query: &'static str,
+    pub query_down: &'static str,
+    pub query_norm: &'static str,
+    pub query_up: &'static str,
+    /// The latent and the rotated key, and the latent's norm.
+    pub latent: &'static str,
+    pub latent_norm: &'static str,
+    /// What makes keys and values of the latent: of each head the rows of both.
+    pub both: &'static str,
+    /// The same apart in checkpoints of mlx-lm and in GGUF files, by heads; that of the keys transposed.
+    pub keys: &'static str,
+    pub values: &'static str,
+}
+
+/// DeepSeek's.
+pub const LATENT: LatentNames = LatentNames {
+    query: "self_attn.q_proj",
+    query_down: "self_attn.q_a_proj",
+    query_norm: "self_attn.q_a_layernorm",
+    query_up: "self_attn.q_b_proj",
+    latent: "self_attn.kv_a_proj_with_mqa",
+    latent_norm: "self_attn.kv_a_layernorm",
+    both: "self_attn.kv_b_proj",
+    keys: "self_attn.embed_q",
+    values: "self_attn.unembed_out",
+};
+
 /// Llama's.
 pub const PLAIN: Names = Names {
     attention_norm: "input_layernorm",

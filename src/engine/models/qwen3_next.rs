@@ -2,7 +2,7 @@
 //! attention whose result is gated; a mixture of experts in all of them.
 
 use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
-use super::glm4_moe::without_look_ahead;
+use super::glm4_moe::leave_ahead;
 use super::names::{self, Names};
 use super::qwen2_moe::mix;
 use crate::engine::config::fields::Fields;
@@ -73,7 +73,7 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
 
 /// Reads the same from a GGUF file, which may have the heads of values in another order, `tiled`.
 pub fn linear_layers_of_gguf(fields: &GgufFields, config: &mut ModelConfig, tiled: bool) -> Result<()> {
-    without_look_ahead(fields, config)?;
+    leave_ahead(fields, config)?;
     let value_heads = fields.required("ssm.time_step_rank")?;
     config.recurrent = Some(Recurrent::Delta(Delta {
         key_heads: fields.required("ssm.group_count")?,

@@ -118,7 +118,9 @@ impl Checkpoint {
         // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
         let columns = checkpoint.needed().filter_map(|needed| match needed {
-            Needed::Matrix { module, columns, .. } => Some((module, columns)),
+            Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. } => {
+                Some((module, columns))
+            }
             Needed::Vector { .. } | Needed::Conv { .. } => None,
         });
         checkpoint.columns = columns.collect();
@@ -196,10 +198,11 @@ impl Checkpoint {
         for needed in self.needed() {
             match needed {
                 Needed::Matrix { module, rows, columns } => {
-                    let tensor = self.tensors.get(&format!("{module}.weight"));
                     let (rows, columns) = self.turned(&module, rows, columns);
-                    let storage = tensor.and_then(|tensor| self.storage(&module, tensor, columns));
-                    sizes.add_matrix(rows, columns, storage);
+                    sizes.add_matrix(rows, columns, self.storage(&module, columns));
+                }
+                Needed::Heads { module, rows, columns } => {
+                    sizes.add_unpacked(rows, columns, self.storage(&module, columns));
                 }
                 Needed::Vector { size, .. } => sizes.add_vector(size),
                 Needed::Conv { channels, width, .. } => sizes.add_vector(channels * width),
@@ -208,8 +211,9 @@ impl Checkpoint {
         sizes
     }
 
-    /// How a matrix will lie in memory; `None` if it cannot be read.
-    fn storage(&self, module: &str, tensor: &Tensor, columns: usize) -> Option<Storage> {
+    /// How a matrix lies in its file; `None` if it cannot be read.
+    fn storage(&self, module: &str, columns: usize) -> Option<Storage> {
+        let tensor = self.tensors.get(&format!("{module}.weight"))?;
         if let Some(float) = tensor.encoding.float() {
             let target = self.on_load.and_then(|asked| self.target(asked, module, columns));
             return Some(match target {
@@ -363,7 +367,9 @@ impl Checkpoint {
     /// Checks one needed tensor without reading it.
     fn check(&self, needed: &Needed) -> Result<()> {
         let (name, expected) = match needed {
-            Needed::Matrix { module, rows, columns } => (&format!("{module}.weight"), vec![*rows, *columns]),
+            Needed::Matrix { module, rows, columns } | Needed::Heads { module, rows, columns } => {
+                (&format!("{module}.weight"), vec![*rows, *columns])
+            }
             Needed::Vector { name, size, rows: 1 } => (name, vec![*size]),
             Needed::Vector { name, size, rows } => (name, vec![*rows, size / rows]),
             Needed::Conv { name, channels, width } => (name, vec![*channels, *width]),
@@ -373,9 +379,18 @@ impl Checkpoint {
         let shape = match (needed, tensor.encoding) {
             (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
             (Needed::Conv { .. }, encoding) if encoding.float().is_some() => without_one(&tensor.shape),
-            (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
-            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
-            (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32 | Dtype::U8)) => {
+            (Needed::Matrix { .. } | Needed::Heads { .. }, encoding) if encoding.float().is_some() => {
+                flat(&tensor.shape)
+            }
+            (Needed::Matrix { .. } | Needed::Heads { .. }, Encoding::Ggml(kind))
+                if Form::of(kind).is_some() =>
+            {
+                flat(&tensor.shape)
+            }
+            (
+                Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. },
+                Encoding::Safetensors(Dtype::U32 | Dtype::U8),
+            ) => {
                 let packed = self.packing(module, tensor, Some(*columns))?;
                 vec![packed.rows, packed.columns]
             }
