@@ -189,7 +189,8 @@ mod tests {
     use crate::commands::aliases;
 
     fn machine(gigabytes: u64, gpu: bool) -> Machine {
-        Machine { free_memory: gigabytes * 1_000_000_000, total_memory: gigabytes * 1_000_000_000, gpu }
+        let bytes = gigabytes * 1_000_000_000;
+        Machine { free_memory: bytes, total_memory: bytes, resident: 0, gpu }
     }
 
     #[test]

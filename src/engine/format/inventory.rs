@@ -238,6 +238,7 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     let there = |name: &str| has(&format!("{}{name}", list.prefix));
     let (is_stacked, is_fused) = (there(names.stacked[0]), there(names.fused[0]));
     let transposed = names.transposed.filter(|names| there(names[0]));
+    let split_shared = names.split_shared.filter(|[gate, _]| there(gate));
     list.matrix(names.router, count, hidden, experts.bias);
     if experts.routing.corrected {
         list.vector(names.correction, count, 1);
@@ -273,7 +274,7 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     if let Some(shared) = experts.shared {
         let [gate, up, down] = names.shared;
         let inner = shared.intermediate_size;
-        if let Some(split) = names.split_shared.filter(|[gate, _]| there(gate)) {
+        if let Some(split) = split_shared {
             split.into_iter().for_each(|name| list.matrix(name, inner, hidden, false));
         } else if up.is_empty() {
             list.matrix(gate, 2 * inner, hidden, false);
