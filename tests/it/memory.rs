@@ -31,7 +31,7 @@ fn weights_are_counted_as_they_are() {
         ("bfloat16", open("tiny/llama_untied")),
         ("4 bits", open("tiny/quant_4bit_g64")),
         ("mxfp4", open("tiny/quant_mxfp4")),
-        ("Q8_0", open("tiny/gguf/llama_Q8_0.gguf")),
+        ("GGUF", open("architectures/qwen3_moe/model.gguf")),
         ("on load", quantized("quantize/llama", "4")),
         ("experts on load", quantized("quantize/qwen3_moe", "4")),
         ("mxfp4 on load", quantized("quantize/llama", "mxfp4")),

@@ -194,7 +194,9 @@ fn delta_net(delta: &Delta, list: &mut List, has: &impl Fn(&str) -> bool) {
         if has(&format!("{}{fused}", list.prefix)) {
             list.matrix(fused, split[0].1 + split[1].1, hidden, false);
         } else {
-            split.into_iter().for_each(|(name, rows)| list.matrix(name, rows, hidden, false));
+            for (name, rows) in split {
+                list.matrix(name, rows, hidden, false);
+            }
         }
     }
     list.conv(names.conv, delta.channels(), delta.width);
@@ -275,7 +277,9 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
         let [gate, up, down] = names.shared;
         let inner = shared.intermediate_size;
         if let Some(split) = split_shared {
-            split.into_iter().for_each(|name| list.matrix(name, inner, hidden, false));
+            for name in split {
+                list.matrix(name, inner, hidden, false);
+            }
         } else if up.is_empty() {
             list.matrix(gate, 2 * inner, hidden, false);
         } else {

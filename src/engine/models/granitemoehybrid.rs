@@ -80,15 +80,11 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     // The key's name is that of what it meant in another architecture.
     let rotates = fields.flag("rope.scaling.finetuned").unwrap_or(false);
     config.plan.iter_mut().for_each(|layer| layer.rotates = rotates);
-    match &mut config.experts {
-        Some(experts) => {
-            let intermediate_size = fields.required("expert_shared_feed_forward_length")?;
-            experts.shared = Some(SharedExpert { intermediate_size, gated: false });
-        }
-        None => {
-            let inner = fields.rows("mlp.gate_proj.weight");
-            config.intermediate_size = inner.unwrap_or(config.intermediate_size);
-        }
+    if let Some(experts) = &mut config.experts {
+        let intermediate_size = fields.required("expert_shared_feed_forward_length")?;
+        experts.shared = Some(SharedExpert { intermediate_size, gated: false });
+    } else if let Some(inner) = fields.rows("mlp.gate_proj.weight") {
+        config.intermediate_size = inner;
     }
     Ok(())
 }
