@@ -233,7 +233,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     limits::check(&config, path)?;
     (gguf.read)(&fields, &mut config)?;
     if config.recurrent.is_none() && config.plan.iter().any(|layer| layer.mixer == Mixer::Recurrent) {
-        return Err(unsupported(path, "has layers without attention of a kind that is not supported"));
+        return Err(damaged(path, "has layers without heads of keys and values"));
     }
     sliding(&fields, &mut config)?;
     config.settle();
