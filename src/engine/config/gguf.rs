@@ -160,6 +160,9 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
             None => fields.number("attention.head_count_kv")?.unwrap_or(heads),
         },
         head_dim,
+        full_heads: None,
+        without_keys: 0,
+        layer_inputs: None,
         intermediate_size: match fields.number("feed_forward_length")? {
             Some(size) => size,
             None => fields.required("expert_feed_forward_length")?,
@@ -202,7 +205,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     limits::check(&config, path)?;
     (gguf.read)(&fields, &mut config)?;
     sliding(&fields, &mut config)?;
-    config.settle();
+    config.settle(path)?;
     limits::check(&config, path)?;
     Ok(config)
 }

@@ -95,6 +95,10 @@ pub struct Style {
     pub rotates_only_sliding: bool,
     /// What attention found is weighted by a gate of its own, whose rows stand below each head's queries.
     pub gated_attention: bool,
+    /// Values are normalised by heads, without weights.
+    pub normed_values: bool,
+    /// What leaves a layer is multiplied by a number of the layer's own.
+    pub scaled_layers: bool,
 }
 
 /// Llama's.
@@ -107,6 +111,8 @@ pub const PLAIN: Style = Style {
     interleaved: false,
     rotates_only_sliding: false,
     gated_attention: false,
+    normed_values: false,
+    scaled_layers: false,
 };
 
 /// How a layer's tokens learn of those before them.
@@ -130,12 +136,23 @@ pub struct LayerPlan {
     pub feeds: bool,
     /// The feed-forward block is a mixture of experts.
     pub sparse: bool,
+    /// Inner size of the feed-forward block, where it is another than the model's.
+    pub inner: Option<usize>,
+    /// The earlier layer whose keys and values this one looks at, which has none itself.
+    pub keys_of: Option<usize>,
 }
 
 impl LayerPlan {
     /// Llama's.
-    pub const PLAIN: Self =
-        Self { mixer: Mixer::Attention, slides: false, rotates: true, feeds: true, sparse: false };
+    pub const PLAIN: Self = Self {
+        mixer: Mixer::Attention,
+        slides: false,
+        rotates: true,
+        feeds: true,
+        sparse: false,
+        inner: None,
+        keys_of: None,
+    };
 }
 
 /// How queries grow with their position p: by `1 + beta · ln(1 + ⌊p / period⌋)` (Llama 4's scaling).
@@ -164,6 +181,8 @@ pub struct Experts {
     /// Whether the router and the matrices of the experts have biases.
     pub bias: bool,
     pub shared: Option<SharedExpert>,
+    /// They stand beside the dense block, choose by a norm of their own, and each has a factor (Gemma 4).
+    pub beside: bool,
 }
 
 /// An expert that every token goes to.
@@ -238,6 +257,6 @@ impl Routing {
 impl Experts {
     /// Without biases and shared experts.
     pub fn plain(routing: Routing, intermediate_size: usize) -> Self {
-        Self { routing, intermediate_size, gating: None, bias: false, shared: None }
+        Self { routing, intermediate_size, gating: None, bias: false, shared: None, beside: false }
     }
 }

@@ -43,7 +43,7 @@ impl StateFiles {
         let (name, is_decoder) = match &configuration {
             Configuration::Folder(files, _) => {
                 let name = files.config.get("model_type").and_then(|name| name.as_str()).unwrap_or_default();
-                (name, models::of_type(name).is_some())
+                (name, models::of_config(&files.config).is_some())
             }
             Configuration::Gguf { metadata, .. } => {
                 let name = metadata.text("general.architecture").unwrap_or_default();

@@ -35,6 +35,12 @@ pub fn needed<'a>(
         ends.matrix("lm_head", config.vocab_size, config.hidden_size, config.head_bias);
     }
     ends.norm(config.architecture.names.final_norm);
+    if let Some(inputs) = config.layer_inputs {
+        let all = config.layers.saturating_mul(inputs.size);
+        ends.matrix(names::LAYER_INPUTS.table, inputs.vocabulary, all, false);
+        ends.matrix(names::LAYER_INPUTS.projection, all, config.hidden_size, false);
+        ends.norm_of(names::LAYER_INPUTS.norm, inputs.size, 1);
+    }
     ends.needed.into_iter().chain((0..config.layers).flat_map(move |index| layer(config, index, &has)))
 }
 
@@ -104,17 +110,34 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
         (Some(Mixer::Recurrent), Some(Recurrent::ShortConv(conv))) => short_conv(conv, &mut list),
         (Some(Mixer::Recurrent), Some(Recurrent::Mamba(sizes))) => mamba(sizes, &mut list),
         _ if let Some(latent) = config.latent => latent_attention(&latent, &mut list, has),
-        _ => attention(&mut list),
+        _ => attention(&mut list, index),
+    }
+    if style.scaled_layers {
+        list.vector(names.scalar, 1, 1);
+    }
+    if let Some(inputs) = config.layer_inputs {
+        list.matrix(names::LAYER_INPUTS.gate, inputs.size, hidden, false);
+        list.matrix(names::LAYER_INPUTS.back, hidden, inputs.size, false);
+        list.norm(names::LAYER_INPUTS.post_norm);
     }
     if !feeds {
         return list.needed;
     }
 
-    if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
+    if let Some(mixed) = config.experts
+        && config.plan.get(index).is_some_and(|layer| layer.sparse)
+    {
         experts(config, &mut list, has);
-        return list.needed;
+        if !mixed.beside {
+            return list.needed;
+        }
+        for norm in names.experts.norms {
+            list.norm(norm);
+        }
+        list.vector(names.experts.router_norm, hidden, 1);
+        list.vector(names.experts.factors, mixed.routing.count, 1);
     }
-    let inner = config.intermediate_size;
+    let inner = config.plan.get(index).and_then(|layer| layer.inner).unwrap_or(config.intermediate_size);
     if let Some([gate, up, down]) = names.split_mlp
         && has(&format!("{}{gate}", list.prefix))
     {
@@ -131,15 +154,19 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     list.needed
 }
 
-fn attention(list: &mut List) {
+fn attention(list: &mut List, index: usize) {
     let config = list.config;
     let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
-    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let keys = config.key_heads(index);
+    let (q, kv) = (config.heads * keys.dim, keys.count * keys.dim);
+    let has_keys = config.plan.get(index).is_none_or(|layer| layer.keys_of.is_none());
     match style.qk_norm {
         None => {}
         Some(QkNorm::Heads | QkNorm::Rotated) => {
-            list.norm_of(names.q_norm, config.head_dim, 1);
-            list.norm_of(names.k_norm, config.head_dim, 1);
+            list.norm_of(names.q_norm, keys.dim, 1);
+            if has_keys {
+                list.norm_of(names.k_norm, keys.dim, 1);
+            }
         }
         Some(QkNorm::Whole) => {
             list.norm_of(names.q_norm, q, 1);
@@ -151,7 +178,12 @@ fn attention(list: &mut List) {
         }
     }
     let q_rows = if style.gated_attention { 2 * q } else { q };
-    let rows: &[usize] = if names.qkv.len() == 1 { &[q_rows + 2 * kv] } else { &[q_rows, kv, kv] };
+    let rows: &[usize] = match (names.qkv.len(), has_keys, keys.are_values) {
+        (1, ..) => &[q_rows + 2 * kv],
+        (_, false, _) => &[q_rows],
+        (_, true, true) => &[q_rows, kv],
+        (_, true, false) => &[q_rows, kv, kv],
+    };
     for (name, &rows) in names.qkv.iter().zip(rows) {
         list.matrix(name, rows, hidden, config.attention_bias.qkv);
     }

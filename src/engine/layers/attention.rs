@@ -45,6 +45,8 @@ pub struct Attention {
     /// `None`: nothing is rotated.
     pub rope: Option<Rc<Rope>>,
     pub input: Input,
+    /// The earlier layer whose keys and values are looked at; the input is queries alone then.
+    pub keys_of: Option<usize>,
     pub head_norms: Option<HeadNorms>,
     /// Norm, then what weights the result, by its sigmoid.
     pub gate: Option<Projection>,
@@ -104,6 +106,7 @@ impl Attention {
     /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache,
     /// which has room for them (see [`KvCache::reserve`]).
     pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
+        let layer = self.keys_of.unwrap_or(layer);
         self.around(x, |qkv| match self.backend {
             Backend::Stock => self.attend_stock(qkv, cache, layer),
             Backend::Kernels => self.attend_fused(qkv, cache, layer),
@@ -182,6 +185,7 @@ impl Attention {
             kv_heads,
             head_dim,
             value_dim,
+            appends: self.keys_of.is_none(),
             values_in_keys: matches!(tokens.shape().values, Values::InKeys(_)),
             rotary_dims: rope.map_or(0, |rope| rope.dimensions),
             traditional: rope.is_some_and(|rope| rope.interleaved),
@@ -233,15 +237,22 @@ impl Attention {
             let factors = Array::from_slice(&factors, &[length, 1]).as_dtype(queries.dtype())?;
             queries = ops::multiply(&queries, &factors)?;
         }
+        let scoring = Scoring { scale, soft_cap, sinks: self.vectors.sinks.as_ref() };
+        let together = |attended: Array| -> Result<Array> {
+            Ok(attended.swap_axes(0, 1)?.reshape(&[length, (heads * value_dim) as i32])?)
+        };
+        if self.keys_of.is_some() {
+            let tokens = cache.tokens(layer)?;
+            return together(attend(&queries, tokens.parts(), tokens, scoring)?);
+        }
         let keys = rotated(qkv.index((.., q_end..k_end)), kv_heads)?;
         let has_values = qkv.dim(1) > k_end;
         let values = has_values.then(|| by_head(qkv.index((.., k_end..)), kv_heads)).transpose()?;
 
         let tokens = cache.tokens(layer)?;
         let parts = append(tokens, &keys, values.as_ref())?;
-        let scoring = Scoring { scale, soft_cap, sinks: self.vectors.sinks.as_ref() };
         let attended = attend(&queries, &parts, tokens, scoring)?;
         cache.set_tokens(layer, parts);
-        Ok(attended.swap_axes(0, 1)?.reshape(&[length, (heads * value_dim) as i32])?)
+        together(attended)
     }
 }

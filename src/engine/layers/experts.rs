@@ -24,8 +24,12 @@ pub struct Experts {
     norm: Option<Norm>,
     /// Scores of the experts.
     router: Projection,
+    /// Whether the scores come from what the norm has not seen.
+    scores_apart: bool,
     /// What is added to the scores to choose by, `[experts]` float32.
     correction: Option<Array>,
+    /// Factors of the experts, `[experts]` float32.
+    factors: Option<Array>,
     weights: Weights,
     routing: Routing,
     gating: Gating,
@@ -84,13 +88,29 @@ impl Experts {
             let gate = shared.gated.then(|| plain(at(names.shared_gate), 1, hidden, false)).transpose()?;
             Ok(Shared { mlp, gate })
         });
+        let router_norm = sizes.beside.then(|| -> Result<Norm> {
+            let weights = loader.vector(&at(names.router_norm), hidden)?;
+            let weights = scaled(weights, (hidden as f32).sqrt().recip())?;
+            Ok(Norm::rms(weights, config.norm_eps, loader.backend))
+        });
+        let router = Projection::load(
+            loader,
+            &[at(names.router)],
+            &[count],
+            hidden,
+            router_norm.transpose()?,
+            sizes.bias,
+        )?;
+        let factors = sizes.beside.then(|| loader.floats(&at(names.factors), count));
         let correction = sizes.routing.corrected.then(|| -> Result<Array> {
             Ok(loader.vector(&at(names.correction), count)?.as_dtype(Dtype::Float32)?)
         });
         Ok(Self {
             norm,
-            router: plain(at(names.router), count, hidden, sizes.bias)?,
+            router,
+            scores_apart: sizes.beside,
             correction: correction.transpose()?,
+            factors: factors.transpose()?,
             weights: Weights::load(loader, config, sizes, layer)?,
             routing: sizes.routing,
             gating: sizes.gating.unwrap_or(Gating::Plain(config.style.activation)),
@@ -107,7 +127,7 @@ impl Experts {
             Some(norm) => &norm.apply(x)?,
             None => x,
         };
-        let scores = self.router.forward(normed)?;
+        let scores = self.router.forward(if self.scores_apart { x } else { normed })?;
         let mut mixed = match &self.weights {
             Weights::Stock { matrices, biases } => {
                 self.mix_stock(normed, &scores, matrices, biases.as_ref())?
@@ -119,8 +139,12 @@ impl Experts {
                     gating: self.gating,
                     intermediate_size: self.intermediate_size,
                 };
-                let correction = self.correction.as_ref();
-                kernels::experts(normed, &scores, correction, matrices.each_ref(), biases.as_ref(), &kind)?
+                let vectors = kernels::ExpertVectors {
+                    correction: self.correction.as_ref(),
+                    factors: self.factors.as_ref(),
+                    biases: biases.as_ref(),
+                };
+                kernels::experts(normed, &scores, matrices.each_ref(), &vectors, &kind)?
             }
         };
         if let Some(shared) = &self.shared {
@@ -145,7 +169,10 @@ impl Experts {
         biases: Option<&[Array; 3]>,
     ) -> Result<Array> {
         let (count, used) = (self.routing.count as i32, self.routing.used as i32);
-        let (chosen, weights) = route(&self.routing, scores, self.correction.as_ref())?;
+        let (chosen, mut weights) = route(&self.routing, scores, self.correction.as_ref())?;
+        if let Some(factors) = &self.factors {
+            weights = ops::multiply(&weights, factors.take_axis(&chosen, 0)?)?;
+        }
         // [L, 1, 1, hidden] times [experts, hidden, inner] → [L, used, 1, inner]
         let (length, hidden) = (x.dim(0), x.dim(1));
         let each = x.reshape(&[length, 1, 1, hidden])?;
@@ -163,7 +190,7 @@ impl Experts {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays = self.router.arrays();
-        arrays.extend(&self.correction);
+        arrays.extend(self.correction.iter().chain(&self.factors));
         arrays.extend(self.norm.iter().chain(&self.post_norm).flat_map(Norm::arrays));
         // Packed weights are computed when they are packed.
         match &self.weights {
@@ -289,7 +316,9 @@ fn read(
     if loader.has(&at(names.fused[0])) {
         let both = loader.matrix(&at(names.fused[0]), count * 2 * inner, hidden)?;
         let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
-        return Ok([half(0)?, half(1)?, loader.matrix(&at(names.fused[1]), count * hidden, inner)?]);
+        // GGUF files fuse gate and up only.
+        let down = if loader.has(&at(names.fused[1])) { names.fused[1] } else { names.stacked[2] };
+        return Ok([half(0)?, half(1)?, loader.matrix(&at(down), count * hidden, inner)?]);
     }
     if let Some([gate_up, down]) = names.transposed
         && loader.has(&at(gate_up))

@@ -14,6 +14,7 @@ mod delta_rule;
 pub mod embedding;
 pub mod experts;
 pub mod latent;
+pub mod layer_inputs;
 pub mod mamba;
 pub mod matrix;
 pub mod mlp;

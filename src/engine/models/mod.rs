@@ -16,6 +16,7 @@ mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
@@ -49,6 +50,7 @@ mod starcoder2;
 mod states;
 
 use mlx_rs::{Array, Dtype, transforms};
+use serde_json::{Map, Value};
 
 pub use architecture::{Architecture, Defaults, Gguf};
 pub use states::{StateModel, longest as longest_text};
@@ -75,6 +77,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
+    gemma4::ARCHITECTURE,
     phi::ARCHITECTURE,
     phi3::ARCHITECTURE,
     smollm3::ARCHITECTURE,
@@ -104,6 +107,21 @@ pub static ARCHITECTURES: &[Architecture] = &[
 /// The architecture of a `model_type` of config.json.
 pub fn of_type(model_type: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().find(|architecture| architecture.model_types.contains(&model_type))
+}
+
+/// Types of multimodal models that say in `text_config` what their text part is.
+pub static WRAPPERS: &[&str] = &["mistral3", "llava"];
+
+/// The `model_type` of a config.json, or that of its text part where that tells.
+pub fn text_type(config: &Map<String, Value>) -> Option<&str> {
+    let model_type = config.get("model_type")?.as_str()?;
+    let inner = config.get("text_config").filter(|_| WRAPPERS.contains(&model_type));
+    inner.and_then(|inner| inner.get("model_type")?.as_str()).or(Some(model_type))
+}
+
+/// The architecture of a config.json.
+pub fn of_config(config: &Map<String, Value>) -> Option<&'static Architecture> {
+    of_type(text_type(config)?)
 }
 
 /// The architecture of a GGUF file, which may have the same name for a mixture of experts.

@@ -126,6 +126,7 @@ fn some_layer(random: &mut Random) -> Attention {
         kv_heads,
         head_dim,
         value_dim,
+        appends: true,
         values_in_keys,
         rotary_dims: random.pick(&[head_dim, head_dim, head_dim / 4 * 2, 0]),
         traditional: random.below(2) == 0,
@@ -178,6 +179,11 @@ fn attention_equals_mlx_over_random_shapes() {
             // be what makes a packed number another.
             let tolerance = if layer.packing.is_some() { 3e-2 } else { 2e-4 };
             assert_close(&ours.output, &out, tolerance, &what);
+            // Queries alone find the same once the entries are there.
+            let alone = qkv.index((.., ..(layer.heads * layer.head_dim) as i32)).contiguous().unwrap();
+            let looking = Attention { appends: false, ..layer };
+            let again = attention(&alone, &ours.caches, Some(&vectors), &looking).unwrap();
+            assert_close(&again.output, &out, tolerance, &what);
             let filled = (layer.held + tokens) as i32;
             let filled: Vec<Array> =
                 ours.caches.iter().map(|part| part.index((.., ..filled, ..)).contiguous().unwrap()).collect();
@@ -224,6 +230,7 @@ const PLAIN: Attention = Attention {
     kv_heads: 1,
     head_dim: 8,
     value_dim: 8,
+    appends: true,
     values_in_keys: false,
     rotary_dims: 0,
     traditional: false,
