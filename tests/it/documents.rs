@@ -195,7 +195,7 @@ fn the_tables_of_models_are_current() {
          runs alone, and so does that of `mistral3` and `llava`, which is of the type that its `text_config` says.\n\n\
          ## Embedding models\n\n\
          `embed` runs encoders, and decoders that were made into embedding models (any of the above whose attention \
-         is not capped; from both sides where the configuration says so). Each is checked with tiny random models from \
+         is not capped and not over latents, except Gemma 4; from both sides where the configuration says so). Each is checked with tiny random models from \
          texts to vectors: these must be within 2e-5 of what sentence-transformers computes in float32, prompts, \
          truncation and pooling included, and hidden states by MLX's own operations within 1e-4 of those by the \
          kernels. A case in bold was also read from a GGUF file.\n\n\

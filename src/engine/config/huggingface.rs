@@ -121,7 +121,11 @@ pub fn from_config_json(
         None if fields.has("num_key_value_heads") => heads,
         None => defaults.kv_heads.unwrap_or(heads),
     };
-    let layers = fields.required("num_hidden_layers")?;
+    let layers = match fields.texts("layers_block_type")? {
+        // The number of them follows, and may be left out.
+        Some(types) => types.len(),
+        None => fields.required("num_hidden_layers")?,
+    };
     let vocab_size = or_default(&fields, "vocab_size", defaults.vocabulary)?;
     let max_position_embeddings = fields.number("max_position_embeddings")?.unwrap_or(defaults.context);
     let bias = fields.flag("attention_bias")?.unwrap_or(false);
@@ -246,7 +250,7 @@ fn activation(fields: &Fields, default: Activation) -> Result<Activation> {
 
 fn activation_unsupported(name: &str, path: &Path) -> Error {
     unsupported(path, &format!("needs the activation {name:?}"))
-        .hint("supported are silu, gelu, its approximation by tanh, and relu")
+        .hint("supported are silu, gelu, its approximation by tanh, relu and its square")
 }
 
 /// The rope of the model, and that of its sliding layers where it is another.

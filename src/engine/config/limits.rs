@@ -124,6 +124,7 @@ fn check_experts(experts: &Experts, path: &Path) -> Result<()> {
         ("number of experts a token", used, count),
         ("intermediate size of experts", experts.intermediate_size, MAX_INTERMEDIATE),
         ("intermediate size of the shared expert", shared, MAX_INTERMEDIATE),
+        ("size of what experts see", experts.squeezed.unwrap_or(1), MAX_HIDDEN),
     ];
     if let Some(groups) = groups {
         sizes.push(("number of groups of experts", groups.count, count));

@@ -195,7 +195,7 @@ impl ModelConfig {
                 window: self.sliding_window.filter(|_| plan.slides),
             }),
             (Mixer::Recurrent, Some(recurrent)) => LayerShape::State(recurrent.state()),
-            (Mixer::Recurrent, None) => LayerShape::Nothing,
+            (Mixer::Recurrent, None) | (Mixer::Nothing, _) => LayerShape::Nothing,
         };
         self.plan.iter().enumerate().map(layer).collect()
     }

@@ -64,6 +64,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`
     Relu,
+    /// `max(x, 0)²` (So et al., 2021).
+    ReluSquared,
 }
 
 impl Activation {
@@ -74,6 +76,7 @@ impl Activation {
             "gelu" | "gelu_python" => Some(Self::Gelu),
             "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => Some(Self::GeluTanh),
             "relu" => Some(Self::Relu),
+            "relu2" => Some(Self::ReluSquared),
             _ => None,
         }
     }
@@ -121,6 +124,8 @@ pub enum Mixer {
     Attention,
     /// As the model's `recurrent` says.
     Recurrent,
+    /// They do not: the layer is a feed-forward block.
+    Nothing,
 }
 
 /// What one layer does that others may not.
@@ -183,6 +188,8 @@ pub struct Experts {
     pub shared: Option<SharedExpert>,
     /// They stand beside the dense block, choose by a norm of their own, and each has a factor (Gemma 4).
     pub beside: bool,
+    /// Elements that states are squeezed into for them; `None`: they are not.
+    pub squeezed: Option<usize>,
 }
 
 /// An expert that every token goes to.
@@ -237,6 +244,8 @@ pub enum Gating {
     /// `g * sigmoid(alpha * g) * (u + 1)` with `g = min(gate, limit)` and `u` in `-limit..=limit`
     /// (gpt-oss, arXiv:2508.10925).
     Clamped { alpha: f32, limit: f32 },
+    /// `act(up)`, without a gate.
+    Alone(Activation),
 }
 
 impl Routing {
@@ -257,6 +266,14 @@ impl Routing {
 impl Experts {
     /// Without biases and shared experts.
     pub fn plain(routing: Routing, intermediate_size: usize) -> Self {
-        Self { routing, intermediate_size, gating: None, bias: false, shared: None, beside: false }
+        Self {
+            routing,
+            intermediate_size,
+            gating: None,
+            bias: false,
+            shared: None,
+            beside: false,
+            squeezed: None,
+        }
     }
 }

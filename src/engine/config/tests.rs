@@ -229,6 +229,8 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"quantization": {"group_size": 64, "bits": 7}}), "bits 7"),
         (json!({"quantization": {"group_size": 16, "bits": 4}}), "group_size 16"),
         (json!({"head_dim": 33}), "odd head dimension 33"),
+        (json!({"model_type": "nemotron_h", "hybrid_override_pattern": "X"}), "type \"X\""),
+        (json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "mlp_bias": true}), "has biases"),
         (json!({"model_type": "deepseek_v3", "qk_rope_head_dim": 63}), "odd head dimension 575"),
         (json!({"model_type": "deepseek_v3", "scoring_func": "softmax"}), "softmax"),
         (json!({"model_type": "deepseek_v3", "topk_method": "greedy"}), "greedy"),
@@ -324,6 +326,17 @@ fn impossible_configurations_are_damage_that_is_named() {
             "2 mlp_layer_types for 1 layers",
         ),
         (json!({"model_type": "gemma4_text", "global_head_dim": 0}), "head dimension 0"),
+        (json!({"model_type": "nemotron_h"}), "what its layers are"),
+        (json!({"model_type": "nemotron_h", "hybrid_override_pattern": "M*"}), "2 of 1 layers"),
+        (json!({"model_type": "nemotron_h", "layers_block_type": []}), "number of layers 0"),
+        (
+            json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "n_routed_experts": 0}),
+            "number of experts 0",
+        ),
+        (
+            json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "moe_latent_size": 0}),
+            "what experts see 0",
+        ),
         (json!({"model_type": "gemma4_text", "num_kv_shared_layers": 1}), "1 of 1 layers without keys"),
         (
             json!({"model_type": "gemma4_text", "num_hidden_layers": 2, "num_kv_shared_layers": 1,

@@ -93,8 +93,10 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     let mut list = List::new(format!("model.layers.{index}."), config);
 
     let feeds = config.plan.get(index).is_none_or(|layer| layer.feeds);
+    let mixes = config.plan.get(index).is_none_or(|layer| layer.mixer != Mixer::Nothing);
     let norms: &[&str] = match style.placement {
         Placement::Before if !feeds => &[names.attention_norm],
+        Placement::Before if !mixes => &[names.mlp_norm],
         Placement::Parallel => &[names.attention_norm],
         Placement::Before => &[names.attention_norm, names.mlp_norm],
         Placement::After => &[names.attention_post_norm, names.mlp_post_norm],
@@ -109,6 +111,7 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
         (Some(Mixer::Recurrent), Some(Recurrent::Delta(delta))) => delta_net(delta, &mut list, has),
         (Some(Mixer::Recurrent), Some(Recurrent::ShortConv(conv))) => short_conv(conv, &mut list),
         (Some(Mixer::Recurrent), Some(Recurrent::Mamba(sizes))) => mamba(sizes, &mut list),
+        (Some(Mixer::Nothing), _) => {}
         _ if let Some(latent) = config.latent => latent_attention(&latent, &mut list, has),
         _ => attention(&mut list, index),
     }
@@ -264,18 +267,25 @@ fn mamba(sizes: &Mamba, list: &mut List) {
 
 fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     let Some(experts) = config.experts else { return };
-    let (names, hidden) = (&config.architecture.names.experts, config.hidden_size);
+    let (names, states, gated) = (&config.architecture.names.experts, config.hidden_size, config.style.gated);
+    let hidden = experts.squeezed.unwrap_or(states);
+    if experts.squeezed.is_some() {
+        list.matrix(names.squeeze[0], hidden, states, false);
+        list.matrix(names.squeeze[1], states, hidden, false);
+    }
+    let parts = if gated { 0..3 } else { 1..3 };
     let (count, inner) = (experts.routing.count, experts.intermediate_size);
     let there = |name: &str| has(&format!("{}{name}", list.prefix));
-    let (is_stacked, is_fused) = (there(names.stacked[0]), there(names.fused[0]));
+    let (is_stacked, is_fused) = (there(names.stacked[1]), there(names.fused[0]));
     let transposed = names.transposed.filter(|names| there(names[0]));
-    list.matrix(names.router, count, hidden, experts.bias);
+    list.matrix(names.router, count, states, experts.bias);
     if experts.routing.corrected {
         list.vector(names.correction, count, 1);
     }
     if is_stacked {
-        let rows = [inner, inner, hidden];
-        for (index, columns) in [hidden, hidden, inner].into_iter().enumerate() {
+        let (rows, columns) = ([inner, inner, hidden], [hidden, hidden, inner]);
+        for index in parts {
+            let columns = columns[index];
             list.matrix(names.stacked[index], count * rows[index], columns, false);
             if experts.bias {
                 list.vector(&format!("{}.bias", names.stacked[index]), count * rows[index], count);
@@ -296,7 +306,9 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     } else {
         for expert in 0..count {
             let name = |part: usize| format!("{}.{expert}.{}", names.each, names.parts[part]);
-            list.matrix(&name(0), inner, hidden, false);
+            if gated {
+                list.matrix(&name(0), inner, hidden, false);
+            }
             list.matrix(&name(1), inner, hidden, false);
             list.matrix(&name(2), hidden, inner, false);
         }
@@ -304,15 +316,17 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     if let Some(shared) = experts.shared {
         let [gate, up, down] = names.shared;
         let inner = shared.intermediate_size;
-        if up.is_empty() {
-            list.matrix(gate, 2 * inner, hidden, false);
-        } else {
-            list.matrix(gate, inner, hidden, false);
-            list.matrix(up, inner, hidden, false);
+        match (up.is_empty(), gated) {
+            (true, true) => list.matrix(gate, 2 * inner, states, false),
+            (true, false) => list.matrix(gate, inner, states, false),
+            (false, _) => {
+                list.matrix(gate, inner, states, false);
+                list.matrix(up, inner, states, false);
+            }
         }
-        list.matrix(down, hidden, inner, false);
+        list.matrix(down, states, inner, false);
         if shared.gated {
-            list.matrix(names.shared_gate, 1, hidden, false);
+            list.matrix(names.shared_gate, 1, states, false);
         }
     }
 }

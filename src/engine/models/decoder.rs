@@ -60,6 +60,7 @@ enum Mixing {
     Delta(Box<DeltaNet>),
     ShortConv(Box<ShortConv>),
     Mamba(Box<Mamba>),
+    Nothing,
 }
 
 enum FeedForward {
@@ -177,10 +178,10 @@ impl Block {
 
         let rope = ropes.local.as_ref().filter(|_| plan.slides).unwrap_or(&ropes.everywhere);
         let rope = plan.rotates.then_some(rope);
-        let first = if parallel {
-            Some(norm(names.attention_norm)?)
-        } else {
-            has_norm(before, names.attention_norm)?
+        let first = match plan.mixer {
+            Mixer::Nothing => None,
+            _ if parallel => Some(norm(names.attention_norm)?),
+            _ => has_norm(before, names.attention_norm)?,
         };
         let layer = format!("model.layers.{index}");
         let post_norm = has_norm(after, names.attention_post_norm)?;
@@ -197,6 +198,7 @@ impl Block {
                 let mamba = Mamba::load(loader, config, sizes, &at(names.mamba), first.clone())?;
                 Mixing::Mamba(Box::new(mamba))
             }
+            (Mixer::Nothing, _) => Mixing::Nothing,
             _ => {
                 let attention = attention(loader, config, index, rope, first.clone(), post_norm)?;
                 Mixing::Attention(Box::new(attention))
@@ -245,6 +247,7 @@ impl Block {
         match &self.mixer {
             Mixing::Attention(attention) => attention.keys_of.is_none(),
             Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) => true,
+            Mixing::Nothing => false,
         }
     }
 
@@ -255,6 +258,7 @@ impl Block {
             Mixing::Delta(delta) => delta.forward(x, cache, index)?,
             Mixing::ShortConv(conv) => conv.forward(x, cache, index)?,
             Mixing::Mamba(mamba) => mamba.forward(x, cache, index)?,
+            Mixing::Nothing => x.clone(),
         };
         let mut x = self.feed(x, mixed)?;
         if let (Some(own), Some(input)) = (&self.input, input) {
@@ -285,7 +289,7 @@ impl Block {
     pub(super) fn rope(&self) -> Option<&Rc<Rope>> {
         match &self.mixer {
             Mixing::Attention(attention) => attention.rope.as_ref(),
-            Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) => None,
+            Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) | Mixing::Nothing => None,
         }
     }
 
@@ -306,6 +310,7 @@ impl Block {
             Mixing::Delta(delta) => delta.arrays(),
             Mixing::ShortConv(conv) => conv.arrays(),
             Mixing::Mamba(mamba) => mamba.arrays(),
+            Mixing::Nothing => Vec::new(),
         };
         arrays.extend(match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.arrays(),

@@ -32,6 +32,7 @@ mod ministral3;
 mod mistral;
 mod mixtral;
 pub mod names;
+mod nemotron_h;
 mod olmo2;
 mod olmo3;
 mod phi;
@@ -102,6 +103,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     lfm2::ARCHITECTURE,
     mamba2::ARCHITECTURE,
     granitemoehybrid::ARCHITECTURE,
+    nemotron_h::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.

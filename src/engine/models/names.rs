@@ -55,6 +55,8 @@ pub struct ExpertNames {
     pub shared: [&'static str; 3],
     /// What weighs the shared expert.
     pub shared_gate: &'static str,
+    /// What squeezes states for the experts, and what brings their results back.
+    pub squeeze: [&'static str; 2],
     /// Where they stand beside the dense block: the norm before them, the one behind them, and the one
     /// behind the dense block.
     pub norms: [&'static str; 3],
@@ -170,6 +172,7 @@ pub const EXPERTS: ExpertNames = ExpertNames {
     correction: "mlp.gate.e_score_correction_bias",
     shared: ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"],
     shared_gate: "mlp.shared_expert_gate",
+    squeeze: ["mixer.fc1_latent_proj", "mixer.fc2_latent_proj"],
     norms: ["pre_feedforward_layernorm_2", "post_feedforward_layernorm_2", "post_feedforward_layernorm_1"],
     router_norm: "router.scale",
     factors: "router.per_expert_scale",

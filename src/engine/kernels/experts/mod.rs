@@ -47,7 +47,7 @@ pub struct ExpertVectors<'a> {
 ///
 /// `scores` `[L, count]` are what the weights come from. Gate and up are `[count · I, H]`, down is
 /// `[count · H, I]`: the matrices of all experts one below the other, packed by
-/// [`PackedMatrix::pack_parts`].
+/// [`PackedMatrix::pack_parts`]. Where there is no gate, up stands in its place.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.

@@ -49,6 +49,7 @@ fn reference(
         let (gate, up) = (product(x, 0, expert), product(x, 1, expert));
         let inner = match kind.gating {
             Gating::Plain(activation) => ops::multiply(activate(&gate, activation).unwrap(), &up).unwrap(),
+            Gating::Alone(activation) => activate(&up, activation).unwrap(),
             Gating::Clamped { alpha, limit } => {
                 let gate = ops::minimum(&gate, number(limit)).unwrap();
                 let up = ops::maximum(ops::minimum(&up, number(limit)).unwrap(), number(-limit)).unwrap();
@@ -84,7 +85,7 @@ fn experts_equal_mlx_over_random_shapes() {
         } else {
             (random.pick(&[32, 64]), random.pick(&[32, 96]))
         };
-        let gating = random.pick(&[plain[0], plain[1], clamped]);
+        let gating = random.pick(&[plain[0], plain[1], clamped, Gating::Alone(Activation::ReluSquared)]);
         let kind = Experts { routing, gating, intermediate_size: inner };
         // Enough for one expert to get more than its products take row by row.
         let tokens = random.pick(&[1, 2, 9, 40]);
