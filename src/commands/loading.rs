@@ -1,10 +1,29 @@
-//! How a command's flags and the settings say a model is to be loaded.
+//! How a command's flags and the settings say a model is to be loaded, and what is shown meanwhile.
+
+use std::time::{Duration, Instant};
 
 use crate::cli::run::EngineArgs;
+use crate::context::Context;
 use crate::engine::cache::{CacheOptions, KvQuantization};
 use crate::engine::request::LoadOptions;
 use crate::error::Result;
+use crate::output::progress::Unit;
 use crate::settings::Settings;
+
+/// Work that takes no longer needs no progress bar.
+pub(super) const WORTH_A_BAR: Duration = Duration::from_millis(300);
+
+/// Takes (done, total) bytes while a model loads, and shows them if it takes long; the bar is gone when
+/// this is dropped.
+pub(super) fn bar<'a>(model: &'a str, context: &'a Context) -> impl FnMut(u64, u64) + 'a {
+    let (started, mut bar) = (Instant::now(), None);
+    move |done, total| {
+        if started.elapsed() > WORTH_A_BAR {
+            let label = format!("loading {model}");
+            bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes)).set(done);
+        }
+    }
+}
 
 /// The flags before the settings.
 pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOptions> {

@@ -23,6 +23,7 @@ pub mod recommend;
 pub mod resolve;
 pub mod rm;
 pub mod run;
+mod session;
 pub mod show;
 pub mod status;
 mod used_by;

@@ -26,3 +26,4 @@ pub mod runtime;
 pub mod sample;
 pub mod session;
 pub mod text;
+mod thread;

@@ -1,13 +1,12 @@
-//! A loaded model: one dedicated thread owns every MLX value, callers talk to it by messages.
-//! (MLX's streams are bound to a thread; a lazy array built on one fails on another.)
+//! A loaded model that generates text, on a [thread of its own](super::thread).
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use crate::engine::cache::KvCache;
 use crate::engine::ffi::array;
@@ -24,6 +23,7 @@ use crate::engine::policy::{self, Device, Machine, Policy};
 use crate::engine::probe::{Demand, check_generating};
 use crate::engine::request::{DraftOptions, GenerateRequest, LoadOptions};
 use crate::engine::text::{ChatTemplate, Tokenizer};
+use crate::engine::thread::{ModelThread, thread_lost};
 use crate::engine::{memory, models, runtime};
 use crate::error::{Code, Error, Result};
 
@@ -33,16 +33,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A loaded model, ready to generate. Keeps the cache of the last conversation: a prompt that
 /// begins with the same tokens is only computed from where it differs.
 pub struct Engine {
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
-    loaded: Loaded,
-}
-
-/// What loading found out.
-#[derive(Debug, Clone)]
-struct Loaded {
+    thread: ModelThread<Job>,
     policy: Policy,
-    seconds: f64,
 }
 
 enum Job {
@@ -58,35 +50,18 @@ enum Answer {
     Done(Result<Generation>),
 }
 
-enum Loading {
-    Progress { done: u64, total: u64 },
-    Done(Result<Loaded>),
-}
-
 impl Engine {
     /// Loads the model at `path` (a folder or a .gguf file). `progress` gets (done, total) bytes.
     pub fn load(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let (jobs, inbox) = channel();
-        let (reports, loading) = channel();
         let (path, options) = (path.to_owned(), options.clone());
-        let thread = thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || work(&path, &options, &reports, &inbox))
-            .map_err(|error| Error::internal(format!("cannot start the engine's thread: {error}")))?;
-        loop {
-            match loading.recv() {
-                Ok(Loading::Progress { done, total }) => progress(done, total),
-                Ok(Loading::Done(loaded)) => {
-                    return Ok(Self { jobs: Some(jobs), thread: Some(thread), loaded: loaded? });
-                }
-                Err(_) => return Err(thread_lost()),
-            }
-        }
+        let load = move |progress: &mut dyn FnMut(u64, u64)| load(&path, &options, progress);
+        let (thread, policy) = ModelThread::start(load, work, progress)?;
+        Ok(Self { thread, policy })
     }
 
     /// Seconds that loading took.
     pub fn load_seconds(&self) -> f64 {
-        self.loaded.seconds
+        self.thread.load_seconds()
     }
 
     /// The most memory in bytes that the process has held.
@@ -96,7 +71,7 @@ impl Engine {
 
     /// Device, type, context and memory that were decided on.
     pub fn policy(&self) -> &Policy {
-        &self.loaded.policy
+        &self.policy
     }
 
     /// Generates an answer. `on_event` sees text as it comes; `Break` ends generation with
@@ -109,7 +84,7 @@ impl Engine {
         let cancel = Arc::new(AtomicBool::new(false));
         let (answers, inbox) = channel();
         let job = Job::Generate { request: Box::new(request.clone()), cancel: Arc::clone(&cancel), answers };
-        self.send(job)?;
+        self.thread.send(job)?;
         loop {
             match inbox.recv() {
                 Ok(Answer::Event(event)) => {
@@ -128,7 +103,7 @@ impl Engine {
     pub fn measure(&mut self, trial: Trial, go_on: &dyn Fn() -> bool) -> Result<Option<f64>> {
         let cancel = Arc::new(AtomicBool::new(false));
         let (answers, inbox) = channel();
-        self.send(Job::Measure { trial, cancel: Arc::clone(&cancel), answers })?;
+        self.thread.send(Job::Measure { trial, cancel: Arc::clone(&cancel), answers })?;
         loop {
             match inbox.recv_timeout(LOOK) {
                 Ok(measured) => return measured,
@@ -141,13 +116,13 @@ impl Engine {
 
     /// Forgets the cached conversation.
     pub fn clear(&mut self) -> Result<()> {
-        self.send(Job::Clear)
+        self.thread.send(Job::Clear)
     }
 
     /// Writes what is remembered of the conversation to a file: how many tokens.
     pub fn save_cache(&mut self, path: &Path) -> Result<usize> {
         let (answers, inbox) = channel();
-        self.send(Job::SaveCache { path: path.to_owned(), answers })?;
+        self.thread.send(Job::SaveCache { path: path.to_owned(), answers })?;
         inbox.recv().map_err(|_| thread_lost())?
     }
 
@@ -157,71 +132,33 @@ impl Engine {
     /// INVALID_REQUEST for a file of another model or other settings, INTEGRITY_FAILED for a damaged one.
     pub fn restore_cache(&mut self, path: &Path) -> Result<usize> {
         let (answers, inbox) = channel();
-        self.send(Job::RestoreCache { path: path.to_owned(), answers })?;
+        self.thread.send(Job::RestoreCache { path: path.to_owned(), answers })?;
         inbox.recv().map_err(|_| thread_lost())?
     }
-
-    fn send(&self, job: Job) -> Result<()> {
-        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(thread_lost)
-    }
 }
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // The thread ends when its inbox closes; its MLX values must go before the library does.
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic over there was reported as a lost thread already.
-            let _ = thread.join();
+/// Does one job on the engine's thread. Who no longer waits for an answer needs none.
+fn work(generator: &mut Generator, job: Job) {
+    match job {
+        Job::Clear => generator.clear(),
+        Job::SaveCache { path, answers } => {
+            let _ = answers.send(generator.save_cache(&path));
         }
-    }
-}
-
-fn thread_lost() -> Error {
-    Error::internal("the engine's thread ended unexpectedly")
-}
-
-/// The engine's thread: load, then answer jobs until the inbox closes.
-fn work(path: &Path, options: &LoadOptions, reports: &Sender<Loading>, inbox: &Receiver<Job>) {
-    let started = Instant::now();
-    // A closed channel means that the caller is gone: the loop below then ends at once.
-    let mut generator = match load(path, options, &mut |done, total| {
-        let _ = reports.send(Loading::Progress { done, total });
-    }) {
-        Ok((generator, policy)) => {
-            let seconds = started.elapsed().as_secs_f64();
-            let _ = reports.send(Loading::Done(Ok(Loaded { policy, seconds })));
-            generator
+        Job::RestoreCache { path, answers } => {
+            let _ = answers.send(generator.restore_cache(&path));
         }
-        Err(error) => {
-            let _ = reports.send(Loading::Done(Err(error)));
-            return;
+        Job::Measure { trial, cancel, answers } => {
+            let measured = generator.measure(trial, &mut Channel { emit: &mut |_| (), cancel: &cancel });
+            let _ = answers.send(measured);
         }
-    };
-    while let Ok(job) = inbox.recv() {
-        match job {
-            Job::Clear => generator.clear(),
-            // Who no longer waits for the answer needs none.
-            Job::SaveCache { path, answers } => {
-                let _ = answers.send(generator.save_cache(&path));
-            }
-            Job::RestoreCache { path, answers } => {
-                let _ = answers.send(generator.restore_cache(&path));
-            }
-            Job::Measure { trial, cancel, answers } => {
-                let measured = generator.measure(trial, &mut Channel { emit: &mut |_| (), cancel: &cancel });
-                // Who no longer waits for the answer needs none.
-                let _ = answers.send(measured);
-            }
-            Job::Generate { request, cancel, answers } => {
-                let mut emit = |event| {
-                    if answers.send(Answer::Event(event)).is_err() {
-                        cancel.store(true, Ordering::Relaxed);
-                    }
-                };
-                let result = generator.generate(&request, &mut Channel { emit: &mut emit, cancel: &cancel });
-                let _ = answers.send(Answer::Done(result));
-            }
+        Job::Generate { request, cancel, answers } => {
+            let mut emit = |event| {
+                if answers.send(Answer::Event(event)).is_err() {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            };
+            let result = generator.generate(&request, &mut Channel { emit: &mut emit, cancel: &cancel });
+            let _ = answers.send(Answer::Done(result));
         }
     }
 }

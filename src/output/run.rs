@@ -64,8 +64,8 @@ pub fn figures(report: &RunReport) -> String {
             format!("{} tokens, {} accepted ({share:.0} %)", usage.drafted_tokens, usage.accepted_tokens);
         rows.push(("drafts", drafts));
     }
-    if report.sampling.temperature > 0.0 {
-        rows.push(("seed", report.sampling.seed.to_string()));
+    if report.sampling.options.temperature > 0.0 {
+        rows.push(("seed", report.sampling.options.seed.to_string()));
     }
     let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:<13}{value}")).collect();
     lines.join("\n")

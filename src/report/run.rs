@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Data;
 use crate::engine::outcome::{FinishReason, Generation, TokenLogprob, Usage};
-use crate::engine::request::Bias;
+use crate::engine::request::{Bias, SamplingOptions};
 
 /// One answer.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -75,39 +75,13 @@ pub struct MemoryReport {
     pub peak_bytes: u64,
 }
 
-/// How the next token is chosen.
+/// How the next token is chosen, with the seed, whether it was given or drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SamplingReport {
-    /// 0 takes the most likely token, always.
-    pub temperature: f64,
-    /// Tokens to choose from, the most likely ones; 0 is all.
-    pub top_k: usize,
-    /// Probability that the tokens to choose from have together; 1 is all.
-    pub top_p: f64,
-    /// The least probability, as a share of the most likely token's; 0 is off.
-    pub min_p: f64,
-    /// Probability that the tokens of about the expected surprise have together; 1 is all.
-    pub typical_p: f64,
-    /// How often the likeliest tokens are left out; 0 is never.
-    pub xtc_probability: f64,
-    /// From which probability on they are.
-    pub xtc_threshold: f64,
-    /// The surprise in bits that Mirostat holds; 0 is off.
-    pub mirostat_tau: f64,
-    /// How fast Mirostat follows.
-    pub mirostat_eta: f64,
-    /// Divides the chance of recent tokens; 1 is off.
-    pub repetition_penalty: f64,
-    /// Taken from the logits of recent tokens; 0 is off.
-    pub presence_penalty: f64,
-    /// Taken from the logits of recent tokens for each time they came; 0 is off.
-    pub frequency_penalty: f64,
-    /// How many tokens are recent.
-    pub repetition_window: usize,
+    #[serde(flatten)]
+    pub options: SamplingOptions,
     /// Tokens made more or less likely.
     pub logit_bias: Vec<Bias>,
-    /// The seed of the random numbers, whether it was given or drawn.
-    pub seed: u64,
 }
 
 impl TimingsReport {

@@ -8,7 +8,7 @@ mod stream;
 mod vectors;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -17,21 +17,20 @@ use self::sink::Sink;
 use self::stream::{Reader, Window};
 use self::vectors::VectorWriter;
 use crate::cli::embed::{EmbedArgs, Format, VectorType};
+use crate::commands::loading::{self, WORTH_A_BAR};
 use crate::commands::pull::auto::resolve_or_pull;
 use crate::commands::resolve::Resolved;
+use crate::commands::session;
 use crate::context::Context;
 use crate::engine::embed::{EmbedOptions, Embedder, Prompt};
 use crate::engine::request::LoadOptions;
 use crate::error::{Code, Error, Result};
 use crate::output::embed::figures;
 use crate::output::progress::{Progress, Unit};
-use crate::registry::{NewSession, Registry};
+use crate::registry::NewSession;
 use crate::report::embed::{EmbedReport, EmbedTimings, EmbedUsage, OutputReport};
 use crate::report::run::MemoryReport;
 use crate::store::Store;
-
-/// Work that takes no longer needs no progress bar.
-const WORTH_A_BAR: Duration = Duration::from_millis(300);
 
 pub fn run(args: &EmbedArgs, context: &Context) -> Result<EmbedReport> {
     let format = check(args, context)?;
@@ -145,14 +144,8 @@ fn load(args: &EmbedArgs, model: &Resolved, context: &Context) -> Result<Embedde
         max_tokens: vectors.max_length,
         batch_size: args.engine.batch_size,
     };
-    let (started, mut bar) = (Instant::now(), None);
-    let mut progress = |done, total| {
-        if started.elapsed() > WORTH_A_BAR {
-            let label = format!("loading {}", model.reference);
-            bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes)).set(done);
-        }
-    };
-    let embedder = Embedder::load(&model.path, &options, &embedding, &mut progress)?;
+    let mut bar = loading::bar(&model.reference, context);
+    let embedder = Embedder::load(&model.path, &options, &embedding, &mut bar)?;
     drop(bar);
     context.cancel.check()?;
     for warning in &embedder.policy().warnings {
@@ -330,28 +323,21 @@ impl Run<'_> {
         }
     }
 
-    /// Writes down that the model was used. The vectors stand even if that fails.
+    /// Writes down that the model was used.
     fn record(&self, started_at: Timestamp, report: &EmbedReport) {
-        let context = self.context;
-        let recorded = Registry::open(&context.settings.home.value).and_then(|registry| {
-            // A model that lies outside any store is no reason to make one.
-            let Some(mut registry) = registry else { return Ok(()) };
-            registry.record_session(&NewSession {
-                snapshot: self.model.snapshot,
-                reference: &self.model.reference,
-                command: "embed",
-                started_at,
-                prompt_tokens: self.computed.tokens,
-                cached_tokens: 0,
-                generated_tokens: 0,
-                load_s: report.timings.load_s,
-                ttft_s: 0.0,
-                total_s: report.timings.embed_s,
-            })
-        });
-        if let Err(error) = recorded {
-            context.output.warn(format!("this use is not written down: {}", error.message()));
-        }
+        let session = NewSession {
+            snapshot: self.model.snapshot,
+            reference: &self.model.reference,
+            command: "embed",
+            started_at,
+            prompt_tokens: self.computed.tokens,
+            cached_tokens: 0,
+            generated_tokens: 0,
+            load_s: report.timings.load_s,
+            ttft_s: 0.0,
+            total_s: report.timings.embed_s,
+        };
+        session::record(&session, self.context);
     }
 }
 

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::parameters::Parameters;
 use crate::cli::run::{RunArgs, TemplateArgs};
-use crate::engine::request::{Format, TemplateArguments};
+use crate::engine::request::{Format, GenerateRequest, Prompt, TemplateArguments};
 use crate::error::{Code, Error, Result};
 use crate::fs::open_regular;
+use crate::report::run::SamplingReport;
 
 /// No tools or schema that a model can follow come near.
 const LARGEST: u64 = 1 << 20;
@@ -23,6 +25,8 @@ pub struct Inputs {
     pub format: Option<Format>,
     /// Whether reasoning is kept from the user.
     pub hide_thinking: bool,
+    /// How many alternatives are told with each token.
+    pub logprobs: Option<usize>,
 }
 
 impl Inputs {
@@ -39,7 +43,30 @@ impl Inputs {
                 schema: json(Path::new(path), "a JSON schema")?,
             }),
         };
-        Ok(Self { template: template(&args.template)?, format, hide_thinking: args.template.hide_thinking })
+        Ok(Self {
+            template: template(&args.template)?,
+            format,
+            hide_thinking: args.template.hide_thinking,
+            logprobs: args.sampling.logprobs.map(|count| count as usize),
+        })
+    }
+}
+
+impl Inputs {
+    /// The request for an answer to this prompt, and its sampling with the seed.
+    pub fn request(&self, prompt: Prompt, parameters: &Parameters) -> (GenerateRequest, SamplingReport) {
+        let sampling = parameters.draw();
+        let request = GenerateRequest {
+            prompt,
+            template: self.template.clone(),
+            format: self.format.clone(),
+            max_tokens: parameters.max_tokens,
+            sampling: sampling.options,
+            logit_bias: sampling.logit_bias.clone(),
+            logprobs: self.logprobs,
+            stop: parameters.stop.clone(),
+        };
+        (request, sampling)
     }
 }
 

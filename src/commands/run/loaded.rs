@@ -1,27 +1,22 @@
 //! A model in memory, for the time of one command.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::answer::Show;
 use super::chat::Tally;
 use crate::cli::run::RunArgs;
-use crate::commands::loading;
 use crate::commands::resolve::{Resolved, resolve};
+use crate::commands::{loading, session};
 use crate::context::Context;
 use crate::engine::outcome::Generation;
 use crate::engine::probe::not_generating;
 use crate::engine::request::DraftOptions;
 use crate::engine::session::Engine;
 use crate::error::Result;
-use crate::output::progress::Unit;
-use crate::registry::{NewSession, Registry};
+use crate::registry::NewSession;
 use crate::report::run::{MemoryReport, RunEvent, RunReport, SamplingReport, TimingsReport};
-
-/// Loading that takes no longer needs no progress bar.
-const WORTH_A_BAR: Duration = Duration::from_millis(300);
 
 /// A model in memory.
 pub struct Loaded<'a> {
@@ -48,13 +43,9 @@ impl<'a> Loaded<'a> {
             });
         }
         options.context = options.context.or(window);
-        let (started, mut bar, mut failure) = (Instant::now(), None, None);
+        let (mut bar, mut failure) = (loading::bar(&model.reference, context), None);
         let mut progress = |done, total| {
-            if started.elapsed() > WORTH_A_BAR {
-                let label = format!("loading {}", model.reference);
-                bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes))
-                    .set(done);
-            }
+            bar(done, total);
             if show == Show::Events && failure.is_none() {
                 failure = context.output.event(&RunEvent::Load { done, total }).err();
             }
@@ -104,27 +95,21 @@ impl<'a> Loaded<'a> {
         }
     }
 
-    /// Writes down that the model was used. The answer stands even if that fails.
+    /// Writes down that the model was used.
     pub fn record(&self, started_at: Timestamp, tally: &Tally, context: &Context) {
-        let recorded = Registry::open(&context.settings.home.value).and_then(|registry| {
-            // A model that lies outside any store is no reason to make one.
-            let Some(mut registry) = registry else { return Ok(()) };
-            registry.record_session(&NewSession {
-                snapshot: self.model.snapshot,
-                reference: &self.model.reference,
-                command: "run",
-                started_at,
-                prompt_tokens: tally.prompt_tokens as u64,
-                cached_tokens: tally.cached_tokens as u64,
-                generated_tokens: tally.generated_tokens as u64,
-                load_s: self.engine.load_seconds(),
-                ttft_s: tally.ttft_s,
-                total_s: tally.total_s,
-            })
-        });
-        if let Err(error) = recorded {
-            context.output.warn(format!("this use is not written down: {}", error.message()));
-        }
+        let session = NewSession {
+            snapshot: self.model.snapshot,
+            reference: &self.model.reference,
+            command: "run",
+            started_at,
+            prompt_tokens: tally.prompt_tokens as u64,
+            cached_tokens: tally.cached_tokens as u64,
+            generated_tokens: tally.generated_tokens as u64,
+            load_s: self.engine.load_seconds(),
+            ttft_s: tally.ttft_s,
+            total_s: tally.total_s,
+        };
+        session::record(&session, context);
     }
 }
 

@@ -44,6 +44,8 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
             }
             let mut loaded = Loaded::load(&model, args, manner.context, Show::Text, context)?;
             let system = args.system.clone().or(manner.system);
+            // A chat has no place to tell them.
+            let inputs = Inputs { logprobs: None, ..inputs };
             chat::run(&mut loaded, system, manner.turns, parameters, inputs, context)?;
             loaded.keep()?;
             Ok(Report::Chat)

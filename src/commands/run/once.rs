@@ -12,7 +12,7 @@ use crate::cli::run::RunArgs;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::outcome::FinishReason;
-use crate::engine::request::{GenerateRequest, Message, Prompt};
+use crate::engine::request::{Message, Prompt};
 use crate::error::{Code, Error, Result};
 use crate::output::run::figures;
 use crate::report::run::{RunEvent, RunReport, SampleReport};
@@ -33,29 +33,20 @@ pub fn answer_once(
         (false, false) => Show::Text,
     };
     let mut loaded = Loaded::load(model, args, manner.context, show, context)?;
-    let sampling = parameters.draw();
-    let mut request = GenerateRequest {
-        prompt: if args.raw {
-            Prompt::Raw(text.to_owned())
-        } else {
-            let system = args.system.as_ref().or(manner.system.as_ref());
-            let system = system.map(|system| Message::new("system", system));
-            let turns = manner.turns.iter().cloned();
-            Prompt::Chat(system.into_iter().chain(turns).chain([Message::new("user", text)]).collect())
-        },
-        template: inputs.template.clone(),
-        format: inputs.format.clone(),
-        max_tokens: parameters.max_tokens,
-        sampling: sampling.options(),
-        logit_bias: sampling.logit_bias.clone(),
-        logprobs: args.sampling.logprobs.map(|count| count as usize),
-        stop: parameters.stop.clone(),
+    let prompt = if args.raw {
+        Prompt::Raw(text.to_owned())
+    } else {
+        let system = args.system.as_ref().or(manner.system.as_ref());
+        let system = system.map(|system| Message::new("system", system));
+        let turns = manner.turns.iter().cloned();
+        Prompt::Chat(system.into_iter().chain(turns).chain([Message::new("user", text)]).collect())
     };
+    let (mut request, sampling) = inputs.request(prompt, parameters);
     let samples = args.sampling.samples as usize;
     let mut tally = Tally::default();
     let mut report: Option<RunReport> = None;
     for number in 1..=samples {
-        request.sampling.seed = sampling.seed.wrapping_add(number as u64 - 1);
+        request.sampling.seed = sampling.options.seed.wrapping_add(number as u64 - 1);
         if samples > 1 {
             begin(number, samples, request.sampling.seed, show, context)?;
         }

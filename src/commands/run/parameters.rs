@@ -211,30 +211,7 @@ impl Parameters {
 
     /// The values for one answer, with the seed drawn if none is set.
     pub fn draw(&self) -> SamplingReport {
-        SamplingReport {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            typical_p: self.typical_p,
-            xtc_probability: self.xtc_probability,
-            xtc_threshold: self.xtc_threshold,
-            mirostat_tau: self.mirostat_tau,
-            mirostat_eta: self.mirostat_eta,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            repetition_window: self.repetition_window,
-            logit_bias: self.logit_bias.clone(),
-            seed: self.seed.unwrap_or_else(random_seed),
-        }
-    }
-}
-
-impl SamplingReport {
-    /// The same values, as the engine takes them.
-    pub fn options(&self) -> SamplingOptions {
-        SamplingOptions {
+        let options = SamplingOptions {
             temperature: self.temperature as f32,
             top_k: self.top_k,
             top_p: self.top_p as f32,
@@ -248,8 +225,9 @@ impl SamplingReport {
             presence_penalty: self.presence_penalty as f32,
             frequency_penalty: self.frequency_penalty as f32,
             repetition_window: self.repetition_window,
-            seed: self.seed,
-        }
+            seed: self.seed.unwrap_or_else(random_seed),
+        };
+        SamplingReport { options, logit_bias: self.logit_bias.clone() }
     }
 }
 
@@ -353,10 +331,10 @@ mod tests {
     #[test]
     fn a_seed_is_drawn_anew_unless_it_is_set() {
         let drawn: std::collections::HashSet<u64> =
-            (0..32).map(|_| Parameters::default().draw().seed).collect();
+            (0..32).map(|_| Parameters::default().draw().options.seed).collect();
         assert!(drawn.len() > 30);
         assert!(drawn.iter().all(|&seed| u32::try_from(seed).is_ok()));
         let fixed = Parameters { seed: Some(u64::MAX), ..Parameters::default() };
-        assert_eq!(fixed.draw().seed, u64::MAX);
+        assert_eq!(fixed.draw().options.seed, u64::MAX);
     }
 }

@@ -1,11 +1,10 @@
-//! A loaded embedding model: one dedicated thread owns the encoder, callers talk to it by messages.
+//! A loaded embedding model, on a [thread of its own](crate::engine::thread).
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
 
 use mlx_rs::Dtype;
 
@@ -22,6 +21,7 @@ use crate::engine::memory::peak_bytes;
 use crate::engine::policy::{self, Device, Machine, Policy};
 use crate::engine::request::LoadOptions;
 use crate::engine::runtime;
+use crate::engine::thread::{ModelThread, thread_lost};
 use crate::error::{Code, Error, Result};
 
 /// Tokens that are computed together: enough that the weights are read rarely, few enough that what is
@@ -32,8 +32,7 @@ const GPU_BATCH_TOKENS: usize = 16_384;
 
 /// A loaded model, ready to embed.
 pub struct Embedder {
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    thread: ModelThread<Job>,
     loaded: Loaded,
 }
 
@@ -46,7 +45,6 @@ struct Loaded {
     pooling: String,
     normalized: bool,
     warnings: Vec<Warning>,
-    seconds: f64,
 }
 
 struct Job {
@@ -58,11 +56,6 @@ struct Job {
 enum Answer {
     Progress(usize),
     Done(Result<Embedded>),
-}
-
-enum Loading {
-    Progress { done: u64, total: u64 },
-    Done(Box<Result<Loaded>>),
 }
 
 /// Vectors of some texts.
@@ -82,22 +75,10 @@ impl Embedder {
         embedding: &EmbedOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
-        let (jobs, inbox) = channel();
-        let (reports, loading) = channel();
         let (path, options, embedding) = (path.to_owned(), options.clone(), embedding.clone());
-        let thread = thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || work(&path, &options, &embedding, &reports, &inbox))
-            .map_err(|error| Error::internal(format!("cannot start the engine's thread: {error}")))?;
-        loop {
-            match loading.recv() {
-                Ok(Loading::Progress { done, total }) => progress(done, total),
-                Ok(Loading::Done(loaded)) => {
-                    return Ok(Self { jobs: Some(jobs), thread: Some(thread), loaded: (*loaded)? });
-                }
-                Err(_) => return Err(thread_lost()),
-            }
-        }
+        let load = move |progress: &mut dyn FnMut(u64, u64)| load(&path, &options, &embedding, progress);
+        let (thread, loaded) = ModelThread::start(load, work, progress)?;
+        Ok(Self { thread, loaded })
     }
 
     /// What makes tokens, to be used on other threads.
@@ -130,7 +111,7 @@ impl Embedder {
 
     /// Seconds that loading took.
     pub fn load_seconds(&self) -> f64 {
-        self.loaded.seconds
+        self.thread.load_seconds()
     }
 
     /// The vectors of these texts. `progress` gets how many are done; when it gives `false`, the rest is
@@ -139,7 +120,7 @@ impl Embedder {
         let cancel = Arc::new(AtomicBool::new(false));
         let (answers, inbox) = channel();
         let job = Job { texts, cancel: Arc::clone(&cancel), answers };
-        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(thread_lost)?;
+        self.thread.send(job)?;
         loop {
             match inbox.recv() {
                 Ok(Answer::Progress(done)) => {
@@ -154,21 +135,6 @@ impl Embedder {
     }
 }
 
-impl Drop for Embedder {
-    fn drop(&mut self) {
-        // The thread ends when its inbox closes; its MLX values must go before the library does.
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic over there was reported as a lost thread already.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn thread_lost() -> Error {
-    Error::internal("the engine's thread ended unexpectedly")
-}
-
 /// What the engine's thread holds.
 struct Worker {
     states: States,
@@ -181,38 +147,14 @@ struct Worker {
     batch_size: usize,
 }
 
-fn work(
-    path: &Path,
-    options: &LoadOptions,
-    embedding: &EmbedOptions,
-    reports: &Sender<Loading>,
-    inbox: &Receiver<Job>,
-) {
-    let started = Instant::now();
-    // A closed channel means that the caller is gone: the loop below then ends at once.
-    let mut progress = |done, total| {
-        let _ = reports.send(Loading::Progress { done, total });
-    };
-    let mut worker = match load(path, options, embedding, &mut progress) {
-        Ok((worker, mut loaded)) => {
-            loaded.seconds = started.elapsed().as_secs_f64();
-            let _ = reports.send(Loading::Done(Box::new(Ok(loaded))));
-            worker
+fn work(worker: &mut Worker, Job { texts, cancel, answers }: Job) {
+    let result = worker.embed(&texts, &mut |done| {
+        if answers.send(Answer::Progress(done)).is_err() {
+            cancel.store(true, Ordering::Relaxed);
         }
-        Err(error) => {
-            let _ = reports.send(Loading::Done(Box::new(Err(error))));
-            return;
-        }
-    };
-    while let Ok(Job { texts, cancel, answers }) = inbox.recv() {
-        let result = worker.embed(&texts, &mut |done| {
-            if answers.send(Answer::Progress(done)).is_err() {
-                cancel.store(true, Ordering::Relaxed);
-            }
-            !cancel.load(Ordering::Relaxed)
-        });
-        let _ = answers.send(Answer::Done(result));
-    }
+        !cancel.load(Ordering::Relaxed)
+    });
+    let _ = answers.send(Answer::Done(result));
 }
 
 /// Pipeline, policy and weights. The tokenizer loads beside the weights.
@@ -277,7 +219,6 @@ fn load(
         pooling: pipeline.pooling(),
         normalized: pipeline.normalizes(),
         warnings: pipeline.warnings.clone(),
-        seconds: 0.0,
         text: Arc::new(text),
     };
     let worker = Worker {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::engine::config::style::{Mixer, NormKind};
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
@@ -22,6 +22,7 @@ use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{CodeTable, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
+use crate::ids::Digest;
 
 /// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
 const PIECE: usize = 256 << 10;
@@ -176,7 +177,7 @@ impl Checkpoint {
         if let Some(adapter) = adapter {
             adapter.add_to(&mut digest)?;
         }
-        Ok(digest.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+        Ok(Digest::from_bytes(digest.finalize().into()).to_string())
     }
 
     /// Sizes for the memory gate.

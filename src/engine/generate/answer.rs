@@ -133,8 +133,15 @@ impl<'a> Answer<'a> {
         self.length() + 1 < self.limit
     }
 
+    /// The tokens that come next: those that the format has here, else the choice from the logits
+    /// `[vocabulary]`, which it changes, and what the format has after that.
+    pub fn coming<L: AsMut<[f32]>>(&mut self, logits: impl FnOnce() -> Result<L>) -> Result<Vec<u32>> {
+        let given = self.given()?;
+        if given.is_empty() { self.choose(logits()?.as_mut()) } else { Ok(given) }
+    }
+
     /// The tokens that the format has at this place, whatever the model says.
-    pub fn given(&mut self) -> Result<Vec<u32>> {
+    fn given(&mut self) -> Result<Vec<u32>> {
         let Some(constraint) = self.constraint.as_mut().filter(|_| !is_thinking(self.splitter.as_ref()))
         else {
             return Ok(Vec::new());
@@ -146,7 +153,7 @@ impl<'a> Answer<'a> {
 
     /// Chooses the next token from `logits` `[vocabulary]`, which it changes. Further tokens are those
     /// that the format has after it.
-    pub fn choose(&mut self, logits: &mut [f32]) -> Result<Vec<u32>> {
+    fn choose(&mut self, logits: &mut [f32]) -> Result<Vec<u32>> {
         let before = self.alternatives.map(|count| (count, logits.to_vec()));
         let (is_thinking, step) = (is_thinking(self.splitter.as_ref()), self.length() as u64);
         let mut constraint = self.constraint.as_mut().filter(|_| !is_thinking);
@@ -190,7 +197,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Takes the next token in and shows what is certain of its text. Whether the answer goes on.
-    pub fn take(&mut self, id: u32, channel: &mut Channel) -> Result<bool> {
+    fn take(&mut self, id: u32, channel: &mut Channel) -> Result<bool> {
         self.first_token.get_or_insert_with(Instant::now);
         if self.end_of_turn.contains(&id) {
             self.finish_reason = Some(FinishReason::Stop);
@@ -210,6 +217,16 @@ impl<'a> Answer<'a> {
             return Ok(false);
         }
         Ok(self.length() < self.limit)
+    }
+
+    /// Takes tokens in until the answer ends. Whether it goes on.
+    pub fn take_all(&mut self, coming: &[u32], channel: &mut Channel) -> Result<bool> {
+        for &id in coming {
+            if !self.take(id, channel)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the format ends the answer here.

@@ -39,10 +39,7 @@ impl Pending {
 impl Generator {
     /// Starts computing what follows `tokens`.
     pub(in crate::engine) fn step(&mut self, tokens: &Array, on_device: bool) -> Result<Pending> {
-        let logits = self
-            .model
-            .forward(tokens, &mut self.cache, Logits::Last)?
-            .ok_or_else(|| Error::internal("a step without logits"))?;
+        let logits = self.model.logits(tokens, &mut self.cache, Logits::Last)?;
         self.pending(logits, on_device)
     }
 
@@ -68,7 +65,7 @@ impl Generator {
     ) -> Result<Decoded> {
         let on_device = answer.is_on_device();
         self.ahead = Some(first);
-        'answer: while let Some(now) = self.ahead.take() {
+        while let Some(now) = self.ahead.take() {
             let coming = match now {
                 Pending::Token(token, _) => {
                     let more = answer.has_room();
@@ -82,8 +79,7 @@ impl Generator {
                     vec![id]
                 }
                 Pending::Logits(logits) => {
-                    let given = answer.given()?;
-                    let coming = if given.is_empty() { answer.choose(&mut floats(&logits)?)? } else { given };
+                    let coming = answer.coming(|| floats(&logits))?;
                     if answer.goes_on_after(&coming) {
                         self.ahead = Some(self.step(&ids(&coming), on_device)?);
                         self.held.extend_from_slice(&coming);
@@ -91,10 +87,8 @@ impl Generator {
                     coming
                 }
             };
-            for id in coming {
-                if !answer.take(id, channel)? {
-                    break 'answer;
-                }
+            if !answer.take_all(&coming, channel)? {
+                break;
             }
         }
         answer.finish(channel)

@@ -6,7 +6,7 @@ use mlx_rs::{Array, transforms};
 use super::decode::{ids, item, most_likely};
 use crate::engine::cache::{KvCache, LONGEST_STEP};
 use crate::engine::models::{LanguageModel, Logits};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Longest and shortest end of the text that is looked for further up.
 const LONGEST_MATCH: usize = 4;
@@ -94,8 +94,7 @@ impl DraftModel {
 
     /// The most likely token after these, int32 `[1]`.
     fn step(&mut self, tokens: &Array) -> Result<Array> {
-        let logits = self.model.forward(tokens, &mut self.cache, Logits::Last)?;
-        let logits = logits.ok_or_else(|| Error::internal("a step without logits"))?;
+        let logits = self.model.logits(tokens, &mut self.cache, Logits::Last)?;
         most_likely(&logits, self.model.cache_shape().backend)
     }
 }

@@ -33,27 +33,17 @@ impl Generator {
         loop {
             // Row n follows the first n tokens of the draft.
             let base = self.held.len() - draft.len();
-            let (mut accepted, mut ended) = (0, false);
-            let feed = loop {
-                let given = answer.given()?;
-                let coming = if given.is_empty() {
-                    let row = rows.get_mut(accepted * width..(accepted + 1) * width);
-                    answer.choose(row.ok_or_else(|| Error::internal("a step without logits"))?)?
-                } else {
-                    given
-                };
+            let mut accepted = 0;
+            let (feed, ended) = loop {
+                let row = rows.get_mut(accepted * width..(accepted + 1) * width);
+                let coming =
+                    answer.coming(|| row.ok_or_else(|| Error::internal("a place without logits")))?;
                 let left = draft.get(accepted..).unwrap_or_default();
                 let same = coming.iter().zip(left).take_while(|(chosen, drafted)| chosen == drafted).count();
                 accepted += same;
-                for &id in &coming {
-                    if !answer.take(id, channel)? {
-                        ended = true;
-                        break;
-                    }
-                }
-                ended |= answer.is_complete();
+                let ended = !answer.take_all(&coming, channel)? || answer.is_complete();
                 if ended || same < coming.len() {
-                    break coming[same..].to_vec();
+                    break (coming[same..].to_vec(), ended);
                 }
             };
             drafts.drafted += draft.len();
@@ -66,10 +56,7 @@ impl Generator {
             draft.retain(|&id| (id as usize) < self.vocabulary);
             mark = self.cache.mark();
             let tokens: Vec<u32> = feed.iter().chain(&draft).copied().collect();
-            let logits = self
-                .model
-                .forward(&ids(&tokens), &mut self.cache, Logits::All)?
-                .ok_or_else(|| Error::internal("a step without logits"))?;
+            let logits = self.model.logits(&ids(&tokens), &mut self.cache, Logits::All)?;
             self.held.extend_from_slice(&tokens);
             let all = floats(&logits.as_dtype(Dtype::Float32)?)?;
             rows = all.get((feed.len() - 1) * width..).unwrap_or_default().to_vec();

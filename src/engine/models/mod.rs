@@ -60,7 +60,7 @@ use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::layers::{Backend, Loader};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Every architecture that the engine has.
 pub static ARCHITECTURES: &[Architecture] = &[
@@ -175,6 +175,11 @@ pub trait LanguageModel {
     /// Appends `tokens [L] int32` to the cache and gives logits in the compute type (lazily).
     /// The result is `None` for [`Logits::None`].
     fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>>;
+
+    /// The same where there are to be logits.
+    fn logits(&self, tokens: &Array, cache: &mut KvCache, wanted: Logits) -> Result<Array> {
+        self.forward(tokens, cache, wanted)?.ok_or_else(|| Error::internal("a step without logits"))
+    }
 
     /// Sizes of the cache that `forward` works on.
     fn cache_shape(&self) -> &CacheShape;

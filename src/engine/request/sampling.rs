@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Error, Result};
 
 /// How the next token is chosen. The default is greedy.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct SamplingOptions {
     /// 0 is greedy: the most likely token, always.
     pub temperature: f32,

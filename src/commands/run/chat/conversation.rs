@@ -129,18 +129,7 @@ impl Conversation {
         turns.extend(self.system.as_deref().map(|text| Message::new("system", text)));
         turns.extend(self.messages.iter().cloned());
         turns.push(Message::new("user", message));
-        let sampling = self.parameters.draw();
-        let request = GenerateRequest {
-            prompt: Prompt::Chat(turns),
-            template: self.inputs.template.clone(),
-            format: self.inputs.format.clone(),
-            max_tokens: self.parameters.max_tokens,
-            sampling: sampling.options(),
-            logit_bias: sampling.logit_bias.clone(),
-            logprobs: None,
-            stop: self.parameters.stop.clone(),
-        };
-        (request, sampling)
+        self.inputs.request(Prompt::Chat(turns), &self.parameters)
     }
 
     /// Remembers an answer, also one that the user stopped; a note for the user, if there is
@@ -324,7 +313,7 @@ mod tests {
         assert!(request.sampling.temperature.abs() < f32::EPSILON);
         assert_eq!(request.max_tokens, Some(5));
         assert_eq!(request.stop, ["END"]);
-        assert_eq!(sampling.seed, 42);
+        assert_eq!(sampling.options.seed, 42);
         let shown = said(&mut chat, "/show");
         for told in [
             "tiny",

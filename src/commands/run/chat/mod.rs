@@ -167,7 +167,7 @@ impl Chat<'_, '_> {
             let report = self.loaded.report(message.clone(), &generation, sampling.clone());
             self.context.output.detail(figures(&report));
         }
-        match self.conversation.answered(message, sampling.seed, generation) {
+        match self.conversation.answered(message, sampling.options.seed, generation) {
             Some(note) => self.say(&note),
             None => self.say(""),
         }
