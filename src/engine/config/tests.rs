@@ -229,6 +229,10 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"quantization": {"group_size": 64, "bits": 7}}), "bits 7"),
         (json!({"quantization": {"group_size": 16, "bits": 4}}), "group_size 16"),
         (json!({"head_dim": 33}), "odd head dimension 33"),
+        (
+            json!({"model_type": "nemotron_h", "hybrid_override_pattern": "*", "attention_bias": true}),
+            "biases in attention",
+        ),
         (json!({"model_type": "nemotron_h", "hybrid_override_pattern": "X"}), "type \"X\""),
         (json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "mlp_bias": true}), "has biases"),
         (json!({"model_type": "deepseek_v3", "qk_rope_head_dim": 63}), "odd head dimension 575"),

@@ -64,6 +64,10 @@ const SPARSE: LayerPlan = LayerPlan { sparse: true, ..DENSE };
 fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     let size = |name: &str, default: usize| -> Result<usize> { Ok(fields.number(name)?.unwrap_or(default)) };
     layers(fields, config)?;
+    if config.attention_bias.qkv {
+        // transformers leaves them out, mlx-lm does not.
+        return Err(unsupported(fields.path(), "has biases in attention"));
+    }
     if let Some(name) = fields.text("mlp_hidden_act")? {
         let activation = Activation::of(name);
         config.style.activation = activation

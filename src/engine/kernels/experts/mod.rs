@@ -138,7 +138,9 @@ impl Kernel for Mixture {
         let each = take(self.has_factors);
         let mut visits = routing::visits(&self.kind.routing, buffers.input::<f32>(1), correction);
         if let Some(factors) = each {
-            visits.iter_mut().for_each(|visit| visit.weight *= factors[visit.expert]);
+            for visit in &mut visits {
+                visit.weight *= factors[visit.expert];
+            }
         }
         let factors: [Factors<'_>; 3] = std::array::from_fn(|i| {
             let rows = [self.inner(), self.inner(), self.hidden][i];
