@@ -223,6 +223,15 @@ pub struct EngineArgs {
     #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 0, allow_negative_numbers = true)]
     pub kv_start: usize,
 
+    /// Quantize the weights of an original model while it is loaded: 2, 3, 4, 5, 6 or 8 bits, or mxfp4, mxfp8
+    /// or nvfp4. The result is what mlx_lm.convert writes, and is not kept
+    #[arg(long, value_name = "BITS")]
+    pub quantize: Option<String>,
+
+    /// Weights that share a scale: 32, 64 or 128 [default: 64]
+    #[arg(long, value_name = "N", requires = "quantize", allow_negative_numbers = true)]
+    pub quantize_group_size: Option<usize>,
+
     /// Where to compute: auto, gpu or cpu
     #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
     pub device: Option<DeviceChoice>,

@@ -236,7 +236,7 @@ fn the_tables_of_models_are_current() {
          float32, float16 and bfloat16; MLX's affine quantization with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 \
          or 128, and its small floats mxfp4, mxfp8 and nvfp4, with other packings for single layers; gpt-oss's own \
          files (mxfp4 in `_blocks` and `_scales`). Experts one by one, stacked, or with gate and up in one matrix. Both \
-         ways to compute keep every value.\n\n\
+         ways to compute keep every value. Originals can be quantized while they are loaded (`--quantize`).\n\n\
          ## Rope\n\n\
          default, linear, dynamic, llama3, yarn, longrope and proportional, for a part of each head, by layer type. What changes with \
          the length of the text (dynamic, longrope) is fixed by the context that the model is loaded for, since keys \

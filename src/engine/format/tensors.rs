@@ -201,7 +201,12 @@ impl Tensors {
     }
 
     /// Reads a tensor's bytes in order, at most `piece` at a time.
-    pub fn read_pieces(&self, tensor: &Tensor, piece: usize, mut use_piece: impl FnMut(&[u8])) -> Result<()> {
+    pub fn read_pieces(
+        &self,
+        tensor: &Tensor,
+        piece: usize,
+        mut use_piece: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let Some(file) = self.files.get(tensor.file) else {
             return Ok(());
         };
@@ -211,7 +216,7 @@ impl Tensors {
             let left = usize::try_from(tensor.bytes - done).unwrap_or(usize::MAX);
             let size = buffer.len().min(left);
             file.read_at(&mut buffer[..size], tensor.offset + done)?;
-            use_piece(&buffer[..size]);
+            use_piece(&buffer[..size])?;
             done += size as u64;
         }
         Ok(())

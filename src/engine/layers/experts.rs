@@ -358,10 +358,13 @@ fn read(
     if let Some([gate_up, down]) = names.transposed
         && loader.has(&at(gate_up))
     {
-        let both = transposed(&loader.matrix(&at(gate_up), count * hidden, 2 * inner)?, count)?;
+        let turned = |name: &str, rows: usize, columns: usize| {
+            let name = at(name);
+            loader.packed(&name, transposed(&loader.matrix(&name, rows, columns)?, count)?)
+        };
+        let both = turned(gate_up, count * hidden, 2 * inner)?;
         let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
-        let down = transposed(&loader.matrix(&at(down), count * inner, hidden)?, count)?;
-        return Ok((Some(half(0)?), half(1)?, down));
+        return Ok((Some(half(0)?), half(1)?, turned(down, count * inner, hidden)?));
     }
     let part = |index: usize| -> Result<WeightData> {
         let (rows, columns) = shapes[index];

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
 use super::gemma::scale_embedding;
 use super::names::{self, ExpertNames, Names};
 use crate::engine::config::fields::Fields;
@@ -40,6 +40,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    on_load: OnLoad { precise: &["router.proj"], whole: &[] },
     ..PLAIN
 };
 

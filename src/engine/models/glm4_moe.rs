@@ -1,6 +1,6 @@
 //! GLM 4.5 and later (arXiv:2508.06471): DeepSeek's way to choose experts over ordinary attention.
 
-use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
 use super::names::{self, ExpertNames, Names};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::{Experts, Groups, QkNorm, Routing, Scoring, SharedExpert};
@@ -24,6 +24,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     },
     read,
     gguf: Some(Gguf { names: &["glm4moe"], interleaved: false, read: read_gguf }),
+    on_load: OnLoad { precise: &[], whole: &["mlp.gate"] },
     ..PLAIN
 };
 

@@ -53,7 +53,7 @@ mod states;
 use mlx_rs::{Array, Dtype, transforms};
 use serde_json::{Map, Value};
 
-pub use architecture::{Architecture, Defaults, Gguf};
+pub use architecture::{Architecture, Defaults, Gguf, OnLoad};
 pub use states::{StateModel, longest as longest_text};
 
 use crate::engine::cache::{CacheShape, KvCache};

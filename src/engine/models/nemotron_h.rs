@@ -1,7 +1,7 @@
 //! Nemotron-H (arXiv:2504.03624) and Nemotron 3: each layer is one thing only, Mamba 2's state space,
 //! attention without positions, a feed-forward block or a mixture of experts, all without gates.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
 use super::deepseek_v3::corrected;
 use super::glm4_moe::JUDGED_BY;
 use super::mamba2::time_limit;
@@ -43,6 +43,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    on_load: OnLoad { precise: &[], whole: &["mixer.gate"] },
     ..PLAIN
 };
 

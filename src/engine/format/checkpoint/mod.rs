@@ -3,6 +3,8 @@
 //! Names are those of Hugging Face checkpoints. Everything is read by position through `&self`, so
 //! several threads may read at once.
 
+mod on_load;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,11 +24,10 @@ use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{CodeTable, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
-use crate::ids::Digest;
+use crate::ids;
 
 /// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
 const PIECE: usize = 256 << 10;
-
 /// Where a checkpoint came from.
 #[derive(Debug)]
 pub enum Origin {
@@ -63,6 +64,8 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     pub origin: Origin,
     tensors: Tensors,
+    /// How matrices of floats are packed while they are read.
+    on_load: Option<Packing>,
     /// Columns of each matrix that the model needs, by module.
     columns: BTreeMap<String, usize>,
 }
@@ -111,7 +114,7 @@ impl Checkpoint {
         };
         // A head that is the embedding needs no tensors of its own.
         config.tie_word_embeddings |= !with_head;
-        let mut checkpoint = Self { config, origin, tensors, columns: BTreeMap::new() };
+        let mut checkpoint = Self { config, origin, tensors, on_load: None, columns: BTreeMap::new() };
         // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
         let columns = checkpoint.needed().filter_map(|needed| match needed {
@@ -142,6 +145,12 @@ impl Checkpoint {
     /// The shape of a tensor as stored, by its full name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Bytes of a module's matrix in the files, with what belongs to its packing.
+    pub fn stored_bytes(&self, module: &str) -> u64 {
+        let parts = ["weight", "scales", "biases"].iter();
+        parts.filter_map(|part| Some(self.tensors.get(&format!("{module}.{part}"))?.bytes)).sum()
     }
 
     /// Every tensor of the files.
@@ -177,7 +186,10 @@ impl Checkpoint {
         if let Some(adapter) = adapter {
             adapter.add_to(&mut digest)?;
         }
-        Ok(Digest::from_bytes(digest.finalize().into()).to_string())
+        if let Some(packing) = self.on_load {
+            digest.update(packing.to_string());
+        }
+        Ok(ids::Digest::from_bytes(digest.finalize().into()).to_string())
     }
 
     /// Sizes for the memory gate.
@@ -186,6 +198,7 @@ impl Checkpoint {
         for needed in self.needed() {
             match needed {
                 Needed::Matrix { module, rows, columns } => {
+                    let (rows, columns) = self.turned(&module, rows, columns);
                     sizes.add_matrix(rows, columns, self.storage(&module, columns));
                 }
                 Needed::Heads { module, rows, columns } => {
@@ -202,7 +215,12 @@ impl Checkpoint {
     fn storage(&self, module: &str, columns: usize) -> Option<Storage> {
         let tensor = self.tensors.get(&format!("{module}.weight"))?;
         if let Some(float) = tensor.encoding.float() {
-            return Some(Storage::Dense(float));
+            let target = self.on_load.and_then(|asked| self.target(asked, module, columns));
+            return Some(match target {
+                None => Storage::Dense(float),
+                Some(Packing::Affine(affine)) => Storage::Affine { affine, scale: float },
+                Some(Packing::BlockFloat(mode)) => Storage::BlockFloat(mode),
+            });
         }
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
@@ -226,6 +244,7 @@ impl Checkpoint {
         match tensor.encoding {
             Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
             Encoding::Safetensors(Dtype::U32 | Dtype::U8) => self.packed(module, tensor),
+            _ if self.on_load.is_some() && !self.is_transposed(module) => self.packed_on_load(module, tensor),
             _ => Ok(WeightData::Dense { shape: flat(&tensor.shape), values: self.floats(&name, tensor)? }),
         }
     }
@@ -253,7 +272,10 @@ impl Checkpoint {
         };
         let block = kind.block_bytes() as usize;
         let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
-        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
+        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| {
+            unpacker.push(blocks);
+            Ok(())
+        })?;
         unpacker.finish(rows, columns).map_err(fault)
     }
 
