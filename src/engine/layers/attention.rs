@@ -11,6 +11,7 @@ use super::norm::{HeadNorms, Norm};
 use super::projection::Projection;
 use super::rope::Rope;
 use super::sequences::{Batch, SequenceAttention, Sight};
+use super::step::Step;
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::cache::Values;
@@ -92,12 +93,13 @@ impl AttentionVectors {
 }
 
 impl Attention {
-    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache,
-    /// which has room for them (see [`KvCache::reserve`]).
-    pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        self.around(x, |qkv| match self.backend {
-            Backend::Stock => self.attend_stock(qkv, cache, layer),
-            Backend::Kernels => self.attend_fused(qkv, cache, layer),
+    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of each sequence follow those in its cache.
+    pub fn forward(&self, x: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+        self.around(x, |qkv| {
+            step.each([qkv], |[qkv], cache| match self.backend {
+                Backend::Stock => self.attend_stock(qkv, cache, layer),
+                Backend::Kernels => self.attend_fused(qkv, cache, layer),
+            })
         })
     }
 

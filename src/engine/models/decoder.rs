@@ -3,11 +3,10 @@
 
 use std::rc::Rc;
 
-use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype};
 
-use super::{LanguageModel, Logits};
-use crate::engine::cache::{CacheShape, KvCache};
+use super::LanguageModel;
+use crate::engine::cache::CacheShape;
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
@@ -23,6 +22,7 @@ use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
 use crate::engine::layers::sequences::{Batch, Sight};
 use crate::engine::layers::short_conv::ShortConv;
+use crate::engine::layers::step::{Sequence, Step};
 use crate::error::{Error, Result};
 
 pub struct Decoder {
@@ -186,12 +186,12 @@ impl Block {
         Ok(Self { mixer, feed_forward, parallel })
     }
 
-    fn forward(&self, x: &Array, cache: &mut KvCache, index: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, step: &mut Step, index: usize) -> Result<Array> {
         let mixed = match &self.mixer {
-            Mixing::Attention(attention) => attention.forward(x, cache, index)?,
-            Mixing::Delta(delta) => delta.forward(x, cache, index)?,
-            Mixing::ShortConv(conv) => conv.forward(x, cache, index)?,
-            Mixing::Mamba(mamba) => mamba.forward(x, cache, index)?,
+            Mixing::Attention(attention) => attention.forward(x, step, index)?,
+            Mixing::Delta(delta) => delta.forward(x, step, index)?,
+            Mixing::ShortConv(conv) => conv.forward(x, step, index)?,
+            Mixing::Mamba(mamba) => mamba.forward(x, step, index)?,
         };
         self.feed(x, mixed)
     }
@@ -324,20 +324,13 @@ fn dense(
 }
 
 impl LanguageModel for Decoder {
-    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
-        let length = tokens.dim(0);
-        cache.reserve(length as usize)?;
+    fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>> {
+        let mut step = Step::begin(tokens.dim(0) as usize, sequences)?;
         let mut x = self.stack.embed(tokens)?;
         for (index, block) in self.stack.blocks.iter().enumerate() {
-            x = block.forward(&x, cache, index)?;
+            x = block.forward(&x, &mut step, index)?;
         }
-        cache.advance(length as usize);
-        match logits {
-            Logits::None => Ok(None),
-            Logits::All => Ok(Some(self.logits(&x)?)),
-            Logits::Last if length == 1 => Ok(Some(self.logits(&x)?)),
-            Logits::Last => Ok(Some(self.logits(&x.index((length - 1..length, ..)))?)),
-        }
+        step.end(x)?.map(|x| self.logits(&x)).transpose()
     }
 
     fn cache_shape(&self) -> &CacheShape {

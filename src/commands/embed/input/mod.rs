@@ -11,10 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::embed::{EmbedArgs, Empty, InputFormat, Invalid};
+use crate::commands::pieces::LONGEST;
 use crate::error::{Code, Error, Result};
-
-/// The longest text, or line that has one, in bytes.
-const LONGEST: u64 = 64 << 20;
 
 /// One text and what came with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -251,8 +249,4 @@ fn broken(number: u64, reason: &str) -> Error {
 fn too_long(number: u64) -> Error {
     broken(number, &format!("is longer than {} MiB", LONGEST >> 20))
         .hint("break the text up; --null reads texts that end with a NUL byte")
-}
-
-fn unreadable(error: io::Error) -> Error {
-    Error::io("read", Path::new("the input"), error)
 }
