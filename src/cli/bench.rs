@@ -31,8 +31,9 @@ pub struct BenchArgs {
     #[arg(value_hint = ValueHint::AnyPath, required_unless_present_any = ["history", "store"])]
     pub models: Vec<String>,
 
-    /// Lengths of prompts in tokens, or of the texts of an embedding model; 0 is none [default: 512, or
-    /// 8,32,128,256,512 as far as the embedding model takes them]
+    /// Lengths of prompts in tokens, or of texts to embed; 0 is none
+    ///
+    /// [default: 512; for an embedding model 8,32,128,256,512 as far as it takes them]
     #[arg(long, short = 'p', value_name = "N,…", value_delimiter = ',')]
     pub prompt_tokens: Vec<usize>,
 

@@ -19,7 +19,7 @@ use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 ///     mlx-cache run smollm2 "Three colours, as a list" --format json | jq .
 ///     mlx-cache run qwen3 "Is 91 prime?" --no-think --temp 0
 ///     mlx-cache run smollm2 "Name a village" --samples 5 --seed 1
-///     mlx-cache run smollm2 --batch questions.jsonl >answers.jsonl
+///     mlx-cache run smollm2 --batch questions.jsonl | jq -r .text
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {

@@ -1,9 +1,10 @@
 //! Input of any length, piece by piece: lines, or texts between NUL bytes.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The longest piece in bytes.
 pub(super) const LONGEST: u64 = 64 << 20;
@@ -51,6 +52,18 @@ impl Pieces {
         }
         Ok(Some(piece))
     }
+}
+
+/// Opens an input, with its size in bytes; without one if it is no file, such as a pipe. `of` says what it
+/// is to hold.
+pub(super) fn open(path: &Path, of: &str) -> Result<(File, Option<u64>)> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let metadata = file.metadata().map_err(|error| Error::io("read", path, error))?;
+    if metadata.is_dir() {
+        let message = format!("{} is a folder, not a file of {of}", path.display());
+        return Err(Error::new(Code::InvalidRequest, message).hint("name one file"));
+    }
+    Ok((file, metadata.is_file().then_some(metadata.len())))
 }
 
 pub(super) fn unreadable(error: io::Error) -> Error {

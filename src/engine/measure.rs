@@ -10,6 +10,7 @@ use crate::engine::generate::{Channel, Generator, Member, Pending, item};
 use crate::engine::request::SamplingOptions;
 use crate::engine::sample::Sampler;
 use crate::error::{Code, Error, Result};
+use crate::ids::Bytes;
 
 /// The same tokens every time: what a model computes with them depends on nothing else.
 const SEED: u128 = 0x6d6c_782d_6361_6368;
@@ -99,6 +100,19 @@ impl Generator {
 
     /// The same for several sequences at once.
     fn timed_together(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
+        let needed = self.cache_plan.bytes(trial.tokens()).saturating_mul(trial.batch as u64);
+        if needed > self.cache_room {
+            return Err(Error::new(
+                Code::InsufficientMemory,
+                format!(
+                    "the caches of {} sequences need {}, but there is room for {}",
+                    trial.batch,
+                    Bytes(needed),
+                    Bytes(self.cache_room)
+                ),
+            )
+            .hint("measure fewer sequences at once, or shorter ones"));
+        }
         let mut synthetic = Synthetic::new(self.vocabulary);
         let before = match trial.work {
             Work::Generate(_) => trial.depth.max(1),

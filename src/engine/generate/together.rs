@@ -12,6 +12,7 @@ use crate::engine::cache::{KvCache, LONGEST_STEP};
 use crate::engine::models::{Logits, Sequence};
 use crate::engine::outcome::Generation;
 use crate::engine::request::GenerateRequest;
+use crate::engine::text::Tokenizer;
 use crate::error::Result;
 
 /// What comes next of the requests.
@@ -54,6 +55,15 @@ struct Running<'a> {
     course: Course,
 }
 
+/// The requests that are being answered, and one that has to wait for memory.
+#[derive(Default)]
+struct Crowd<'a> {
+    running: Vec<Running<'a>>,
+    waiting: Option<(u64, Begun<'a>)>,
+    /// Whether no request is to come.
+    ended: bool,
+}
+
 impl Generator {
     /// Answers requests until there are no more, at most `most` at once and no more than the memory for
     /// caches allows, but always one. The conversation in the cache stays as it is.
@@ -62,70 +72,78 @@ impl Generator {
     /// What makes computing impossible; what is wrong with a single request goes where its answer would.
     pub fn generate_together(&mut self, most: usize, exchange: &mut Exchange) -> Result<()> {
         let (tokenizer, end_of_turn) = (self.tokenizer.clone(), self.end_of_turn.clone());
-        let mut running: Vec<Running> = Vec::new();
-        let mut waiting: Option<(u64, Begun)> = None;
-        let mut ended = false;
+        let mut crowd = Crowd::default();
         while !exchange.cancel.load(Ordering::Relaxed) {
-            while running.len() < most.max(1) {
-                let (number, begun) = match waiting.take() {
-                    Some(waiting) => waiting,
-                    None if ended => break,
-                    None => match (exchange.next)(running.is_empty()) {
-                        Next::Request(number, request) => {
-                            match self.begin(&request, &tokenizer, &end_of_turn) {
-                                Ok(begun) => (number, begun),
-                                Err(error) => {
-                                    (exchange.done)(number, Err(error));
-                                    continue;
-                                }
-                            }
-                        }
-                        Next::NotYet => break,
-                        Next::End => {
-                            ended = true;
-                            break;
+            self.admit(&mut crowd, most.max(1), exchange, (&*tokenizer, end_of_turn.as_slice()))?;
+            if !crowd.running.is_empty() {
+                self.advance(&mut crowd.running, exchange)?;
+            } else if crowd.ended {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets requests in as long as there is room for them.
+    fn admit<'a>(
+        &mut self,
+        crowd: &mut Crowd<'a>,
+        most: usize,
+        exchange: &mut Exchange,
+        (tokenizer, end_of_turn): (&'a Tokenizer, &'a [u32]),
+    ) -> Result<()> {
+        while crowd.running.len() < most {
+            let (number, begun) = match crowd.waiting.take() {
+                Some(waiting) => waiting,
+                None if crowd.ended => return Ok(()),
+                None => match (exchange.next)(crowd.running.is_empty()) {
+                    Next::Request(number, request) => match self.begin(&request, tokenizer, end_of_turn) {
+                        Ok(begun) => (number, begun),
+                        Err(error) => {
+                            (exchange.done)(number, Err(error));
+                            continue;
                         }
                     },
-                };
-                let bytes = self.cache_plan.bytes(begun.tokens.len() + begun.answer.room());
-                let taken = running.iter().map(|running| running.bytes).fold(bytes, u64::saturating_add);
-                if !running.is_empty() && taken > self.cache_room {
-                    waiting = Some((number, begun));
-                    break;
-                }
-                running.push(self.join(number, begun, bytes)?);
+                    Next::NotYet => return Ok(()),
+                    Next::End => {
+                        crowd.ended = true;
+                        return Ok(());
+                    }
+                },
+            };
+            let bytes = self.cache_plan.bytes(begun.tokens.len() + begun.answer.room());
+            let taken = crowd.running.iter().map(|running| running.bytes).fold(bytes, u64::saturating_add);
+            if !crowd.running.is_empty() && taken > self.cache_room {
+                crowd.waiting = Some((number, begun));
+                return Ok(());
             }
-            if running.is_empty() {
-                if ended {
-                    break;
-                }
-                continue;
+            crowd.running.push(self.join(number, begun, bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Does a step; answers that have ended leave.
+    fn advance(&self, running: &mut Vec<Running>, exchange: &mut Exchange) -> Result<()> {
+        let mut members: Vec<&mut Member> = running.iter_mut().map(|running| &mut running.member).collect();
+        let (mut logits, whose) = self.step_together(&mut members)?;
+        let width = (logits.len() / whose.len().max(1)).max(1);
+        let mut over = Vec::new();
+        for (&place, row) in whose.iter().zip(logits.chunks_exact_mut(width)) {
+            let Some(one) = running.get_mut(place) else { continue };
+            let mut channel = Channel { emit: &mut |_| (), cancel: exchange.cancel };
+            match one.answer.next(row, &mut channel) {
+                Ok(Some(coming)) => one.member.feed = coming,
+                Ok(None) => over.push((place, None)),
+                Err(error) => over.push((place, Some(error))),
             }
-            let mut members: Vec<&mut Member> =
-                running.iter_mut().map(|running| &mut running.member).collect();
-            let (mut logits, whose) = self.step_together(&mut members)?;
-            let width = logits.len() / whose.len().max(1);
-            let mut over = Vec::new();
-            for (&place, row) in whose.iter().zip(logits.chunks_exact_mut(width.max(1))) {
-                let Some(one) = running.get_mut(place) else { continue };
-                let mut channel = Channel { emit: &mut |_| (), cancel: exchange.cancel };
-                match one.answer.next(row, &mut channel) {
-                    Ok(Some(coming)) => one.member.feed = coming,
-                    Ok(None) => over.push((place, None)),
-                    Err(error) => over.push((place, Some(error))),
-                }
-                one.member.answers = true;
-            }
-            // From the last one on, so that the places of the others stay.
-            for (place, failure) in over.into_iter().rev() {
-                let Running { number, answer, prompt, prompt_tokens, course, .. } = running.remove(place);
-                let mut channel = Channel { emit: &mut |_| (), cancel: exchange.cancel };
-                let ended = match failure {
-                    Some(error) => Err(error),
-                    None => answer.finish(&mut channel),
-                };
-                (exchange.done)(number, ended.map(|decoded| course.end(prompt, prompt_tokens, decoded)));
-            }
+            one.member.answers = true;
+        }
+        // From the last one on, so that the places of the others stay.
+        for (place, failure) in over.into_iter().rev() {
+            let Running { number, answer, prompt, prompt_tokens, course, .. } = running.remove(place);
+            let mut channel = Channel { emit: &mut |_| (), cancel: exchange.cancel };
+            let ended = failure.map_or_else(|| answer.finish(&mut channel), Err);
+            (exchange.done)(number, ended.map(|decoded| course.end(prompt, prompt_tokens, decoded)));
         }
         Ok(())
     }

@@ -51,21 +51,40 @@ impl<'a, 'b> Step<'a, 'b> {
         Ok(Self { sequences })
     }
 
+    /// The sequences.
+    pub fn sequences(&self) -> &[Sequence<'b>] {
+        self.sequences
+    }
+
     /// What `each` makes of every sequence's rows of these arrays `[L, …]` and of its cache, one below the other.
     pub fn each<const N: usize>(
         &mut self,
         rows: [&Array; N],
         mut each: impl FnMut([&Array; N], &mut KvCache) -> Result<Array>,
     ) -> Result<Array> {
-        if let [only] = &mut *self.sequences {
-            return each(rows, only.cache);
+        self.by(1, rows, |rows, sequences| match sequences {
+            [only] => each(rows, only.cache),
+            _ => Err(Error::internal("a step without a sequence")),
+        })
+    }
+
+    /// The same for at most so many sequences at a time.
+    pub fn by<const N: usize>(
+        &mut self,
+        most: usize,
+        rows: [&Array; N],
+        mut some: impl FnMut([&Array; N], &mut [Sequence<'b>]) -> Result<Array>,
+    ) -> Result<Array> {
+        if self.sequences.len() <= most {
+            return some(rows, self.sequences);
         }
-        let mut made = Vec::with_capacity(self.sequences.len());
+        let mut made = Vec::with_capacity(self.sequences.len().div_ceil(most));
         let mut start = 0;
-        for sequence in &mut *self.sequences {
-            let end = start + sequence.tokens as i32;
+        for sequences in self.sequences.chunks_mut(most) {
+            let tokens: usize = sequences.iter().map(|sequence| sequence.tokens).sum();
+            let end = start + tokens as i32;
             let own = rows.map(|rows| rows.index(start..end));
-            made.push(each(own.each_ref(), sequence.cache)?);
+            made.push(some(own.each_ref(), sequences)?);
             start = end;
         }
         Ok(ops::concatenate(&made, 0)?)

@@ -216,6 +216,21 @@ fn a_pipe_that_stays_open_has_its_answers_meanwhile() {
 }
 
 #[test]
+fn ctrl_c_ends_a_batch_that_waits_for_its_input_with_130() {
+    let home = Sandbox::new();
+    let mut command = command(&home, &[&tiny(), "--batch", "-", "-n", "3"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    writeln!(input, "{}", json!({"prompt": "a"})).expect("it reads");
+    assert!(output.next().expect("a line").expect("a result").contains("\"line\":1"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .expect("a signal");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert_eq!(output.count(), 0);
+}
+
+#[test]
 fn what_makes_no_sense_with_a_batch_is_refused() {
     let home = Sandbox::new();
     let file = file(&home, &lines());

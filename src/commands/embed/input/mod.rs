@@ -5,13 +5,12 @@ mod objects;
 mod rows;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::cli::embed::{EmbedArgs, Empty, InputFormat, Invalid};
-use crate::commands::pieces::LONGEST;
+use crate::commands::pieces::{self, LONGEST};
 use crate::error::{Code, Error, Result};
 
 /// One text and what came with it.
@@ -81,7 +80,7 @@ impl Input {
         }
         let (reader, name, bytes): (Box<dyn Read + Send>, _, _) = match &args.input.input {
             Some(path) if !from_stdin => {
-                let (file, bytes) = open_file(path)?;
+                let (file, bytes) = pieces::open(path, "texts")?;
                 (Box::new(file), Some(path.display().to_string()), bytes)
             }
             _ => {
@@ -181,19 +180,6 @@ impl Records for Arguments {
         let record = |text| Record { number: self.number, text, carried: Carried::Nothing };
         Ok(self.texts.next().map(record))
     }
-}
-
-fn open_file(path: &PathBuf) -> Result<(File, Option<u64>)> {
-    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-    let metadata = file.metadata().map_err(|error| Error::io("read", path, error))?;
-    if metadata.is_dir() {
-        return Err(Error::new(
-            Code::InvalidRequest,
-            format!("{} is a folder, not a file of texts", path.display()),
-        )
-        .hint("name one file"));
-    }
-    Ok((file, metadata.is_file().then_some(metadata.len())))
 }
 
 fn by_ending(path: Option<&Path>) -> InputFormat {

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::commands::pieces::{LONGEST, Pieces};
+use crate::commands::pieces::{self, LONGEST, Pieces};
 use crate::commands::run::inputs::Inputs;
 use crate::commands::run::parameters::Parameters;
 use crate::engine::request::{GenerateRequest, Message, Prompt};
 use crate::error::{Code, Error, Result};
-use crate::fs::open_regular;
 use crate::report::run::BatchId;
 
 /// What holds for each prompt unless its line tells otherwise.
@@ -39,6 +38,8 @@ pub struct Prompts {
     pieces: Pieces,
     /// What errors call the input.
     name: String,
+    /// Whether it can be read more than once.
+    pub is_file: bool,
     common: Common,
     /// How many there were.
     count: u64,
@@ -47,15 +48,13 @@ pub struct Prompts {
 impl Prompts {
     /// Nothing of standard input, `-`, is read yet.
     pub fn open(path: &Path, common: Common) -> Result<Self> {
-        let (reader, name): (Box<dyn io::Read + Send>, _) = if path == Path::new("-") {
-            (Box::new(io::stdin()), "standard input".to_owned())
-        } else if is_pipe(path) {
-            let file = std::fs::File::open(path).map_err(|error| Error::io("open", path, error))?;
-            (Box::new(file), path.display().to_string())
+        let (reader, name, is_file): (Box<dyn io::Read + Send>, _, _) = if path == Path::new("-") {
+            (Box::new(io::stdin()), "standard input".to_owned(), false)
         } else {
-            (Box::new(open_regular(path)?.0), path.display().to_string())
+            let (file, bytes) = pieces::open(path, "prompts")?;
+            (Box::new(file), path.display().to_string(), bytes.is_some())
         };
-        Ok(Self { pieces: Pieces::new(reader, b'\n', too_long), name, common, count: 0 })
+        Ok(Self { pieces: Pieces::new(reader, b'\n', too_long), name, is_file, common, count: 0 })
     }
 
     /// The next prompt; `None` at the end. Blank lines are none.
@@ -154,12 +153,6 @@ impl Prompts {
     }
 }
 
-/// Whether this is a pipe, which can be read only once.
-pub fn is_pipe(path: &Path) -> bool {
-    path == Path::new("-")
-        || std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
-}
-
 fn set(parameters: &mut Parameters, name: &str, value: Value, line: u64) -> Result<()> {
     let text = match (name, value) {
         ("stop", Value::Array(texts)) => {
@@ -193,7 +186,7 @@ mod tests {
 
     fn prompts(lines: &'static str, common: Common) -> Prompts {
         let pieces = Pieces::new(Box::new(lines.as_bytes()), b'\n', too_long);
-        Prompts { pieces, name: "it".to_owned(), common, count: 0 }
+        Prompts { pieces, name: "it".to_owned(), is_file: true, common, count: 0 }
     }
 
     fn common() -> Common {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use self::lines::{Asked, Common, Prompts, is_pipe};
+use self::lines::{Asked, Common, Prompts};
 use super::answer::Show;
 use super::chat::Tally;
 use super::inputs::Inputs;
@@ -52,10 +52,11 @@ pub fn run(
         turns: manner.turns.clone(),
         raw: args.raw,
     };
-    if !is_pipe(path) {
-        check(Prompts::open(path, common.clone())?, path, context)?;
+    let mut prompts = Prompts::open(path, common.clone())?;
+    if prompts.is_file {
+        check(prompts, path, context)?;
+        prompts = Prompts::open(path, common)?;
     }
-    let prompts = Prompts::open(path, common)?;
     let mut loaded = Loaded::load(model, args, manner.context, Show::Nothing, context)?;
     let begun = Instant::now();
     let most = args.batch.batch_size.map_or(AT_A_TIME, |size| size as usize);
