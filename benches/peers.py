@@ -64,6 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--gguf", type=Path, help="the model: a Llama GGUF with SmolLM2's tokenizer")
     parser.add_argument("--mlx-cache", type=Path, help="path of the mlx-cache binary")
     parser.add_argument("--without", action="append", default=[], choices=ENGINES, help="leave an engine out")
+    parser.add_argument("--use", action="append", default=[], metavar="ENGINE=PATH", help="another file of the weights for one engine")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt-tokens", type=int, default=320)
     parser.add_argument("--generate-tokens", type=int, default=128)
@@ -97,7 +98,8 @@ def llama_cpp_tokens(model_path: str, prompt: str, threads: int, count: int):
     """The same from llama-cpp-python."""
     from llama_cpp import Llama
 
-    llama = Llama(model_path, n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
+    context = max(2048, len(prompt) + count)  # a token is a byte at least
+    llama = Llama(model_path, n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False)
     ids = llama.tokenize(prompt.encode(), add_bos=False, special=True)
     yield len(ids)
     for number, token in enumerate(llama.generate(ids, temp=0.0), start=1):
@@ -304,6 +306,12 @@ def main() -> None:
             models[f"mlx_lm {dtype}"] = Path(folder, dtype)
             converter = Path(__file__).parent.parent / "fixtures" / "smollm2_convert.py"
             subprocess.run([sys.executable, converter, options.gguf, models[f"mlx_lm {dtype}"], dtype], check=True)
+
+        for text in options.use:
+            engine, separator, path = text.partition("=")
+            if not separator or engine not in models or not Path(path).exists():
+                sys.exit(f"--use wants ENGINE=PATH with one of {list(models)} and a path that exists, not {text!r}")
+            models[engine] = Path(path)
 
         from tokenizers import Tokenizer
 

@@ -8,8 +8,8 @@ releases="0.36.0 1.31.0 1.33.0 2.4.0"
 requirements="$(dirname "${BASH_SOURCE[0]}")/python.txt"
 
 interpreter=$(python3 -c 'import sys; print(sys.executable)')
-# What is there was fetched for this interpreter and these requirements, or it is fetched again.
-state="$interpreter $("$interpreter" --version) $releases $(cat "$requirements")"
+# What is there was fetched by this script for this interpreter and these requirements, or it is fetched again.
+state="$interpreter $("$interpreter" --version) $(cat "${BASH_SOURCE[0]}" "$requirements" | cksum)"
 [ -e "$folder/state" ] && [ "$(cat "$folder/state")" = "$state" ] && exit 0
 
 printf 'python: fetching transformers, mlx_lm and huggingface_hub %s\n' "$releases" >&2
@@ -18,7 +18,7 @@ fetch() {
   "$interpreter" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-deps \
     --root-user-action=ignore --only-binary :all: "$@" >&2
 }
-fetch --target "$folder/shared" --requirement "$requirements"
+fetch --target "$folder/common" --requirement "$requirements"
 for release in $releases; do
   place="$folder/hf-$release"
   fetch --target "$place/lib" "huggingface_hub==$release"
@@ -26,7 +26,7 @@ for release in $releases; do
   cat > "$place/bin/python3" <<EOF
 #!/bin/sh
 here=\$(CDPATH= cd -- "\$(dirname -- "\$0")/.." && pwd)
-PYTHONPATH="\$here/lib:\$here/../shared" exec "$interpreter" -s "\$@"
+PYTHONPATH="\$here/lib:\$here/../common" exec "$interpreter" -s "\$@"
 EOF
   cat > "$place/bin/hf" <<'EOF'
 #!/bin/sh

@@ -32,4 +32,6 @@ pub enum Purpose {
     Chat,
     /// Programming
     Code,
+    /// Vectors of texts, for `embed`
+    Embed,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use crate::output::Output;
 use crate::output::progress::{Progress, Unit};
 use crate::registry::{LinkStrategy, Registry};
 use crate::report::dedupe::{
-    DedupeReport, GroupReport, KeepReport, ReplaceReport, SkippedReport, UndoneReport,
+    DedupeReport, GroupReport, KeepReport, ReplaceReport, ShownPath, SkippedReport, UndoneReport,
 };
 use crate::sources::{self, Source};
 use crate::store::Store;
@@ -55,11 +56,8 @@ fn find(args: &DedupeArgs, context: &Context) -> Result<DedupeReport> {
         Strategy::Reflink => Wanted::Reflink,
         Strategy::Auto => Wanted::Auto,
     };
-    let mut filesystems = filesystems(&look, &equals, wanted, &store);
-    if let Some(registry) = &registry {
-        filesystems.cloned = dedupe::cloned(registry)?;
-    }
-    let plan = dedupe::plan(&look.files, &equals.groups, wanted, &filesystems);
+    let filesystems = filesystems(&look, &equals, wanted, &store, registry.as_ref())?;
+    let plan = dedupe::plan(&look.files, &equals, wanted, &filesystems);
     if let Some(registry) = &mut registry {
         dedupe::record(registry, &look, &equals)?;
     }
@@ -117,22 +115,31 @@ fn chosen(args: &DedupeArgs, context: &Context) -> Result<(Vec<Box<dyn Source>>,
 }
 
 /// Where files can share blocks is tried out, without anything becoming visible.
-fn filesystems(look: &Look, equals: &Equals, wanted: Wanted, store: &Store) -> Filesystems {
+fn filesystems(
+    look: &Look,
+    equals: &Equals,
+    wanted: Wanted,
+    store: &Store,
+    registry: Option<&Registry>,
+) -> Result<Filesystems> {
     let present = store.home().ancestors().find_map(|folder| entry_at(folder).ok());
     let mut found =
         Filesystems { store: present.map_or(0, |entry| entry.stamp.device), ..Filesystems::default() };
     if !matches!(wanted, Wanted::Reflink | Wanted::Auto) {
-        return found;
+        return Ok(found);
+    }
+    if let Some(registry) = registry {
+        found.cloned = dedupe::cloned(registry)?;
     }
     let mut tried = HashSet::new();
-    for at in equals.groups.iter().flat_map(|group| group.inodes.iter().flatten()) {
-        let Some(file) = look.files.get(*at) else { continue };
+    for at in equals.groups.iter().flat_map(|group| equals.inodes(group)).flatten() {
+        let Some(file) = look.files.get(*at as usize) else { continue };
         let device = file.entry.stamp.device;
         if tried.insert(device) && can_clone(&file.path) {
             found.clones.insert(device);
         }
     }
-    found
+    Ok(found)
 }
 
 fn can_clone(path: &Path) -> bool {
@@ -233,12 +240,9 @@ fn report(plan: &Plan, look: &Look, equals: &Equals, applied: Option<&Applied>) 
     let mut skipped: Vec<SkippedReport> = [&look.skipped, &equals.skipped, &plan.skipped, later]
         .into_iter()
         .flatten()
-        .map(|skipped| SkippedReport {
-            path: skipped.path.display().to_string(),
-            reason: skipped.reason.to_string(),
-        })
+        .map(|skipped| SkippedReport { path: shown(&skipped.path), reason: skipped.reason.clone() })
         .collect();
-    skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    skipped.sort_by(|a, b| a.path.0.as_os_str().cmp(b.path.0.as_os_str()));
     DedupeReport {
         applied: applied.is_some(),
         strategy: plan.wanted.as_str().to_owned(),
@@ -269,18 +273,14 @@ fn group_report(group: &Group, replaced: &HashSet<&Path>, reclaimed: u64) -> Gro
     };
     let keep = group.keep.file();
     GroupReport {
-        digest: group.digest.to_string(),
+        digest: group.digest,
         bytes: group.bytes,
-        keep: KeepReport {
-            path: keep.path.display().to_string(),
-            source: keep.source.into(),
-            how: how.into(),
-        },
+        keep: KeepReport { path: shown(&keep.path), source: keep.source.into(), how: how.into() },
         replace: group
             .replace
             .iter()
             .map(|replacement| ReplaceReport {
-                path: replacement.file.path.display().to_string(),
+                path: shown(&replacement.file.path),
                 source: replacement.file.source.into(),
                 strategy: replacement.how.as_str().into(),
                 done: replaced.contains(&*replacement.file.path),
@@ -289,6 +289,10 @@ fn group_report(group: &Group, replaced: &HashSet<&Path>, reclaimed: u64) -> Gro
         bytes_reclaimable: group.reclaims.0,
         bytes_reclaimed: reclaimed,
     }
+}
+
+fn shown(path: &Arc<Path>) -> ShownPath {
+    ShownPath(Arc::clone(path))
 }
 
 fn undo_report(plan: &UndoPlan, undone: Option<&[dedupe::UndoneLink]>) -> DedupeReport {

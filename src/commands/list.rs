@@ -12,11 +12,12 @@ use super::foreign::Foreign;
 use crate::cli::list::{Format, KindFilter, ListArgs, SortKey, SourceFilter};
 use crate::context::Context;
 use crate::error::Result;
+use crate::fs::try_map;
 use crate::ids::ModelName;
 use crate::registry::{Facts, Kind, Origin, Snapshot};
 use crate::report::list::{ListForm, ListReport, ListedReport};
 use crate::report::model::{ModelReport, ModelStatus};
-use crate::store::{Store, try_map};
+use crate::store::Store;
 
 pub fn run(args: &ListArgs, context: &Context) -> Result<ListReport> {
     let snapshots = Store::at(&context.settings.home.value).snapshots()?;

@@ -276,7 +276,7 @@ impl Work<'_> {
         if !swapped {
             return Err(Stop::skip("it changed in the last moment"));
         }
-        self.watch.step("it changed places", path);
+        self.watch.step("changed places", path);
         let blob = self.store.blob(&kept.digest);
         let sealed = match link.new.strategy {
             LinkStrategy::Symlink => Some(seal(&blob)?),

@@ -28,7 +28,7 @@ impl Verified {
         if !is_same_file(&present, planned) {
             return Err(Stop::skip("it changed since the plan was made"));
         }
-        if present.owner != rustix::process::geteuid().as_raw() {
+        if !present.is_own() {
             return Err(Stop::skip("it belongs to another user"));
         }
         let handle = place.dir.open_file(&place.name)?;

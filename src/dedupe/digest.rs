@@ -1,7 +1,7 @@
 //! Which files are equal: by size, then by what their names claim or what is remembered, then by their
 //! beginning and end, then by all of their bytes. Each file is read once, however many names it has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,10 +12,9 @@ use rustix::fs::OFlags;
 
 use super::{File, Skipped, Watch, reason};
 use crate::error::{Code, Error, Result};
-use crate::fs::{ENDS, FileStamp, hash_ends, hash_open};
+use crate::fs::{ENDS, FileStamp, hash_ends, hash_sparse, try_map};
 use crate::ids::Digest;
 use crate::registry::{Registry, Remembered};
-use crate::store::try_map;
 
 /// Files of which no more is kept in memory than this many, until what they hold is written down.
 const PORTION: usize = 16 << 10;
@@ -25,21 +24,30 @@ const PORTION: usize = 16 << 10;
 pub struct Equal {
     pub digest: Digest,
     pub bytes: u64,
-    /// Files as the filesystem counts them; of each the names that are known, as positions in the list
-    /// of files. By the first name.
-    pub inodes: Vec<Vec<usize>>,
+    /// Where the names of each file stand in the list of names; two at least, in no order.
+    inodes: Vec<Range<u32>>,
 }
 
 /// What the comparison found.
 #[derive(Debug, Default)]
 pub struct Equals {
-    /// By digest; two files at least in each.
+    /// By digest.
     pub groups: Vec<Equal>,
     pub skipped: Vec<Skipped>,
     /// Content that was read.
     pub bytes_read: u64,
     /// Of each file the content, if it is known: claimed, remembered or read.
     pub known: Vec<Option<Digest>>,
+    /// Positions in the list of files, those of one file next to each other.
+    names: Vec<u32>,
+}
+
+impl Equals {
+    /// The files of a group as the filesystem counts them: of each the names that are known, by path, as
+    /// positions in the list of files.
+    pub fn inodes(&self, group: &Equal) -> impl Iterator<Item = &[u32]> {
+        group.inodes.iter().map(|names| names_of(names, &self.names))
+    }
 }
 
 /// One file with its names.
@@ -73,65 +81,64 @@ pub fn find_equal(
     Reader { files, names: &names, watch, found: &mut found, registry }.read_all(&mut inodes)?;
 
     found.known = vec![None; files.len()];
-    let mut groups: BTreeMap<Digest, Equal> = BTreeMap::new();
-    for inode in inodes {
+    let mut known: Vec<(Digest, usize)> = Vec::with_capacity(inodes.len());
+    for (at, inode) in inodes.iter().enumerate() {
         let Some(digest) = inode.digest else { continue };
-        let names = names_of(&inode, &names);
-        for name in names.clone() {
-            if let Some(known) = found.known.get_mut(name) {
-                *known = Some(digest);
-            }
+        known.push((digest, at));
+        for name in names_of(&inode.names, &names) {
+            found.known[*name as usize] = Some(digest);
         }
+    }
+    known.sort_unstable();
+    for equal in known.chunk_by(|a, b| a.0 == b.0) {
+        let (digest, bytes) = (equal[0].0, inodes[equal[0].1].stamp.bytes);
         // A claim of a wrong size is found out before it misleads.
-        let group =
-            groups.entry(digest).or_insert(Equal { digest, bytes: inode.stamp.bytes, inodes: Vec::new() });
-        if group.bytes == inode.stamp.bytes {
-            group.inodes.push(names.collect());
+        let same = equal.iter().map(|(_, at)| &inodes[*at]).filter(|inode| inode.stamp.bytes == bytes);
+        let group = Equal { digest, bytes, inodes: same.map(|inode| inode.names.clone()).collect() };
+        if group.inodes.len() > 1 {
+            found.groups.push(group);
         }
     }
-    found.groups = groups.into_values().filter(|group| group.inodes.len() > 1).collect();
-    for group in &mut found.groups {
-        group.inodes.sort_unstable();
-    }
+    found.names = names;
     Ok(found)
 }
 
-/// The positions of an inode's names in the list of files.
-fn names_of<'a>(inode: &Inode, names: &'a [u32]) -> impl Iterator<Item = usize> + Clone + use<'a> {
-    let names = names.get(inode.names.start as usize..inode.names.end as usize).unwrap_or_default();
-    names.iter().map(|name| *name as usize)
+/// The part of the list of names that is one file's.
+fn names_of<'a>(of_one: &Range<u32>, names: &'a [u32]) -> &'a [u32] {
+    names.get(of_one.start as usize..of_one.end as usize).unwrap_or_default()
 }
 
 /// Files by size, only where there are several of one size, and the list of their names.
 fn inodes(files: &[Arc<File>], min_bytes: u64) -> (Vec<Inode>, Vec<u32>) {
-    let mut order: Vec<u32> =
-        (0..files.len() as u32).filter(|at| files[*at as usize].entry.stamp.bytes >= min_bytes).collect();
-    let key = |at: u32| {
-        let stamp = files[at as usize].entry.stamp;
-        (stamp.bytes, stamp.device, stamp.inode)
-    };
-    order.sort_unstable_by_key(|at| (key(*at), *at));
-    let mut inodes = Vec::new();
-    let mut at = 0;
-    for class in order.chunk_by(|a, b| key(*a).0 == key(*b).0) {
-        let of_one = class.chunk_by(|a, b| key(*a) == key(*b));
-        let alone = of_one.clone().take(2).count() < 2;
-        for names in of_one {
-            let start = at;
-            at += names.len() as u32;
-            if alone {
-                continue;
-            }
+    // What is compared stands side by side: there may be very many files.
+    let mut order: Vec<(u64, u64, u64, u32)> = (0..)
+        .zip(files)
+        .filter(|(_, file)| file.entry.stamp.bytes >= min_bytes)
+        .map(|(at, file)| (file.entry.stamp.bytes, file.entry.stamp.device, file.entry.stamp.inode, at))
+        .collect();
+    order.sort_unstable();
+    let (mut inodes, mut names) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
+    for class in order.chunk_by(|a, b| a.0 == b.0) {
+        let of_one = class.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2));
+        if of_one.clone().nth(1).is_none() {
+            continue;
+        }
+        for same in of_one {
+            let start = names.len();
+            names.extend(same.iter().map(|(.., at)| *at));
+            let own = &mut names[start..];
+            own.sort_by_key(|at| files[*at as usize].path.as_os_str());
+            let first = &files[own[0] as usize];
             inodes.push(Inode {
-                stamp: files[names[0] as usize].entry.stamp,
-                names: start..at,
+                stamp: first.entry.stamp,
+                digest: own.iter().find_map(|at| files[*at as usize].claimed),
+                names: start as u32..names.len() as u32,
                 ends: None,
-                digest: names.iter().find_map(|name| files[*name as usize].claimed),
                 failed: false,
             });
         }
     }
-    (inodes, order)
+    (inodes, names)
 }
 
 struct Reader<'a> {
@@ -222,8 +229,8 @@ impl Reader<'_> {
                 }
                 Err(error) => {
                     inode.failed = true;
-                    for name in names_of(inode, names) {
-                        self.found.skipped.push(Skipped::new(&files[name].path, reason(&error)));
+                    for name in names_of(&inode.names, names) {
+                        self.found.skipped.push(Skipped::new(&files[*name as usize].path, reason(&error)));
                     }
                 }
             }
@@ -260,7 +267,8 @@ fn read_one(path: &Path, inode: &Inode, whole: bool, watch: &dyn Watch) -> Resul
         let ends = hash_ends(&file, inode.stamp.bytes).map_err(fail)?;
         return Ok(Remembered { ends: Some(ends), digest: None });
     }
-    let hashed = hash_open(&file, path, &|bytes| {
+    // What is done later is done by what is read then.
+    let hashed = hash_sparse(&file, path, &|bytes| {
         watch.read(bytes);
         watch.check()
     })?;

@@ -97,7 +97,9 @@ pub fn look(
             .iter()
             .map(|other| real(other.root()))
             .any(|other| *other != *root && (other.starts_with(&root) || root.starts_with(&other)));
-        for payload in std::mem::take(&mut scan.payloads) {
+        let payloads = std::mem::take(&mut scan.payloads);
+        look.files.reserve_exact(payloads.len());
+        for payload in payloads {
             let Some(path) = inside(&payload.path) else { continue };
             if holds_store && path.starts_with(&home) {
                 continue;
@@ -157,7 +159,7 @@ pub fn look(
 fn replaceable(path: &Path, payload: &Payload, device: u64) -> Result<(), Cow<'static, str>> {
     if path.to_str().is_none() {
         Err("its name is not UTF-8".into())
-    } else if payload.entry.owner != rustix::process::geteuid().as_raw() {
+    } else if !payload.entry.is_own() {
         Err("it belongs to another user".into())
     } else if payload.entry.stamp.device != device {
         Err("it lies on another filesystem, mounted inside of the folder".into())
@@ -192,7 +194,7 @@ pub(super) fn blobs(store: &Store) -> Vec<File> {
 /// The path below `from` as one below `to`, which is `from` without links; nothing for a path that is
 /// not plain.
 pub(super) fn below(path: &Arc<Path>, from: &Path, to: &Path) -> Option<Arc<Path>> {
-    // What is not one text is looked at name by name.
+    // Most are what they were, and then there is one text for both.
     let within = path.as_os_str().as_encoded_bytes().strip_prefix(from.as_os_str().as_encoded_bytes());
     if from == to && within.is_some_and(|rest| rest.starts_with(b"/") && memmem::find(rest, b"/.").is_none())
     {
@@ -200,8 +202,7 @@ pub(super) fn below(path: &Arc<Path>, from: &Path, to: &Path) -> Option<Arc<Path
     }
     let rest = path.strip_prefix(from).ok()?;
     let plain = rest.iter().all(|part| part != OsStr::new("..") && part != OsStr::new("."));
-    // Most are what they were, and then there is one text for both.
-    plain.then(|| if from == to { Arc::clone(path) } else { to.join(rest).into() })
+    plain.then(|| to.join(rest).into())
 }
 
 /// The path without links, as far as it exists.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::{Equal, File, LINK_COST, Skipped};
+use super::{Equal, Equals, File, LINK_COST, Skipped};
 use crate::ids::{Bytes, Digest};
 use crate::registry::{Identity, LinkStrategy};
 
@@ -102,29 +102,38 @@ impl Plan {
 }
 
 /// One file of a group with its names.
+#[derive(Clone, Copy)]
 struct Copy<'a> {
-    names: Vec<&'a Arc<File>>,
+    first: &'a Arc<File>,
+    /// Positions in the list of files, that of the first among them.
+    names: &'a [u32],
+    files: &'a [Arc<File>],
 }
 
-impl Copy<'_> {
-    fn first(&self) -> &Arc<File> {
-        self.names[0]
+impl<'a> Copy<'a> {
+    fn new(names: &'a [u32], files: &'a [Arc<File>]) -> Option<Self> {
+        Some(Self { first: files.get(*names.first()? as usize)?, names, files })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a Arc<File>> + use<'a> {
+        let files = self.files;
+        self.names.iter().filter_map(|at| files.get(*at as usize))
     }
 
     fn device(&self) -> u64 {
-        self.first().entry.stamp.device
+        self.first.entry.stamp.device
     }
 
     fn is_stored(&self) -> bool {
-        self.names.iter().any(|name| name.is_stored())
+        self.names().any(|name| name.is_stored())
     }
 
     /// Why the file cannot be given up: all of its names must be replaced, or nothing is gained.
     fn bound(&self) -> Option<String> {
-        if let Some(reason) = self.names.iter().find_map(|name| name.replaceable.as_ref().err()) {
+        if let Some(reason) = self.names().find_map(|name| name.replaceable.as_ref().err()) {
             return Some(reason.to_string());
         }
-        let names = self.first().entry.names;
+        let names = self.first.entry.names;
         match names.cmp(&(self.names.len() as u64)) {
             std::cmp::Ordering::Equal => None,
             std::cmp::Ordering::Greater => Some(format!(
@@ -137,22 +146,18 @@ impl Copy<'_> {
 }
 
 /// The plan for equal files.
-pub fn plan(files: &[Arc<File>], groups: &[Equal], wanted: Wanted, filesystems: &Filesystems) -> Plan {
+pub fn plan(files: &[Arc<File>], equals: &Equals, wanted: Wanted, filesystems: &Filesystems) -> Plan {
     let mut plan = Plan { wanted, groups: Vec::new(), skipped: Vec::new(), linked: 0 };
-    for equal in groups {
-        let mut copies: Vec<Copy<'_>> = equal
-            .inodes
-            .iter()
-            .map(|names| Copy { names: names.iter().filter_map(|at| files.get(*at)).collect() })
-            .filter(|copy| !copy.names.is_empty())
-            .collect();
+    for equal in &equals.groups {
+        let mut copies: Vec<Copy<'_>> =
+            equals.inodes(equal).filter_map(|names| Copy::new(names, files)).collect();
         // The store's own first: it stays.
-        copies.sort_by(|a, b| (!a.is_stored(), &a.first().path).cmp(&(!b.is_stored(), &b.first().path)));
+        copies.sort_by_key(|copy| (!copy.is_stored(), copy.first.path.as_os_str()));
         let maker = Maker { equal, filesystems, plan: &mut plan };
         maker.make(&copies);
     }
     plan.groups.sort_by(|a, b| b.reclaims.cmp(&a.reclaims).then_with(|| a.digest.cmp(&b.digest)));
-    plan.skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    plan.skipped.sort_by(|a, b| a.path.as_os_str().cmp(b.path.as_os_str()));
     plan
 }
 
@@ -211,13 +216,13 @@ impl Maker<'_> {
         let store = self.filesystems.store;
         let moves = free.iter().find(|copy| copy.device() == store);
         let (keep, spent) = match (stored, moves, free.first()) {
-            (Some(stored), _, Some(_)) => (Keep::Stored(stored.first().clone()), 0),
-            (None, Some(first), _) if free.len() > 1 => (Keep::Moves(first.first().clone()), 1),
-            (None, None, Some(first)) if free.len() > 1 => (Keep::Copies(first.first().clone()), 1),
+            (Some(stored), _, Some(_)) => (Keep::Stored(stored.first.clone()), 0),
+            (None, Some(first), _) if free.len() > 1 => (Keep::Moves(first.first.clone()), 1),
+            (None, None, Some(first)) if free.len() > 1 => (Keep::Copies(first.first.clone()), 1),
             _ => return,
         };
         // Whose content moves in comes first.
-        free.sort_by_key(|copy| copy.first().path != keep.file().path);
+        free.sort_by_key(|copy| copy.first.path != keep.file().path);
         let replace = names(&free, LinkStrategy::Symlink);
         self.group(keep, replace, free.len() as u64 - spent);
     }
@@ -231,22 +236,22 @@ impl Maker<'_> {
             }
         }
         let keep = match copies.iter().find(|copy| copy.is_stored()) {
-            Some(stored) => Keep::Stored(stored.first().clone()),
+            Some(stored) => Keep::Stored(stored.first.clone()),
             None if free.len() > 1 => {
                 // The one with the most names, so that the fewest are replaced; of these the one that
                 // the most may read.
                 let best = free.iter().enumerate().max_by_key(|(at, copy)| {
-                    let readers = (copy.first().entry.mode & 0o444).count_ones();
+                    let readers = (copy.first.entry.mode & 0o444).count_ones();
                     (copy.names.len(), readers, std::cmp::Reverse(*at))
                 });
                 let Some((at, _)) = best else { return };
-                Keep::Stays(free.remove(at).first().clone())
+                Keep::Stays(free.remove(at).first.clone())
             }
             None => return,
         };
         let readers = keep.file().entry.mode & 0o444;
         free.retain(|copy| {
-            let stays = copy.first().entry.mode & 0o444 & !readers == 0;
+            let stays = copy.first.entry.mode & 0o444 & !readers == 0;
             if !stays {
                 self.skip(copy, "more users may read it than the copy that stays");
             }
@@ -258,14 +263,14 @@ impl Maker<'_> {
 
     fn clones(&mut self, copies: &[&Copy<'_>]) {
         let known =
-            |copy: &Copy<'_>| self.filesystems.cloned.contains(&Identity::of(&copy.first().entry.stamp));
+            |copy: &Copy<'_>| self.filesystems.cloned.contains(&Identity::of(&copy.first.entry.stamp));
         // A clone of what was cloned before shares the same blocks.
         let keep = copies.iter().find(|copy| copy.is_stored());
         let keep = keep.or_else(|| copies.iter().find(|copy| known(copy))).or_else(|| copies.first());
         let Some(keep) = keep else { return };
         let mut free = Vec::new();
         for copy in copies {
-            if copy.is_stored() || copy.first().path == keep.first().path {
+            if copy.is_stored() || copy.first.path == keep.first.path {
                 continue;
             }
             if known(copy) {
@@ -277,7 +282,7 @@ impl Maker<'_> {
                 }
             }
         }
-        let file = Arc::clone(keep.first());
+        let file = Arc::clone(keep.first);
         let keep = if file.is_stored() { Keep::Stored(file) } else { Keep::Stays(file) };
         let replace = names(&free, LinkStrategy::Reflink);
         self.group(keep, replace, free.len() as u64);
@@ -294,13 +299,13 @@ impl Maker<'_> {
 
     fn skip(&mut self, copy: &Copy<'_>, reason: &str) {
         // That its own content stays in the store needs no word.
-        for name in copy.names.iter().filter(|name| !name.is_stored()) {
+        for name in copy.names().filter(|name| !name.is_stored()) {
             self.plan.skipped.push(Skipped::new(&name.path, reason.to_owned()));
         }
     }
 }
 
 fn names<'a, C: std::borrow::Borrow<Copy<'a>>>(copies: &[C], how: LinkStrategy) -> Vec<Replacement> {
-    let names = copies.iter().flat_map(|copy| &copy.borrow().names);
+    let names = copies.iter().flat_map(|copy| copy.borrow().names());
     names.map(|name| Replacement { file: Arc::clone(name), how }).collect()
 }

@@ -307,7 +307,7 @@ impl Work<'_> {
         if !swap(place, &stage, |out| identity(out) == identity(entry))? {
             return Err(Stop::skip("it changed in the last moment"));
         }
-        self.watch.step("it changed places", &link.new.path);
+        self.watch.step("changed places", &link.new.path);
         stage.dir.remove(&stage.name)?;
         self.watch.step("removed", &link.new.path);
         Ok(())

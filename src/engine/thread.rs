@@ -5,6 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use crate::engine::ffi::heap;
 use crate::error::{Error, Result};
 
 /// A thread that has loaded a model and does jobs of the type `J` with it, until this is dropped.
@@ -27,6 +28,7 @@ impl<J: Send + 'static> ModelThread<J> {
         work: impl Fn(&mut M, J) + Send + 'static,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, T)> {
+        heap::keep_freed_memory();
         let (jobs, inbox) = channel();
         let (reports, loading) = channel();
         let run = move || {
@@ -37,6 +39,7 @@ impl<J: Send + 'static> ModelThread<J> {
             });
             let mut model = match loaded {
                 Ok((model, told)) => {
+                    heap::give_back();
                     let _ = reports.send(Loading::Done(Ok((told, started.elapsed().as_secs_f64()))));
                     model
                 }

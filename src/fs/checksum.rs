@@ -1,19 +1,13 @@
 //! Several checksums of a file in one reading.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::Digest as _;
 
 use super::file::{FileStamp, open_regular};
-use super::hash::{Progress, check_unchanged};
-use crate::error::{Error, Result};
+use super::hash::{Progress, check_unchanged, git_hasher, read_pieces};
+use crate::error::Result;
 use crate::ids::Digest;
-
-/// Small enough for a processor's second-level cache: what the system copies there is still there when it is
-/// hashed.
-const BUFFER: usize = 128 << 10;
 
 /// Which checksums are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,31 +39,18 @@ pub struct Checksums {
 
 /// Computes checksums of a file. One that changes meanwhile is INTEGRITY_FAILED.
 pub fn checksums(path: &Path, wanted: Wanted, progress: Progress<'_>) -> Result<Checksums> {
-    let (mut file, stamp) = open_regular(path)?;
-    read_ahead(&file);
+    let (file, stamp) = open_regular(path)?;
     let mut sha256 = wanted.sha256.then(sha2::Sha256::new);
-    let mut git_sha1 = wanted.git_sha1.then(|| {
-        let mut hasher = sha1::Sha1::new();
-        hasher.update(format!("blob {}\0", stamp.bytes));
-        hasher
-    });
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let length = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io("read", path, error)),
-        };
-        let piece = buffer.get(..length).unwrap_or_default();
+    let mut git_sha1 = wanted.git_sha1.then(|| git_hasher(stamp.bytes));
+    read_pieces(&file, path, &mut |piece| {
         if let Some(hasher) = &mut sha256 {
             hasher.update(piece);
         }
         if let Some(hasher) = &mut git_sha1 {
             hasher.update(piece);
         }
-        progress(length as u64)?;
-    }
+        progress(piece.len() as u64)
+    })?;
     check_unchanged(&file, path, &stamp)?;
     Ok(Checksums {
         sha256: sha256.map(|hasher| Digest::from_bytes(hasher.finalize().into())),
@@ -77,16 +58,6 @@ pub fn checksums(path: &Path, wanted: Wanted, progress: Progress<'_>) -> Result<
         stamp,
     })
 }
-
-/// Lets the system read far ahead of a file that is read once from its start.
-#[cfg(target_os = "linux")]
-fn read_ahead(file: &File) {
-    // Advice: without it the file is only read more slowly.
-    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
-}
-
-#[cfg(not(target_os = "linux"))]
-fn read_ahead(_: &File) {}
 
 #[cfg(test)]
 mod tests {
@@ -108,7 +79,7 @@ mod tests {
         assert_eq!(begins(found), [0xf2, 0xba, 0x8f, 0x84]);
         assert_eq!(begins(of(b"")), [0xe6, 0x9d, 0xe2, 0x9b]);
 
-        let long = vec![7; 3 * BUFFER + 5];
+        let long = vec![7; 400_005];
         let expected: [u8; 32] = sha2::Sha256::digest(&long).into();
         assert_eq!(of(&long).sha256, Some(Digest::from_bytes(expected)));
         let one = checksums(&path, Wanted { sha256: false, git_sha1: true }, &|_| Ok(())).expect("one");

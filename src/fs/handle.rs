@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 
@@ -26,7 +27,18 @@ pub struct Entry {
     pub names: u64,
 }
 
+/// The user who runs this program: asked for once, since there may be very many files to compare it with.
+pub fn own_user() -> u32 {
+    static USER: LazyLock<u32> = LazyLock::new(|| rustix::process::geteuid().as_raw());
+    *USER
+}
+
 impl Entry {
+    /// Whether it belongs to the user who runs this program.
+    pub fn is_own(&self) -> bool {
+        self.owner == own_user()
+    }
+
     pub fn of(metadata: &Metadata) -> Self {
         let kind = metadata.file_type();
         Self {

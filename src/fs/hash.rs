@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use sha2::Digest as _;
@@ -17,6 +17,12 @@ pub type Progress<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
 
 /// Large enough that system calls do not count, small enough to stay in the processor's cache.
 const BUFFER: usize = 128 << 10;
+
+/// What [`MetadataExt::blocks`] counts in, whatever the filesystem's own blocks are.
+const BLOCK: u64 = 512;
+
+/// What holes read as.
+static ZEROS: [u8; BUFFER] = [0; BUFFER];
 
 /// How much of a file's beginning and of its end [`hash_ends`] looks at, in bytes.
 pub const ENDS: u64 = 8 << 10;
@@ -44,6 +50,23 @@ pub fn hash_open(mut file: &File, path: &Path, progress: Progress<'_>) -> Result
     let digest = pump(file, path, &mut io::sink(), path, progress)?;
     check_unchanged(file, path, &stamp)?;
     Ok(Hashed { digest, stamp })
+}
+
+/// The same, but holes of a sparse file count as the zeros that they read as without being read, on the
+/// filesystem's word: good enough for a look, not for an act.
+pub fn hash_sparse(file: &File, path: &Path, progress: Progress<'_>) -> Result<Hashed> {
+    let metadata = file.metadata().map_err(|error| Error::io("read", path, error))?;
+    let stamp = FileStamp::of(&metadata);
+    if stamp.bytes <= BUFFER as u64 || metadata.blocks().saturating_mul(BLOCK) >= stamp.bytes {
+        return hash_open(file, path, progress);
+    }
+    let mut hasher = sha2::Sha256::new();
+    read_extents(file, path, stamp.bytes, &mut |piece| {
+        hasher.update(piece);
+        progress(piece.len() as u64)
+    })?;
+    check_unchanged(file, path, &stamp)?;
+    Ok(Hashed { digest: Digest::from_bytes(hasher.finalize().into()), stamp })
 }
 
 /// A short hash of a file's first and last bytes, [`ENDS`] each: files that differ in it differ.
@@ -90,7 +113,7 @@ impl ContentHasher {
     pub fn new(checksum: &Checksum, bytes: u64) -> Self {
         let sha1 = match checksum {
             Checksum::Sha256(_) => None,
-            Checksum::GitSha1(_) => Some(sha1::Sha1::new().chain_update(format!("blob {bytes}\0"))),
+            Checksum::GitSha1(_) => Some(git_hasher(bytes)),
         };
         Self { sha256: sha2::Sha256::new(), sha1 }
     }
@@ -108,6 +131,11 @@ impl ContentHasher {
             git: self.sha1.map(|sha1| sha1.finalize().into()),
         }
     }
+}
+
+/// What names content of so many bytes as git does: SHA-1 of `blob <length>\0` and the content.
+pub(super) fn git_hasher(bytes: u64) -> sha1::Sha1 {
+    sha1::Sha1::new().chain_update(format!("blob {bytes}\0"))
 }
 
 /// Hashes a file for a comparison with a checksum. One that changes meanwhile is INTEGRITY_FAILED.
@@ -140,10 +168,17 @@ pub(super) fn pump(
 }
 
 /// Reads a file to its end.
-fn read_pieces(mut source: &File, path: &Path, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+pub(super) fn read_pieces(
+    mut source: &File,
+    path: &Path,
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     // Of a small file no more than it needs: there may be very many.
     let length = source.metadata().map_or(BUFFER as u64, |metadata| metadata.len());
     let mut buffer = vec![0; BUFFER.min(length as usize + 1)];
+    if length > BUFFER as u64 {
+        read_ahead(source);
+    }
     loop {
         match source.read(&mut buffer) {
             Ok(0) => return Ok(()),
@@ -153,6 +188,71 @@ fn read_pieces(mut source: &File, path: &Path, take: &mut dyn FnMut(&[u8]) -> Re
         }
     }
 }
+
+/// Hands on so many bytes of a file, zeros for its holes.
+fn read_extents(
+    source: &File,
+    path: &Path,
+    length: u64,
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let mut at = 0;
+    while at < length {
+        let (data, end) = next_data(source, at, length);
+        while at < data {
+            let piece = (data - at).min(BUFFER as u64);
+            take(ZEROS.get(..piece as usize).unwrap_or_default())?;
+            at += piece;
+        }
+        while at < end {
+            let room = (end - at).min(BUFFER as u64) as usize;
+            match source.read_at(buffer.get_mut(..room).unwrap_or_default(), at) {
+                // It got shorter, and whoever compares its stamps sees that.
+                Ok(0) => return Ok(()),
+                Ok(read) => {
+                    take(buffer.get(..read).unwrap_or_default())?;
+                    at += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", path, error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the next data of a file begin at `at` or later, and where they end.
+#[cfg(target_os = "linux")]
+fn next_data(file: &File, at: u64, length: u64) -> (u64, u64) {
+    use rustix::fs::{SeekFrom, seek};
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(data) => {
+            // Whatever it says, it goes on.
+            let end = seek(file, SeekFrom::Hole(data)).ok().filter(|end| *end > data);
+            (data.min(length), end.unwrap_or(length).min(length))
+        }
+        // No more of them.
+        Err(rustix::io::Errno::NXIO) => (length, length),
+        // A filesystem that does not tell.
+        Err(_) => (at, length),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn next_data(_: &File, at: u64, length: u64) -> (u64, u64) {
+    (at, length)
+}
+
+/// Lets the system read far ahead of a file that is read once from its start.
+#[cfg(target_os = "linux")]
+fn read_ahead(file: &File) {
+    // Advice: without it the file is only read more slowly.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_ahead(_: &File) {}
 
 /// Whether an open file still has the content that it had when it got this stamp. The time of the
 /// inode does not count: links come and go.
@@ -191,6 +291,29 @@ mod tests {
         let digest = hash_file(&path, &|_| Ok(())).expect("hash").digest.to_string();
         // FIPS 180-2, appendix B.1.
         assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn holes_count_as_the_zeros_that_they_read_as() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        let (mebi, piece) = (1 << 20, [7; 5000]);
+        // Data at the beginning, at the end, in between, nowhere.
+        for places in [&[0][..], &[4 * mebi - 5000], &[mebi + 77, 2 * mebi], &[]] {
+            let file = File::create(&path).expect("a file");
+            file.set_len(4 * mebi).expect("a length");
+            for at in places {
+                file.write_all_at(&piece, *at).expect("written");
+            }
+            let read = AtomicU64::new(0);
+            let file = File::open(&path).expect("open");
+            let sparse = hash_sparse(&file, &path, &|bytes| {
+                read.fetch_add(bytes, Ordering::Relaxed);
+                Ok(())
+            });
+            assert_eq!(sparse.expect("hash"), hash_file(&path, &|_| Ok(())).expect("hash"), "{places:?}");
+            assert_eq!(read.into_inner(), 4 * mebi);
+        }
     }
 
     #[test]

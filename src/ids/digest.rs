@@ -9,6 +9,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::invalid;
 use crate::error::Error;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// What a byte is worth as a hexadecimal digit; 255 if it is none.
+const VALUES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[DIGITS[value] as usize] = value as u8;
+        values[DIGITS[value].to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
 /// The SHA-256 of a file's bytes. Written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(transparent)]
@@ -22,7 +36,11 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -44,8 +62,11 @@ impl FromStr for Digest {
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             for &digit in pair {
-                let value = (digit as char).to_digit(16).ok_or_else(wrong)?;
-                *byte = (*byte << 4) | value as u8;
+                let value = VALUES[usize::from(digit)];
+                if value > 15 {
+                    return Err(wrong());
+                }
+                *byte = (*byte << 4) | value;
             }
         }
         Ok(Self(bytes))

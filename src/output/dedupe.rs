@@ -48,7 +48,7 @@ impl Human for DedupeReport {
 fn show_group(group: &GroupReport, applied: bool, page: &mut Page) {
     let (keeps, replaces) = if applied { ("kept", "replaced") } else { ("keep", "replace") };
     let bytes = if applied { group.bytes_reclaimed } else { group.bytes_reclaimable };
-    let digest = group.digest.get(..12).unwrap_or(&group.digest);
+    let digest = format!("{:.12}", group.digest.to_string());
     page.line(format!("{} in {}", units::bytes(bytes), page.styled(FAINT, digest)));
     let where_to = match &*group.keep.how {
         "moves" => " (moves into the store)",
@@ -56,16 +56,16 @@ fn show_group(group: &GroupReport, applied: bool, page: &mut Page) {
         "stored" => " (in the store)",
         _ => "",
     };
-    page.line(format!("  {keeps:8}  {}{where_to}", printable(&group.keep.path)));
+    page.line(format!("  {keeps:8}  {}{where_to}", printable(&group.keep.path.text())));
     for file in &group.replace {
         let does = if applied && !file.done { "skipped" } else { replaces };
-        page.line(format!("  {does:8}  {} ({})", printable(&file.path), file.strategy));
+        page.line(format!("  {does:8}  {} ({})", printable(&file.path.text()), file.strategy));
     }
 }
 
 fn skipped(skipped: &[SkippedReport], page: &mut Page) {
     for file in skipped.iter().take(NAMED) {
-        let line = format!("passed over {}: {}", printable(&file.path), printable(&file.reason));
+        let line = format!("passed over {}: {}", printable(&file.path.text()), printable(&file.reason));
         page.line(page.styled(FAINT, line));
     }
     if let Some(more @ 1..) = skipped.len().checked_sub(NAMED) {

@@ -45,6 +45,9 @@ use self::progress::{Progress, Unit};
 /// 128 + SIGPIPE: what a shell shows for coreutils in the same place.
 const READER_GONE: u8 = 141;
 
+/// As much as a pipe takes at once.
+const BUFFER: usize = 64 << 10;
+
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ColorChoice {
@@ -284,7 +287,7 @@ impl Output {
     }
 
     fn write(&self, work: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-        let mut stdout = BufWriter::new(io::stdout().lock());
+        let mut stdout = BufWriter::with_capacity(BUFFER, io::stdout().lock());
         work(&mut stdout).and_then(|()| stdout.flush()).map_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 self.reader_gone.store(true, Ordering::Relaxed);

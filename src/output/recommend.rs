@@ -78,6 +78,7 @@ fn purpose(purpose: Use) -> &'static str {
         Use::Quick => "quick",
         Use::Chat => "chat",
         Use::Code => "code",
+        Use::Embed => "embed",
     }
 }
 

@@ -1,7 +1,7 @@
 //! What files outside the store were found to hold.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Row, params};
 
 use super::Registry;
 use super::columns::integer;
@@ -11,6 +11,9 @@ use crate::ids::Digest;
 
 /// After this long a file is read again even if it did not change, since disks decay.
 const VALID_FOR_MS: i64 = 180 * 24 * 60 * 60 * 1000;
+
+/// To search for a row in the table takes about as long as to go past this many.
+const FAR: usize = 16;
 
 /// What is remembered of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,36 +28,56 @@ impl Registry {
     /// What is remembered of files that have not changed since by all that the filesystem tells; one
     /// answer for each, in order. It is a reason not to look, never proof.
     pub fn remembered(&self, stamps: &[FileStamp]) -> Result<Vec<Remembered>> {
-        let read = || {
-            // One look at the locks and the log for all of them.
-            let transaction = self.connection.unchecked_transaction()?;
-            let mut query = transaction.prepare(
-                "SELECT ends, digest FROM hashes WHERE device = ?1 AND inode = ?2 AND bytes = ?3
-                     AND modified_ns = ?4 AND changed_ns = ?5 AND hashed_at > ?6",
-            )?;
-            let oldest = Timestamp::now().as_millisecond() - VALID_FOR_MS;
-            stamps
-                .iter()
-                .map(|stamp| {
-                    let key = params![
-                        stamp.device as i64,
-                        stamp.inode as i64,
-                        integer(stamp.bytes),
-                        stamp.modified_ns,
-                        stamp.changed_ns,
-                        oldest
-                    ];
-                    let found = query
-                        .query_row(key, |row| {
-                            let ends = row.get::<_, Option<i64>>(0)?.map(|bits| bits as u64);
-                            Ok(Remembered { ends, digest: row.get(1)? })
-                        })
-                        .optional()?;
-                    Ok(found.unwrap_or_default())
-                })
-                .collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(|error| self.failure("read", error))
+        let key = |stamp: &FileStamp| (stamp.device as i64, stamp.inode as i64);
+        let mut wanted: Vec<(i64, i64, usize)> =
+            stamps.iter().enumerate().map(|(at, stamp)| (key(stamp).0, key(stamp).1, at)).collect();
+        wanted.sort_unstable();
+        let mut found = vec![Remembered::default(); stamps.len()];
+        self.read_near(&wanted, |at, row| {
+            if let (Some(stamp), Some(found)) = (stamps.get(at), found.get_mut(at)) {
+                *found = remembered_of(row, stamp)?;
+            }
+            Ok(())
+        })
+        .map_err(|error| self.failure("read", error))?;
+        Ok(found)
+    }
+
+    /// Hands on the row of each file that is wanted, by device and inode, and that has one.
+    ///
+    /// Files that were looked at together have inodes that are near each other: the next row is most often
+    /// one of those that follow, and only where too many others lie in between it is searched for.
+    fn read_near(
+        &self,
+        wanted: &[(i64, i64, usize)],
+        mut take: impl FnMut(usize, &Row<'_>) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        // One look at the locks and the log for all of them.
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut query = transaction.prepare(
+            "SELECT device, inode, bytes, modified_ns, changed_ns, ends, digest FROM hashes
+             WHERE (device, inode) >= (?1, ?2) AND hashed_at > ?3 ORDER BY device, inode",
+        )?;
+        let oldest = Timestamp::now().as_millisecond() - VALID_FOR_MS;
+        let mut rest = wanted.iter().peekable();
+        while let Some((device, inode, _)) = rest.peek() {
+            let mut rows = query.query(params![device, inode, oldest])?;
+            let mut others = 0;
+            while others < FAR {
+                let Some(row) = rows.next()? else { return Ok(()) };
+                let present: (i64, i64) = (row.get(0)?, row.get(1)?);
+                while rest.next_if(|(device, inode, _)| (*device, *inode) < present).is_some() {}
+                others += 1;
+                while let Some((_, _, at)) = rest.next_if(|(device, inode, _)| (*device, *inode) == present) {
+                    take(*at, row)?;
+                    others = 0;
+                }
+                if rest.peek().is_none() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Remembers what files hold, in one transaction. What is not given stays as it was known.
@@ -89,4 +112,14 @@ impl Registry {
             Ok(())
         })
     }
+}
+
+/// What a row tells of a file, if that has not changed since.
+fn remembered_of(row: &Row<'_>, stamp: &FileStamp) -> rusqlite::Result<Remembered> {
+    let then: (i64, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+    if then != (integer(stamp.bytes), stamp.modified_ns, stamp.changed_ns) {
+        return Ok(Remembered::default());
+    }
+    let ends = row.get::<_, Option<i64>>(5)?.map(|bits| bits as u64);
+    Ok(Remembered { ends, digest: row.get(6)? })
 }

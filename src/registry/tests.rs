@@ -304,6 +304,28 @@ fn what_was_hashed_is_remembered_until_the_file_changes() {
 }
 
 #[test]
+fn what_is_remembered_is_found_however_far_apart_it_lies() {
+    let (_home, mut registry) = new_registry();
+    let file = |device: u64, inode: u64| FileStamp { device, inode, ..stamp(1) };
+    let known = |inode: u64| Remembered { ends: Some(inode), digest: None };
+    // Numbers of either sign as the database sees them.
+    let devices = [1, 2, u64::MAX];
+    let rows: Vec<_> = devices
+        .iter()
+        .flat_map(|device| (0..200).map(|inode| (file(*device, inode), known(inode))))
+        .collect();
+    registry.remember(&rows).expect("remember");
+    for step in [1, 2, 15, 16, 17, 18, 50, 199] {
+        let mut asked: Vec<(FileStamp, Remembered)> = rows.iter().step_by(step).copied().rev().collect();
+        asked.push((file(1, 1000), Remembered::default()));
+        asked.push((file(3, 5), Remembered::default()));
+        asked.push(asked[0]);
+        let (stamps, answers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        assert_eq!(registry.remembered(&stamps).expect("look"), answers, "every {step}th");
+    }
+}
+
+#[test]
 fn tools_are_known_by_what_they_use() {
     let (home, mut registry) = new_registry();
     let source = |app: &str, models| KnownSource {

@@ -1,11 +1,31 @@
 //! The report of `dedupe`.
 
 use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Data;
+use crate::ids::Digest;
+
+/// A path that is text once it is shown: there may be very many.
+#[derive(Debug, Clone)]
+pub struct ShownPath(pub Arc<Path>);
+
+impl ShownPath {
+    /// With a mark in the place of what is not UTF-8.
+    pub fn text(&self) -> Cow<'_, str> {
+        self.0.to_str().map_or_else(|| self.0.to_string_lossy(), Cow::Borrowed)
+    }
+}
+
+impl Serialize for ShownPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
+    }
+}
 
 /// What is kept more than once and what was or would be done about it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -42,7 +62,8 @@ pub struct DedupeReport {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct GroupReport {
     /// SHA-256 of the content.
-    pub digest: String,
+    #[schemars(with = "String")]
+    pub digest: Digest,
     /// Size of one copy.
     pub bytes: u64,
     /// The copy that stays.
@@ -59,7 +80,8 @@ pub struct GroupReport {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct KeepReport {
     /// Where it lies now, or lay before.
-    pub path: String,
+    #[schemars(with = "String")]
+    pub path: ShownPath,
     /// `hf`, `ollama`, `lmstudio`, `folder` or `store`.
     pub source: Cow<'static, str>,
     /// `stored`: it is in the store already; `moves`: it moves into the store without being copied;
@@ -71,7 +93,8 @@ pub struct KeepReport {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ReplaceReport {
     /// Where it lies.
-    pub path: String,
+    #[schemars(with = "String")]
+    pub path: ShownPath,
     /// `hf`, `ollama`, `lmstudio` or `folder`.
     pub source: Cow<'static, str>,
     /// `symlink`, `hardlink` or `reflink`.
@@ -84,9 +107,10 @@ pub struct ReplaceReport {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct SkippedReport {
     /// Where it lies.
-    pub path: String,
+    #[schemars(with = "String")]
+    pub path: ShownPath,
     /// Why it was passed over.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
 }
 
 /// A link that `--undo` was about.

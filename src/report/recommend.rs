@@ -78,6 +78,8 @@ pub enum Use {
     Chat,
     /// Programming.
     Code,
+    /// Vectors of texts.
+    Embed,
 }
 
 impl Data for RecommendReport {}

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::scan::Fault;
-use super::walk::Stat;
+use crate::fs::Entry;
 
 /// A cache's folder and our store: links that lead elsewhere are not followed.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) enum Destination {
     /// To this file of the cache, which has this path below the root as it was named.
     Inside(PathBuf),
     /// Into the store.
-    Store(Arc<Path>, Stat),
+    Store(Arc<Path>, Entry),
 }
 
 impl Bounds {
@@ -62,7 +62,7 @@ impl Bounds {
         let real = link.canonicalize().map_err(|error| fault(&error))?;
         let metadata = fs::symlink_metadata(&real).map_err(|error| fault(&error))?;
         if real.starts_with(&self.real_store) && metadata.is_file() {
-            return Ok(Destination::Store(real.into(), Stat::of(&metadata)));
+            return Ok(Destination::Store(real.into(), Entry::of(&metadata)));
         }
         match real.strip_prefix(&self.real_root) {
             Err(_) => Err(Fault::Escaping(text.to_owned())),
@@ -80,6 +80,6 @@ impl Bounds {
             return None;
         }
         let metadata = fs::symlink_metadata(text).ok().filter(fs::Metadata::is_file)?;
-        Some(Destination::Store(text.into(), Stat::of(&metadata)))
+        Some(Destination::Store(text.into(), Entry::of(&metadata)))
     }
 }

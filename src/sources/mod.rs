@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::fs::own_user;
 use crate::ids::ModelName;
 
 pub use folder::{Folder, folder};
@@ -55,7 +56,7 @@ pub trait Source: fmt::Debug {
     /// What cannot be read or understood is told in the scan. INTERRUPTED once `cancel` is set.
     fn scan(&self, cancel: &Cancel) -> Result<Scan>;
 
-    /// A scan for those who only ask which files there are: models may be missing from it.
+    /// A scan for those who only ask which files there are, in no order: models may be missing from it.
     fn files(&self, cancel: &Cancel) -> Result<Scan> {
         self.scan(cancel)
     }
@@ -65,8 +66,7 @@ pub trait Source: fmt::Debug {
 
     /// Whether the folder belongs to the user who runs this program: others' are not to be changed.
     fn is_own(&self) -> bool {
-        let user = rustix::process::geteuid().as_raw();
-        fs::metadata(self.root()).is_ok_and(|found| found.uid() == user)
+        fs::metadata(self.root()).is_ok_and(|found| found.uid() == own_user())
     }
 }
 

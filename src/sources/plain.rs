@@ -1,5 +1,6 @@
 //! Folders of plain files, as LM Studio and people have them: no checksums, no records.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,9 @@ use std::sync::Arc;
 
 use super::bounds::{Bounds, Destination};
 use super::scan::{Checksum, Expected, Fault, ForeignFile, ForeignModel, PassedOver, Payload, Scan};
-use super::walk::{Answer, Seen, Stat, Walked, What};
+use super::walk::{Answer, Seen, Walked, What};
 use super::{ANOTHER_USERS, reason_of};
+use crate::fs::Entry;
 use crate::ids::ModelName;
 
 /// Extensions of files that hold a model's numbers.
@@ -39,7 +41,7 @@ pub(super) enum Found {
 
 /// What to do about a file or a link of a model. `refused` says why nothing here may be replaced.
 pub(super) fn judge<A>(seen: &Seen<'_>, bounds: &Bounds, refused: Option<&'static str>) -> Answer<A, Found> {
-    let name = seen.name.to_string_lossy();
+    let name = seen.name.to_str().map_or_else(|| seen.name.to_string_lossy(), Cow::Borrowed);
     if matches!(seen.what, What::Special | What::Folder) {
         return Answer::pass("no regular file");
     }
@@ -49,48 +51,49 @@ pub(super) fn judge<A>(seen: &Seen<'_>, bounds: &Bounds, refused: Option<&'stati
     if name.starts_with("downloading_") || PARTIAL.iter().any(|ending| name.ends_with(ending)) {
         return Answer::pass("a download that is not complete");
     }
-    let replaceable = |stat: &Stat| match refused {
+    let replaceable = |entry: &Entry| match refused {
         Some(reason) => Err(reason),
-        None if !stat.own => Err(ANOTHER_USERS),
+        None if !entry.is_own() => Err(ANOTHER_USERS),
         None if is_weights(seen.name) || is_tokenizer(&name) => Ok(()),
         None => Err(NOT_CONTENT),
     };
     let path = seen.path();
     Answer::Keep(match &seen.what {
         What::Link(text) => match bounds.follow(&path, text) {
-            Ok(Destination::Store(to, stat)) => Found::File(Payload {
+            Ok(Destination::Store(to, entry)) => Found::File(Payload {
                 path,
                 // The store's names are digests.
                 claimed: to.file_name().and_then(OsStr::to_str).and_then(Checksum::of_name),
                 linked_to: Some(to),
-                entry: stat.entry,
-                replaceable: replaceable(&stat),
+                entry,
+                replaceable: replaceable(&entry),
             }),
             Ok(Destination::Inside(inside)) => Found::Link(path, Ok(inside)),
             Err(fault) => Found::Link(path, Err(fault)),
         },
-        What::File(stat) => Found::File(Payload {
+        What::File(entry) => Found::File(Payload {
             path,
             linked_to: None,
-            entry: stat.entry,
+            entry: *entry,
             claimed: None,
-            replaceable: replaceable(stat),
+            replaceable: replaceable(entry),
         }),
         What::Folder | What::Special => return Answer::pass("no regular file"),
     })
 }
 
-/// The files alone, and the links that lead nowhere.
+/// The files alone, and the links that lead nowhere, in no order.
 pub(super) fn files(walked: Walked<Found>) -> Scan {
     let mut scan = Scan { passed_over: walked.passed_over, ..Scan::default() };
-    for found in walked.kept {
-        match found {
-            Found::File(payload) => scan.payloads.push(payload),
-            Found::Link(path, Err(fault)) => scan.passed_over.push(passed(&path, reason_of(&fault))),
-            Found::Link(_, Ok(_)) => {}
+    let payloads = walked.kept.into_iter().filter_map(|found| match found {
+        Found::File(payload) => Some(payload),
+        Found::Link(path, leads) => {
+            scan.passed_over.extend(leads.err().map(|fault| passed(&path, reason_of(&fault))));
+            None
         }
-    }
-    scan.sorted()
+    });
+    scan.payloads = payloads.collect();
+    scan
 }
 
 /// Puts models together: `name` tells the name of the model in a folder, if one can be there.
@@ -180,17 +183,18 @@ fn passed(path: &Path, reason: String) -> PassedOver {
     PassedOver { path: path.to_owned(), reason: reason.into(), unreadable: false }
 }
 
-fn extension(name: &OsStr) -> Option<String> {
-    Some(Path::new(name).extension()?.to_str()?.to_ascii_lowercase())
+fn has_extension(name: &OsStr, these: &[&str]) -> bool {
+    let extension = Path::new(name).extension();
+    extension.is_some_and(|extension| these.iter().any(|this| extension.eq_ignore_ascii_case(this)))
 }
 
 fn is_weights(name: &OsStr) -> bool {
-    extension(name).is_some_and(|extension| WEIGHTS.contains(&extension.as_str()))
+    has_extension(name, &WEIGHTS)
 }
 
 /// The formats that a model here can have.
 fn is_model(name: &OsStr) -> bool {
-    extension(name).is_some_and(|extension| matches!(extension.as_str(), "gguf" | "safetensors"))
+    has_extension(name, &["gguf", "safetensors"])
 }
 
 fn is_tokenizer(name: &str) -> bool {

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::io;
-use std::num::NonZero;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,36 +13,19 @@ use std::thread;
 use super::scan::PassedOver;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::Entry;
+use crate::fs::{Entry, default_threads};
 
-/// Beyond this many threads disks get slower, not faster.
-const MOST_THREADS: usize = 8;
 /// Names of a large folder that one thread looks at in one go.
 const PORTION: usize = 512;
 
 /// What has a name.
 pub(super) enum What {
     Folder,
-    File(Stat),
+    File(Entry),
     /// A symbolic link; what it holds.
     Link(PathBuf),
     /// A device, pipe or socket.
     Special,
-}
-
-/// What one look at a file tells.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stat {
-    pub entry: Entry,
-    /// Whether it belongs to the user who runs this program.
-    pub own: bool,
-}
-
-impl Stat {
-    pub fn of(metadata: &fs::Metadata) -> Self {
-        let entry = Entry::of(metadata);
-        Self { entry, own: entry.owner == rustix::process::geteuid().as_raw() }
-    }
 }
 
 /// A name in a folder.
@@ -55,7 +37,11 @@ pub(super) struct Seen<'a> {
 
 impl Seen<'_> {
     pub fn path(&self) -> Arc<Path> {
-        self.folder.join(self.name).into()
+        // As long as is needed from the start: there may be very many.
+        let mut path = PathBuf::with_capacity(self.folder.as_os_str().len() + self.name.len() + 1);
+        path.push(self.folder);
+        path.push(self.name);
+        path.into()
     }
 }
 
@@ -126,7 +112,7 @@ pub(super) fn walk<A: Copy + Send, T: Send>(
         queue: Mutex::new(Queue { jobs: vec![Job::Folder(root.to_owned(), mark)], running: 0 }),
         more: Condvar::new(),
     };
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+    let threads = default_threads();
     let parts = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| walk.work())).collect();
         let mut parts = vec![walk.work()];
@@ -139,7 +125,10 @@ pub(super) fn walk<A: Copy + Send, T: Send>(
         parts
     });
     cancel.check()?;
-    let mut whole = Walked { kept: Vec::new(), passed_over: Vec::new() };
+    // There may be very many: no room is taken for more.
+    let mut parts = parts.into_iter();
+    let mut whole = parts.next().unwrap_or(Walked { kept: Vec::new(), passed_over: Vec::new() });
+    whole.kept.reserve_exact(parts.as_slice().iter().map(|part| part.kept.len()).sum());
     for mut part in parts {
         whole.kept.append(&mut part.kept);
         whole.passed_over.append(&mut part.passed_over);
@@ -281,7 +270,7 @@ fn what_is(entry: &DirEntry) -> io::Result<What> {
     } else if kind.is_symlink() {
         What::Link(fs::read_link(entry.path())?)
     } else if kind.is_file() {
-        What::File(Stat::of(&entry.metadata()?))
+        What::File(Entry::of(&entry.metadata()?))
     } else {
         What::Special
     })
@@ -295,7 +284,7 @@ pub(super) fn what_is_at(path: &Path) -> io::Result<What> {
     } else if metadata.is_symlink() {
         What::Link(fs::read_link(path)?)
     } else if metadata.is_file() {
-        What::File(Stat::of(&metadata))
+        What::File(Entry::of(&metadata))
     } else {
         What::Special
     })

@@ -8,9 +8,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::used::Writing;
-use super::{PATIENCE, Store, try_map};
+use super::{PATIENCE, Store};
 use crate::error::{Error, Result};
-use crate::fs::{Copied, Copy, FileLock, FileStamp, Progress, copy_hashed, create_private_dir};
+use crate::fs::{Copied, Copy, FileLock, FileStamp, Progress, copy_hashed, create_private_dir, try_map};
 use crate::ids::{Digest, SnapshotPath};
 use crate::registry::{FileRecord, Registry};
 

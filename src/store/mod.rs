@@ -20,7 +20,6 @@ mod blobs;
 mod garbage;
 mod layout;
 mod links;
-mod parallel;
 mod partial;
 mod readme;
 mod rebuild;
@@ -41,7 +40,6 @@ use crate::registry::{Registry, Snapshot};
 
 pub use blobs::{BLOB_MODE, Incoming, Ingestion};
 pub use garbage::{Garbage, GarbageKind, GarbagePlan, Kept};
-pub use parallel::{default_threads, try_map, try_map_on};
 pub use partial::KeptPart;
 pub use rebuild::Rebuilt;
 pub use removal::RemovalPlan;

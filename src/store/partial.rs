@@ -15,11 +15,12 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Store;
 use super::blobs::BLOB_MODE;
-use super::{Store, try_map};
 use crate::error::{Code, Error, Result};
 use crate::fs::{
     Copy, FileLock, FileStamp, Part, Progress, copy_hashed, create_private_dir, hash_contents, sync_dir,
+    try_map,
 };
 use crate::ids::{Checksum, Digest};
 

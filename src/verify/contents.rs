@@ -3,13 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::inspect;
 use crate::error::{Code, Result};
-use crate::fs::{Checksums, FileStamp, Progress, Wanted, checksums};
+use crate::fs::{Checksums, FileStamp, Progress, Wanted, checksums, try_map_on};
 use crate::ids::Digest;
 use crate::sources::Checksum;
-use crate::store::try_map_on;
 
 /// The contents of all subjects.
 #[derive(Debug, Default)]
@@ -135,27 +135,29 @@ impl Contents {
     }
 
     /// Reads what was not read yet, the largest first, on this many threads. What cannot be read is a
-    /// finding, not an error; the only error is that of `progress`.
+    /// finding, not an error; the only error is that of `progress`, and what was read before it is kept.
     pub fn measure(&mut self, threads: usize, progress: Progress<'_>) -> Result<()> {
         let mut order: Vec<usize> =
             (0..self.list.len()).filter(|number| self.list[*number].is_unread()).collect();
         order.sort_by_key(|number| Reverse(self.list[*number].stamp.bytes));
-        let list = &self.list;
-        let measured = try_map_on(threads, &order, |number| {
+        let (list, measured) = (&self.list, Mutex::new(Vec::with_capacity(order.len())));
+        let read = try_map_on(threads, &order, |number| {
             let content = &list[*number];
             // A pipe's end or a signal's arrival is no property of the file.
-            match checksums(&content.path, content.wanted, progress) {
-                Ok(sums) => Ok(Found::Sums(sums)),
-                Err(error) if error.code() == Code::Interrupted => Err(error),
-                Err(error) => Ok(Found::Unreadable(error.message().to_owned())),
-            }
-        })?;
-        for (number, found) in order.into_iter().zip(measured) {
+            let found = match checksums(&content.path, content.wanted, progress) {
+                Ok(sums) => Found::Sums(sums),
+                Err(error) if error.code() == Code::Interrupted => return Err(error),
+                Err(error) => Found::Unreadable(error.message().to_owned()),
+            };
+            measured.lock().unwrap_or_else(PoisonError::into_inner).push((*number, found));
+            Ok(())
+        });
+        for (number, found) in measured.into_inner().unwrap_or_else(PoisonError::into_inner) {
             if let Some(content) = self.list.get_mut(number) {
                 content.found = found;
             }
         }
-        Ok(())
+        read.map(|_| ())
     }
 }
 
@@ -178,5 +180,36 @@ fn wanted_by(claim: &Checksum) -> Wanted {
     match claim {
         Checksum::Sha256(_) => Wanted { sha256: true, git_sha1: false },
         Checksum::GitSha1(_) => Wanted { sha256: false, git_sha1: true },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn what_was_read_before_the_user_stops_it_is_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut contents = Contents::default();
+        for (name, bytes) in [("small", 3), ("large", 300_000)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, vec![7; bytes]).expect("a file");
+            let stamp = FileStamp::of(&std::fs::metadata(&path).expect("a file"));
+            let claim = Checksum::Sha256(Digest::from_bytes([0; 32]));
+            contents.add(&path, stamp, &[claim], None);
+        }
+        let seen = AtomicU64::new(0);
+        let read = contents.measure(1, &|bytes| {
+            if seen.fetch_add(bytes, Ordering::Relaxed) + bytes > 300_000 {
+                return Err(Error::new(Code::Interrupted, "stopped"));
+            }
+            Ok(())
+        });
+        assert_eq!(read.expect_err("it was stopped").code(), Code::Interrupted);
+        let found: Vec<bool> = contents.iter().map(|content| content.found == Found::Nothing).collect();
+        assert_eq!(found, [true, false], "the largest is read first");
     }
 }

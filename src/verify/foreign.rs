@@ -258,9 +258,9 @@ impl<'a> Cache<'a> {
     fn absent(&self, model: &ForeignModel, subject: &mut Subject) {
         let repository = model.root.ancestors().nth(2).unwrap_or(&model.root);
         for (path, expected) in &model.absent {
+            // Blobs are named by their checksums.
             let begun = expected.checksum.as_ref().is_some_and(|checksum| {
-                let name = super::subject::name_of(checksum);
-                self.unfinished.contains(&(repository.join("blobs"), name))
+                self.unfinished.contains(&(repository.join("blobs"), checksum.to_string()))
             });
             if !begun {
                 subject.absent += 1;

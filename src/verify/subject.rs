@@ -77,23 +77,6 @@ impl Subject {
 pub(super) fn shown(checksum: &Checksum) -> String {
     match checksum {
         Checksum::Sha256(digest) => format!("sha256:{digest}"),
-        Checksum::GitSha1(bytes) => format!("git-sha1:{}", hex(bytes)),
+        Checksum::GitSha1(_) => format!("git-sha1:{checksum}"),
     }
-}
-
-/// A checksum as the names of blobs have it.
-pub(super) fn name_of(checksum: &Checksum) -> String {
-    match checksum {
-        Checksum::Sha256(digest) => digest.to_string(),
-        Checksum::GitSha1(bytes) => hex(bytes),
-    }
-}
-
-fn hex(bytes: &[u8; 20]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(40), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -11,12 +11,12 @@ use super::status::present_sources;
 use crate::cli::add::AddArgs;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
-use crate::fs::{Progress, hash_file, open_regular};
+use crate::fs::{Progress, hash_file, open_regular, try_map};
 use crate::ids::{ModelName, ModelRef, Revision, SnapshotPath};
 use crate::output::progress::Unit;
 use crate::registry::{FileRecord, NewSnapshot, Origin, Registry, Snapshot};
 use crate::report::add::{AddReport, AddedReport, SkippedReport};
-use crate::store::{Ingestion, Store, try_map};
+use crate::store::{Ingestion, Store};
 
 pub fn run(args: &AddArgs, context: &Context) -> Result<AddReport> {
     let subjects = args.path.iter().map(|path| Subject::of(path, context)).collect::<Result<Vec<_>>>()?;

@@ -2,7 +2,6 @@
 
 use super::repair::Repair;
 use super::{Subject, Verdict};
-use crate::commands::status::present_sources;
 use crate::dedupe::{self, Condition, LinkCheck};
 use crate::error::Code;
 use crate::registry::LinkState;
@@ -14,13 +13,11 @@ const NAMED: usize = 3;
 /// No link in a cache leads out of it, but for those into the store.
 pub(super) fn boundaries(subject: &Subject<'_>) -> Verdict {
     let mut escaping = Vec::new();
-    for source in present_sources(&subject.context.settings) {
-        // A cache that cannot be looked at is told of by its own check.
-        let Ok(scan) = source.scan(&subject.context.cancel) else { continue };
-        for file in scan.models.iter().flat_map(|model| &model.files) {
-            if let Err(Fault::Escaping(target)) = &file.content {
-                escaping.push(format!("{} to {}", file.place.display(), target.display()));
-            }
+    // A cache that cannot be looked at is told of by its own check.
+    let scans = subject.caches().iter().filter_map(|cache| cache.scan.as_ref());
+    for file in scans.flat_map(|scan| &scan.models).flat_map(|model| &model.files) {
+        if let Err(Fault::Escaping(target)) = &file.content {
+            escaping.push(format!("{} to {}", file.place.display(), target.display()));
         }
     }
     if escaping.is_empty() {

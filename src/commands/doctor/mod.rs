@@ -6,11 +6,15 @@ mod repair;
 mod store;
 mod surroundings;
 
+use std::cell::OnceCell;
+
 use crate::cli::doctor::DoctorArgs;
+use crate::commands::status::present_sources;
 use crate::context::Context;
 use crate::engine::device::{self, Facts};
 use crate::error::Result;
 use crate::report::doctor::{CheckReport, CheckStatus, DoctorReport};
+use crate::sources::{Scan, Source};
 use crate::store::Store;
 
 use self::repair::Repair;
@@ -43,6 +47,23 @@ struct Subject<'a> {
     context: &'a Context,
     engine: Facts,
     store: Store,
+    /// Several checks look at them, and there may be very many files in them.
+    caches: OnceCell<Vec<Cache>>,
+}
+
+/// A cache of another tool, and what is in it if it can be looked at.
+struct Cache {
+    source: Box<dyn Source>,
+    scan: Option<Scan>,
+}
+
+impl Subject<'_> {
+    fn caches(&self) -> &[Cache] {
+        self.caches.get_or_init(|| {
+            let sources = present_sources(&self.context.settings).into_iter();
+            sources.map(|source| Cache { scan: source.scan(&self.context.cancel).ok(), source }).collect()
+        })
+    }
 }
 
 /// What a check found.
@@ -73,8 +94,12 @@ impl Verdict {
 }
 
 pub fn run(args: &DoctorArgs, context: &Context) -> Result<DoctorReport> {
-    let subject =
-        Subject { context, engine: device::facts(), store: Store::at(&context.settings.home.value) };
+    let subject = Subject {
+        context,
+        engine: device::facts(),
+        store: Store::at(&context.settings.home.value),
+        caches: OnceCell::new(),
+    };
     let mut checks = Vec::new();
     for (name, look) in CHECKS {
         context.cancel.check()?;

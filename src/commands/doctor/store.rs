@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use walkdir::WalkDir;
 
 use crate::error::{Code, Result};
-use crate::fs::space;
+use crate::fs::{own_user, space};
 use crate::output::units;
 use crate::registry::Registry;
 
@@ -54,7 +54,7 @@ pub(super) fn folder(subject: &Subject<'_>) -> Verdict {
             "move the file away, or set MLX_CACHE_HOME",
         );
     }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
+    if metadata.uid() != own_user() {
         return Verdict::fail(
             format!("{shown} belongs to another user"),
             "set MLX_CACHE_HOME to a folder of your own",

@@ -1,12 +1,11 @@
 //! Settings, other tools' caches, and the hub.
 
-use crate::commands::status::present_sources;
 use crate::hub;
 use crate::output::progress::Unit;
 use crate::output::units;
 use crate::settings::value::Origin;
 
-use super::{Subject, Verdict};
+use super::{Cache, Subject, Verdict};
 
 pub(super) fn settings(subject: &Subject<'_>) -> Verdict {
     let settings = &subject.context.settings;
@@ -25,8 +24,8 @@ pub(super) fn settings(subject: &Subject<'_>) -> Verdict {
 pub(super) fn caches(subject: &Subject<'_>) -> Verdict {
     let mut found = Vec::new();
     let mut unreadable = false;
-    for source in present_sources(&subject.context.settings) {
-        let Ok(scan) = source.scan(&subject.context.cancel) else {
+    for Cache { source, scan } in subject.caches() {
+        let Some(scan) = scan else {
             unreadable = true;
             continue;
         };

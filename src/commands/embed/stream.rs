@@ -1,17 +1,17 @@
 //! Texts, read and cut into tokens on threads of their own while the engine computes the ones before.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::input::{Carried, Input, Located, Record};
 use crate::cancel::Cancel;
 use crate::engine::embed::{TextEncoder, Tokens};
 use crate::error::{Code, Error, Result};
+use crate::ids::Digest;
 
 /// Texts of the first window: the engine gets something to do soon.
 const FIRST: usize = 64;
@@ -68,7 +68,7 @@ impl Reader {
                 break;
             }
         }
-        self.read.digest = hexadecimal(&self.digest);
+        self.read.digest = self.digest();
         if (self.read.records, self.read.skipped) == (records, skipped) && self.read.digest == digest {
             return Ok(());
         }
@@ -95,6 +95,11 @@ impl Reader {
             })
             .map_err(|error| Error::internal(format!("cannot start a thread for the texts: {error}")))?;
         Ok(Windows(windows))
+    }
+
+    /// SHA-256 of the texts so far, in hexadecimal.
+    fn digest(&self) -> String {
+        Digest::from_bytes(self.digest.clone().finalize().into()).to_string()
     }
 
     /// The next text, with `true` if it is left out.
@@ -133,7 +138,7 @@ impl Reader {
         if ended && self.read.records == before {
             return Ok(None);
         }
-        self.read.digest = hexadecimal(&self.digest);
+        self.read.digest = self.digest();
         self.read.position = self.input.position();
         let tokens = tokens(&records, encoder, &self.input.located())?;
         Ok(Some(Window { records, tokens, read: self.read.clone() }))
@@ -179,13 +184,4 @@ fn tokens(records: &[Record], encoder: &TextEncoder, located: &Located) -> Resul
         }
         Ok(all)
     })
-}
-
-fn hexadecimal(digest: &Sha256) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in digest.clone().finalize() {
-        // Writing to memory cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -3,9 +3,9 @@
 use std::fs;
 
 use crate::error::{Code, Result};
-use crate::fs::{FileStamp, Progress, hash_file};
+use crate::fs::{FileStamp, Progress, hash_file, try_map};
 use crate::registry::NewSnapshot;
-use crate::store::{Store, try_map};
+use crate::store::Store;
 
 /// Why a model is not registered.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! The Hugging Face cache (see [`crate::sources::HuggingFace`] for its layout).
 
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use super::Model;
 use super::plan::{Plan, What};
 use crate::error::{Code, Error, Result};
 use crate::fs::{Wanted, checksums};
-use crate::ids::Host;
+use crate::ids::{Checksum, Host};
 use crate::registry::FileRecord;
 
 /// The hub keeps larger files in LFS, whatever their names.
@@ -62,9 +61,6 @@ fn etag(model: &Model, file: &FileRecord) -> Result<String> {
     let path = model.path_of(file);
     let wanted = Wanted { git_sha1: true, sha256: false };
     let checksums = checksums(&path, wanted, &|_| Ok(()))?;
-    let digits = checksums.git_sha1.iter().flatten();
-    Ok(digits.fold(String::with_capacity(40), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    let sha1 = checksums.git_sha1.ok_or_else(|| Error::internal("git's checksum was not made"))?;
+    Ok(Checksum::GitSha1(sha1).to_string())
 }

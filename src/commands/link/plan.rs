@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
+use crate::fs::own_user;
 use crate::ids::Digest;
 
 /// Names to be made, in this order: one that others need comes before them.
@@ -56,7 +57,7 @@ impl Plan {
             let message = format!("{} is no folder", real.display());
             return Err(Error::new(Code::InvalidRequest, message).detail("path", real.display().to_string()));
         }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
+        if metadata.uid() != own_user() {
             let message = format!("{} belongs to another user", real.display());
             return Err(Error::new(Code::BoundaryViolation, message)
                 .detail("path", real.display().to_string())

@@ -18,7 +18,7 @@ use self::models::{MODELS, Recommended};
 pub fn run(args: &RecommendArgs, context: &Context) -> Result<RecommendReport> {
     report(context, |machine| {
         let shown = |model: &&Recommended| {
-            args.purpose.is_none_or(|purpose| purpose == model.purpose) && (args.all || suits(model, machine))
+            args.purpose.is_none_or(|purpose| purpose == model.purpose) && (args.all || model.suits(machine))
         };
         MODELS.iter().filter(shown).copied().collect()
     })
@@ -29,14 +29,10 @@ pub fn run(args: &RecommendArgs, context: &Context) -> Result<RecommendReport> {
 pub fn first_run(context: &Context) -> Result<Option<RecommendReport>> {
     let report = report(context, |machine| {
         let best =
-            |purpose| MODELS.iter().rfind(|model| model.purpose == purpose && suits(model, machine)).copied();
+            |purpose| MODELS.iter().rfind(|model| model.purpose == purpose && model.suits(machine)).copied();
         [Purpose::Quick, Purpose::Chat, Purpose::Code].into_iter().filter_map(best).collect()
     })?;
     Ok((report.store.models == 0 || context.output.is_json()).then_some(report))
-}
-
-fn suits(model: &Recommended, machine: &Machine) -> bool {
-    model.fits(machine) && !model.is_slow(machine)
 }
 
 fn report(context: &Context, choose: impl FnOnce(&Machine) -> Vec<Recommended>) -> Result<RecommendReport> {
@@ -48,7 +44,7 @@ fn report(context: &Context, choose: impl FnOnce(&Machine) -> Vec<Recommended>) 
         machine.free_memory = machine.free_memory.min(limit);
     }
     let models = choose(&machine);
-    let suitable: Vec<_> = models.iter().filter(|model| suits(model, &machine)).collect();
+    let suitable: Vec<_> = models.iter().filter(|model| model.suits(&machine)).collect();
     let next = next(&suitable, &status.sources);
     Ok(RecommendReport {
         machine: MachineReport {
@@ -74,6 +70,7 @@ fn described(model: &Recommended, machine: &Machine) -> RecommendedReport {
             Purpose::Quick => Use::Quick,
             Purpose::Chat => Use::Chat,
             Purpose::Code => Use::Code,
+            Purpose::Embed => Use::Embed,
         },
         parameters: model.parameters,
         bytes: model.bytes(),
@@ -89,7 +86,10 @@ fn next(models: &[&Recommended], caches: &[SourceStatus]) -> Vec<String> {
     let mut next: Vec<String> = adopted.map(|cache| format!("mlx-cache add {}", cache.name)).collect();
     let chat = models.iter().rfind(|model| model.purpose == Purpose::Chat);
     if let Some(model) = chat.or(models.last()) {
-        next.push(format!("mlx-cache run {} \"Name three rivers\"", model.alias));
+        next.push(match model.purpose {
+            Purpose::Embed => format!("mlx-cache embed {} \"A river is a stream of water\"", model.alias),
+            _ => format!("mlx-cache run {} \"Name three rivers\"", model.alias),
+        });
     }
     next
 }

@@ -7,6 +7,9 @@ use crate::engine::policy::Machine;
 /// Bits of a weight with MLX's usual quantization: 4, and a scale and an offset of 16 bits for 64 weights.
 const FOUR_BITS: f64 = 4.5;
 const BF16: f64 = 16.0;
+const F32: f64 = 32.0;
+/// Texts are read at once: nothing is kept from one token to the next.
+const NO_CACHE: u64 = 0;
 /// Tokens of context that memory is counted for.
 const CONTEXT: u64 = 4096;
 /// The share of the free memory up to which the engine loads without a warning.
@@ -145,6 +148,10 @@ pub const MODELS: &[Recommended] = &[
             48 * 4 * 128,
         )
     },
+    model(Purpose::Embed, "minilm", "sentence-transformers/all-MiniLM-L6-v2", 22_713_216, F32, NO_CACHE),
+    model(Purpose::Embed, "e5-small", "intfloat/multilingual-e5-small", 117_653_760, F32, NO_CACHE),
+    model(Purpose::Embed, "nomic-embed", "nomic-ai/nomic-embed-text-v1.5", 136_731_648, F32, NO_CACHE),
+    model(Purpose::Embed, "qwen3-embedding-0.6b", "Qwen/Qwen3-Embedding-0.6B", 595_776_512, BF16, NO_CACHE),
 ];
 
 impl Recommended {
@@ -163,6 +170,11 @@ impl Recommended {
     /// Whether it can be loaded without a warning.
     pub fn fits(&self, machine: &Machine) -> bool {
         self.memory(machine) as f64 <= machine.free_memory as f64 * COMFORTABLE
+    }
+
+    /// Whether it is worth a try here.
+    pub fn suits(&self, machine: &Machine) -> bool {
+        self.fits(machine) && !self.is_slow(machine)
     }
 
     /// Whether it would answer slower than one reads.
@@ -197,10 +209,13 @@ mod tests {
     #[test]
     fn what_fits_depends_on_the_memory_and_the_device() {
         let fitting = |machine: &Machine| -> Vec<&str> {
-            let good = |model: &&Recommended| model.fits(machine) && !model.is_slow(machine);
-            MODELS.iter().filter(good).map(|model| model.alias).collect()
+            MODELS.iter().filter(|model| model.suits(machine)).map(|model| model.alias).collect()
         };
-        assert_eq!(fitting(&machine(1, false)), ["smollm2-135m"]);
+        assert_eq!(
+            fitting(&machine(1, false)),
+            ["smollm2-135m", "minilm", "e5-small", "nomic-embed"],
+            "1.2 GB of the last are too many"
+        );
         assert!(fitting(&machine(8, true)).contains(&"qwen2.5-coder-7b"));
         assert!(!fitting(&machine(8, true)).contains(&"qwen3-14b"));
         assert!(fitting(&machine(16, true)).contains(&"qwen3-14b"));
@@ -215,8 +230,9 @@ mod tests {
             let model = MODELS.iter().find(|model| model.alias == alias).expect("a model");
             model.bytes() as f64 / 1e9
         };
-        // model.safetensors of the first; 4.5 bits a weight of the second.
+        // model.safetensors of the first and the last; 4.5 bits a weight of the second.
         assert!((bytes("smollm2-135m") - 0.269).abs() < 0.001);
         assert!((bytes("llama-3.1-8b") - 4.517).abs() < 0.001);
+        assert!((bytes("minilm") - 0.0909).abs() < 0.0001);
     }
 }

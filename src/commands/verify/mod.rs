@@ -10,10 +10,11 @@ use std::time::Instant;
 use crate::cli::verify::VerifyArgs;
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
+use crate::fs::default_threads;
 use crate::output::progress::Unit;
 use crate::registry::Registry;
 use crate::report::verify::VerifyReport;
-use crate::store::{Store, default_threads};
+use crate::store::Store;
 use crate::verify::{Contents, Findings, Judged};
 
 use self::select::Selection;
@@ -23,10 +24,11 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
     let store = Store::at(&context.settings.home.value);
     let mut registry = store.registry()?;
     let selection = Selection::new(args, context)?;
-    let findings = check(args, &selection, &store, registry.as_ref(), None, context)?;
+    let (findings, read) = check(args, &selection, &store, registry.as_ref(), None, context)?;
     if let Some(registry) = &mut registry {
         findings.record(registry)?;
     }
+    read?;
     refuse_nothing(args, &findings, context)?;
     let elapsed = started.elapsed();
     let is_sound = findings.judged.iter().all(Judged::is_sound);
@@ -39,14 +41,16 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<VerifyReport> {
     };
     let bytes_read = findings.bytes_hashed();
     let repairs = repair::run(args, &findings, &store, &mut registry, context)?;
-    let after = check(args, &selection, &store, Some(&registry), Some(&findings.contents), context)?;
+    let (after, read) = check(args, &selection, &store, Some(&registry), Some(&findings.contents), context)?;
     after.record(&mut registry)?;
+    read?;
     let mut report = report::of(&after, args.quick, repairs, started.elapsed());
     report.bytes_hashed += bytes_read;
     Ok(report)
 }
 
-/// One pass over everything that is selected; what `earlier` read is not read again.
+/// One pass over everything that is selected; what `earlier` read is not read again. If the reading is cut
+/// short, the findings are those of what was read, to be written down but not told.
 fn check(
     args: &VerifyArgs,
     selection: &Selection,
@@ -54,22 +58,23 @@ fn check(
     registry: Option<&Registry>,
     earlier: Option<&Contents>,
     context: &Context,
-) -> Result<Findings> {
+) -> Result<(Findings, Result<()>)> {
     let mut verification = selection.subjects(store, registry, context)?;
     verification.inspect(&context.cancel)?;
     if let Some(earlier) = earlier {
         verification.contents.recall(earlier);
     }
+    let mut read = Ok(());
     if !args.quick {
         let total = verification.contents.unread_bytes();
         let bar = context.output.progress("verifying", Some(total), Unit::Bytes);
         let threads = args.jobs.map_or_else(default_threads, usize::from);
-        verification.measure(threads, &|bytes| {
+        read = verification.measure(threads, &|bytes| {
             bar.advance(bytes);
             context.cancel.check()
-        })?;
+        });
     }
-    Ok(verification.judge())
+    Ok((verification.judge(), read))
 }
 
 /// That nothing was checked is no success.

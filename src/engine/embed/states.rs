@@ -4,14 +4,12 @@ use std::path::Path;
 
 use mlx_rs::Array;
 
-use crate::engine::config::ConfigFiles;
 use crate::engine::encoders::{self, Encoder, EncoderFiles};
 use crate::engine::ffi::array;
 use crate::engine::format::checkpoint::{Checkpoint, Configuration};
 use crate::engine::format::file::unsupported;
-use crate::engine::format::layout::Layout;
 use crate::engine::format::metadata::Metadata;
-use crate::engine::format::tensors::{self, Tensors};
+use crate::engine::format::tensors::Tensors;
 use crate::engine::format::weight::FloatType;
 use crate::engine::layers::Backend;
 use crate::engine::layers::sequences::Batch;
@@ -37,14 +35,7 @@ impl StateFiles {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn open(path: &Path) -> Result<Self> {
-        let layout = Layout::find(path)?;
-        let (tensors, metadata) = tensors::open(&layout)?;
-        let configuration = match (layout, metadata) {
-            (Layout::Gguf(path), Some(metadata)) => Configuration::Gguf { path, metadata },
-            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
-                Configuration::Folder(ConfigFiles::read(&folder)?, folder)
-            }
-        };
+        let (tensors, configuration) = Configuration::open(path)?;
         Self::assemble(tensors, configuration)
     }
 

@@ -1,32 +1,40 @@
 //! MPNet (Song et al., arXiv:2004.09297): BERT with a bias by distance, which all layers share.
 
-use super::block::{Attending, Block, Names, bert_shape, norms_after};
+use mlx_rs::Array;
+
+use super::Encoder;
+use super::bert::{self, Modules};
+use super::block::bert_shape;
 use super::settings::Settings;
 use super::weights::Weights;
-use super::{Encoder, Positions};
-use crate::engine::ffi::array;
 use crate::engine::format::file::damaged;
 use crate::error::Result;
-use mlx_rs::Array;
 
 /// Distances from here on share a bucket (a constant of `transformers`).
 const MAX_DISTANCE: f32 = 128.0;
+
+const MODULES: Modules = Modules {
+    layers: "encoder.layer",
+    qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+    output: "attention.attn.o",
+    up: "intermediate.dense",
+    down: "output.dense",
+    norms: ["attention.LayerNorm", "output.LayerNorm"],
+};
 
 pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
     let padding = settings.size(&["pad_token_id"])?.unwrap_or(1);
     let shape = bert_shape(settings, padding + 1)?;
     let prefix = weights.prefix(&["", "mpnet.", "model."], "embeddings.word_embeddings.weight");
-    let at = |name: &str| format!("{prefix}{name}");
-
     // Found too short where the configuration asks for more positions than there are.
-    let positions =
-        weights.table(&at("embeddings.position_embeddings"), shape.max_tokens + padding + 1, shape.hidden)?;
+    let positions = bert::positions(weights, &shape, prefix, Some(padding as u32))?;
     let buckets = settings.size(&["relative_attention_num_buckets"])?.unwrap_or(32);
     if buckets < 4 {
         return Err(damaged(settings.path(), &format!("has {buckets} kinds of distances")));
     }
     // [buckets, heads]
-    let table = weights.vector(&at("encoder.relative_attention_bias.weight"), buckets * shape.heads)?;
+    let table =
+        weights.vector(&format!("{prefix}encoder.relative_attention_bias.weight"), buckets * shape.heads)?;
     let width = 2 * shape.max_tokens - 1;
     let mut bias = Vec::with_capacity(shape.heads * width);
     for head in 0..shape.heads {
@@ -36,40 +44,7 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
         }));
     }
     let bias = Array::from_slice(&bias, &[shape.heads as i32, width as i32]);
-
-    let blocks = (0..shape.layers)
-        .map(|index| {
-            let at = |name: &str| format!("{prefix}encoder.layer.{index}.{name}");
-            let names = Names {
-                qkv: ["q", "k", "v"].map(|name| at(&format!("attention.attn.{name}"))).to_vec(),
-                output: at("attention.attn.o"),
-                up: vec![at("intermediate.dense")],
-                gate_in_one: false,
-                down: at("output.dense"),
-                attention_bias: true,
-                feed_forward_bias: true,
-            };
-            let norms = norms_after(weights, &shape, &at("attention.LayerNorm"), &at("output.LayerNorm"))?;
-            let attending = Attending { bias: Some(bias.clone()), ..Attending::default() };
-            Block::load(weights, &shape, &names, norms, attending)
-        })
-        .collect::<Result<_>>()?;
-    Ok(Encoder {
-        words: weights.table(&at("embeddings.word_embeddings"), shape.vocabulary, shape.hidden)?,
-        positions: Some(Positions { table: positions, padding: Some(padding as u32) }),
-        kind: None,
-        embeddings_norm: Some(weights.norm(
-            &at("embeddings.LayerNorm"),
-            shape.hidden,
-            shape.epsilon,
-            true,
-        )?),
-        blocks,
-        rotations: Vec::new(),
-        final_norm: None,
-        dtype: array::dtype(weights.compute_type()),
-        shape,
-    })
+    bert::assemble(weights, shape, prefix, &MODULES, positions, Some(&bias))
 }
 
 /// The bucket of `key - query` (Raffel et al., arXiv:1910.10683, section 2.1): half of them for keys that

@@ -12,5 +12,6 @@ pub fn load(settings: &Settings, weights: &Weights) -> Result<Encoder> {
     let shape = bert_shape(settings, padding + 1)?;
     let prefix =
         weights.prefix(&["", "roberta.", "xlm-roberta.", "model."], "embeddings.word_embeddings.weight");
-    bert::with_names(weights, shape, prefix, Some(padding as u32))
+    let positions = bert::positions(weights, &shape, prefix, Some(padding as u32))?;
+    bert::assemble(weights, shape, prefix, &bert::MODULES, positions, None)
 }

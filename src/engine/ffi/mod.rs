@@ -6,6 +6,7 @@ pub mod array;
 mod buffer;
 #[cfg(target_os = "linux")]
 mod cpu_op;
+pub mod heap;
 pub mod library;
 pub mod quantized;
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::engine::config::style::{Mixer, NormKind};
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
@@ -22,6 +22,7 @@ use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{CodeTable, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
+use crate::ids::Digest;
 
 /// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
 const PIECE: usize = 256 << 10;
@@ -39,6 +40,21 @@ pub enum Origin {
 pub(in crate::engine) enum Configuration {
     Folder(ConfigFiles, PathBuf),
     Gguf { path: PathBuf, metadata: Metadata },
+}
+
+impl Configuration {
+    /// Opens a folder or a .gguf file: its tensors and its configuration.
+    pub(in crate::engine) fn open(path: &Path) -> Result<(Tensors, Self)> {
+        let layout = Layout::find(path)?;
+        let (tensors, metadata) = tensors::open(&layout)?;
+        let configuration = match (layout, metadata) {
+            (Layout::Gguf(path), Some(metadata)) => Self::Gguf { path, metadata },
+            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
+                Self::Folder(ConfigFiles::read(&folder)?, folder)
+            }
+        };
+        Ok((tensors, configuration))
+    }
 }
 
 /// An opened checkpoint. Opening reads headers and configuration only.
@@ -60,14 +76,7 @@ impl Checkpoint {
     /// INTEGRITY_FAILED for damaged or missing files, MODEL_UNSUPPORTED for a model or an element
     /// type that the engine lacks, FILE_NOT_FOUND where there is no model.
     pub fn open(path: &Path) -> Result<Self> {
-        let layout = Layout::find(path)?;
-        let (tensors, metadata) = tensors::open(&layout)?;
-        let configuration = match (layout, metadata) {
-            (Layout::Gguf(path), Some(metadata)) => Configuration::Gguf { path, metadata },
-            (Layout::Safetensors { folder, .. } | Layout::Gguf(folder), _) => {
-                Configuration::Folder(ConfigFiles::read(&folder)?, folder)
-            }
-        };
+        let (tensors, configuration) = Configuration::open(path)?;
         Self::assemble(tensors, configuration)
     }
 
@@ -166,7 +175,7 @@ impl Checkpoint {
         if let Some(adapter) = adapter {
             adapter.add_to(&mut digest)?;
         }
-        Ok(digest.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+        Ok(Digest::from_bytes(digest.finalize().into()).to_string())
     }
 
     /// Sizes for the memory gate.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::{Area, Found, Leads, name_of, passed, tree};
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::fs::Entry;
 use crate::ids::SnapshotPath;
 use crate::sources::scan::{Checksum, Expected, Fault, ForeignFile, ForeignModel, Payload, Scan, bytes_of};
-use crate::sources::walk::{Stat, Walked};
+use crate::sources::walk::Walked;
 use crate::sources::{ANOTHER_USERS, reason_of};
 
 const SHARED: &str = "the shared store's files must stay regular files";
@@ -27,8 +28,8 @@ pub(super) fn assemble(root: &Path, own: bool, walked: Walked<Found>, cancel: &C
     let mut links = Links::new();
     for one in &found {
         match (&one.leads, one.area) {
-            (Leads::File(stat), _) => scan.payloads.push(payload(one, None, *stat, own)),
-            (Leads::Store(to, stat), _) => scan.payloads.push(payload(one, Some(to), *stat, own)),
+            (Leads::File(entry), _) => scan.payloads.push(payload(one, None, *entry, own)),
+            (Leads::Store(to, entry), _) => scan.payloads.push(payload(one, Some(to), *entry, own)),
             (Leads::Inside(inside), Area::Blobs) => {
                 links.insert(Arc::clone(&one.path), Ok(inside.clone()));
             }
@@ -65,24 +66,18 @@ pub(super) fn assemble(root: &Path, own: bool, walked: Walked<Found>, cancel: &C
     Ok(scan.sorted())
 }
 
-fn payload(found: &Found, linked_to: Option<&Arc<Path>>, stat: Stat, own: bool) -> Payload {
+fn payload(found: &Found, linked_to: Option<&Arc<Path>>, entry: Entry, own: bool) -> Payload {
     let replaceable = match found.area {
         Area::SharedPart => Err(SHARED),
         Area::Snapshot => Err(IN_SNAPSHOT),
-        _ if !own || !stat.own => Err(ANOTHER_USERS),
+        _ if !own || !entry.is_own() => Err(ANOTHER_USERS),
         _ => Ok(()),
     };
     let claimed = match found.area {
         Area::Blobs => found.path.file_name().and_then(OsStr::to_str).and_then(Checksum::of_name),
         _ => None,
     };
-    Payload {
-        path: Arc::clone(&found.path),
-        linked_to: linked_to.cloned(),
-        entry: stat.entry,
-        claimed,
-        replaceable,
-    }
+    Payload { path: Arc::clone(&found.path), linked_to: linked_to.cloned(), entry, claimed, replaceable }
 }
 
 /// The snapshot that is being put together.

@@ -21,10 +21,11 @@ use std::sync::Arc;
 use super::bounds::{Bounds, Destination};
 use super::record;
 use super::scan::{Checksum, Fault, Scan};
-use super::walk::{Answer, Seen, Stat, Walked, What, walk};
+use super::walk::{Answer, Seen, Walked, What, walk};
 use super::{Source, scan::PassedOver};
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::fs::Entry;
 use crate::ids::{Host, ModelName, Revision, RevisionSpec};
 
 /// Says that `hub/blobs` is a store that repositories share.
@@ -118,9 +119,9 @@ struct Found {
 
 /// What a name leads to.
 enum Leads {
-    File(Stat),
+    File(Entry),
     /// A link into our store.
-    Store(Arc<Path>, Stat),
+    Store(Arc<Path>, Entry),
     /// A link to a blob of the same repository, by its name.
     Blob(Box<OsStr>),
     /// A link to another file of the cache.
@@ -133,12 +134,12 @@ fn judge(area: Area, seen: &Seen<'_>, root: &Path, shares: bool, bounds: &Bounds
     match (&seen.what, area) {
         (What::Special, _) => Answer::pass("no regular file"),
         (What::Folder, _) => folder(area, name, shares),
-        (What::File(stat), Area::Blobs | Area::Snapshot | Area::SharedPart) => match (area, name) {
+        (What::File(entry), Area::Blobs | Area::Snapshot | Area::SharedPart) => match (area, name) {
             (Area::Blobs, Some(name)) if is_partial(name) => Answer::pass("a download that is not complete"),
             (Area::Blobs | Area::SharedPart, Some(name)) if is_record(name) => Answer::Ignore,
-            (Area::Blobs, Some(name)) if !name.starts_with('.') => keep(area, seen, Leads::File(*stat)),
-            (Area::Snapshot, _) => keep(area, seen, Leads::File(*stat)),
-            (Area::SharedPart, Some(name)) if is_sha256_name(name) => keep(area, seen, Leads::File(*stat)),
+            (Area::Blobs, Some(name)) if !name.starts_with('.') => keep(area, seen, Leads::File(*entry)),
+            (Area::Snapshot, _) => keep(area, seen, Leads::File(*entry)),
+            (Area::SharedPart, Some(name)) if is_sha256_name(name) => keep(area, seen, Leads::File(*entry)),
             _ => Answer::pass("no name that a file of the cache has"),
         },
         (What::Link(text), Area::Blobs | Area::Snapshot) => {
@@ -146,7 +147,7 @@ fn judge(area: Area, seen: &Seen<'_>, root: &Path, shares: bool, bounds: &Bounds
             let leads = match own_blob(root, seen.folder, text).filter(|_| area == Area::Snapshot) {
                 Some(blob) => Leads::Blob(blob.into()),
                 None => match bounds.follow(&path, text) {
-                    Ok(Destination::Store(to, stat)) => Leads::Store(to, stat),
+                    Ok(Destination::Store(to, entry)) => Leads::Store(to, entry),
                     Ok(Destination::Inside(inside)) => Leads::Inside(inside),
                     Err(fault) => Leads::Nowhere(fault),
                 },

@@ -20,10 +20,11 @@ pub use self::instructions::Instructions;
 use self::manifest::{Manifest, model_name};
 use super::bounds::{Bounds, Destination};
 use super::scan::{Checksum, Expected, Fault, ForeignFile, ForeignModel, PassedOver, Payload, Scan};
-use super::walk::{Answer, Seen, Stat, Walked, What, walk, what_is_at};
+use super::walk::{Answer, Seen, Walked, What, walk, what_is_at};
 use super::{ANOTHER_USERS, Source, reason_of};
 use crate::cancel::Cancel;
 use crate::error::{Code, Error, Result};
+use crate::fs::Entry;
 use crate::ids::ModelName;
 
 /// Where Ollama's installer for Linux lets its system service keep the models.
@@ -189,8 +190,8 @@ fn judge(area: Area, seen: &Seen<'_>, own: bool, bounds: &Bounds) -> Answer<Area
         (Area::Models, What::Link(_)) => Answer::pass("a link in the place of a folder"),
 
         (Area::Blobs, What::Folder) => Answer::pass("no blob"),
-        (Area::Blobs, What::File(stat)) => match claimed(name) {
-            Some(claimed) => Answer::Keep(Found::Payload(payload(seen.path(), None, *stat, claimed, own))),
+        (Area::Blobs, What::File(entry)) => match claimed(name) {
+            Some(claimed) => Answer::Keep(Found::Payload(payload(seen.path(), None, *entry, claimed, own))),
             None if is_partial(name) => Answer::pass("a download that is not complete"),
             None => Answer::pass("no name that a blob has"),
         },
@@ -198,8 +199,8 @@ fn judge(area: Area, seen: &Seen<'_>, own: bool, bounds: &Bounds) -> Answer<Area
             let Some(claimed) = claimed(name) else { return Answer::pass("no name that a blob has") };
             let path = seen.path();
             Answer::Keep(match bounds.follow(&path, text) {
-                Ok(Destination::Store(to, stat)) => {
-                    Found::Payload(payload(path, Some(to), stat, claimed, own))
+                Ok(Destination::Store(to, entry)) => {
+                    Found::Payload(payload(path, Some(to), entry, claimed, own))
                 }
                 Ok(Destination::Inside(inside)) => Found::Link(path, Ok(inside)),
                 Err(fault) => Found::Link(path, Err(fault)),
@@ -222,12 +223,12 @@ fn judge(area: Area, seen: &Seen<'_>, own: bool, bounds: &Bounds) -> Answer<Area
 fn payload(
     path: Arc<Path>,
     linked_to: Option<Arc<Path>>,
-    stat: Stat,
+    entry: Entry,
     claimed: Checksum,
     own: bool,
 ) -> Payload {
-    let replaceable = if own && stat.own { Ok(()) } else { Err(ANOTHER_USERS) };
-    Payload { path, linked_to, entry: stat.entry, claimed: Some(claimed), replaceable }
+    let replaceable = if own && entry.is_own() { Ok(()) } else { Err(ANOTHER_USERS) };
+    Payload { path, linked_to, entry, claimed: Some(claimed), replaceable }
 }
 
 /// What the blob at `place` leads to.

@@ -89,7 +89,7 @@ impl Ground {
                 filesystems.clones.insert(file.entry.stamp.device);
             }
         }
-        (dedupe::plan(&look.files, &equals.groups, wanted, &filesystems), registry)
+        (dedupe::plan(&look.files, &equals, wanted, &filesystems), registry)
     }
 
     /// Plans and applies.

@@ -61,6 +61,12 @@ fn the_whole_list_tells_what_does_not_fit() {
     let (_, envelope) = sandbox.json(&["recommend", "--all", "--use", "code"]);
     let models = envelope["data"]["models"].as_array().expect("models").clone();
     assert!(models.len() > 1 && models.iter().all(|model| model["use"] == "code"), "{models:?}");
+    let mut command = sandbox.cmd(&["recommend", "--use", "embed", "--json"]);
+    let (_, envelope) = json(command.env("MLX_CACHE_MEMORY_LIMIT", "1GB"));
+    let models = envelope["data"]["models"].as_array().expect("models").clone();
+    assert!(models.len() > 1 && models.iter().all(|model| model["use"] == "embed"), "{models:?}");
+    let next = envelope["data"]["next"][0].as_str().expect("a command").to_owned();
+    assert!(next.starts_with("mlx-cache embed nomic-embed "), "{next}");
 }
 
 #[test]
