@@ -89,7 +89,7 @@ pub struct BatchArgs {
         conflicts_with_all = ["prompt", "stream_json", "prompt_cache", "draft", "draft_model", "samples"])]
     pub batch: Option<PathBuf>,
 
-    /// Most prompts that are answered at a time, as far as memory allows [default: 16]
+    /// Most prompts that are answered at a time, as far as memory allows [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256), allow_negative_numbers = true)]
     pub batch_size: Option<u32>,
 
@@ -246,6 +246,15 @@ pub struct EngineArgs {
     /// Pack once there are so many tokens, and keep them as they are before
     #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 0, allow_negative_numbers = true)]
     pub kv_start: usize,
+
+    /// Quantize the weights of an original model while it is loaded: 2, 3, 4, 5, 6 or 8 bits, or mxfp4, mxfp8
+    /// or nvfp4. The result is what mlx_lm.convert writes, and is not kept
+    #[arg(long, value_name = "BITS")]
+    pub quantize: Option<String>,
+
+    /// Weights that share a scale: 32, 64 or 128 [default: 64]
+    #[arg(long, value_name = "N", requires = "quantize", allow_negative_numbers = true)]
+    pub quantize_group_size: Option<usize>,
 
     /// Where to compute: auto, gpu or cpu
     #[arg(long, value_name = "DEVICE", value_parser = parse_device)]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::cli::run::EngineArgs;
 use crate::context::Context;
 use crate::engine::cache::{CacheOptions, KvQuantization};
+use crate::engine::config::Packing;
 use crate::engine::request::LoadOptions;
 use crate::error::Result;
 use crate::output::progress::Unit;
@@ -28,7 +29,9 @@ pub(super) fn bar<'a>(model: &'a str, context: &'a Context) -> impl FnMut(u64, u
 /// The flags before the settings.
 pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOptions> {
     let quantization = args.kv_bits.map(|bits| KvQuantization::new(bits, args.kv_group_size)).transpose()?;
+    let quantize = args.quantize.as_deref().map(|name| Packing::asked(name, args.quantize_group_size));
     Ok(LoadOptions {
+        quantize: quantize.transpose()?,
         device: args.device.unwrap_or(settings.device.value),
         context: args.context,
         memory_limit: args.memory_limit.or(settings.memory_limit.value),

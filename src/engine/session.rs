@@ -254,8 +254,11 @@ fn load(
     options: &LoadOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Generator, Policy)> {
-    let checkpoint = Checkpoint::open(path)?;
+    let mut checkpoint = Checkpoint::open(path)?;
     check_generating(&checkpoint)?;
+    if let Some(packing) = options.quantize {
+        checkpoint = checkpoint.quantized(packing)?;
+    }
     let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let machine = Machine::detect(runtime::has_gpu())?;
     let policy = policy::decide(&machine, options, &Demand::of(&checkpoint))?;

@@ -81,7 +81,7 @@ pub struct BenchModel {
     pub architecture: Option<String>,
     /// Number of weights.
     pub parameters: Option<u64>,
-    /// Such as `Q4_1`, `4-bit (group 64)` or `bf16`.
+    /// Such as `Q4_1`, `4-bit (group 64)` or `bf16`; with `--quantize`, what the weights were packed to.
     pub quantization: Option<String>,
     /// Size of its files.
     pub bytes: u64,

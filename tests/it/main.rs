@@ -18,6 +18,7 @@ mod models;
 mod moving;
 mod pull;
 mod python;
+mod quantize;
 mod run;
 mod sandbox;
 mod shell;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pty_process::blocking::{Command as PtyCommand, open};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A running program and what it has shown.
 pub struct Terminal {
@@ -69,6 +70,16 @@ impl Terminal {
         }
         let status = self.child.wait().expect("an end");
         (std::mem::take(&mut self.shown), status.code())
+    }
+
+    /// A handle to the terminal, by which its modes can be asked for.
+    pub fn handle(&self) -> fs::File {
+        self.keyboard.try_clone().expect("a handle")
+    }
+
+    /// Sends the program a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
     fn next_piece(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {

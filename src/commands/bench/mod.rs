@@ -61,7 +61,10 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
         let environment = environment::of(subject.policy(), options.threads)?;
         warn_if_busy(&environment, context);
         let (ratios, failure) = subject.measure(args, trials, &mut peers, context)?;
-        let described = describe(model, probed, context);
+        let mut described = describe(model, probed, context);
+        if let Some(packing) = options.quantize {
+            described.quantization = Some(packing.to_string());
+        }
         if !args.no_save {
             let own: Vec<&BenchResult> =
                 subject.results.iter().filter(|it| it.model == model.reference).collect();

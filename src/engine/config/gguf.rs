@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::engine::config::rope::{Rope, RopeScaling, positive, scaling_unsupported, yarn_magnitude};
 use crate::engine::config::style::{Direction, Experts, LayerPlan, NormKind, Routing, Scoring};
-use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits};
+use crate::engine::config::{AttentionBias, Latent, MAX_LAYERS, ModelConfig, limits};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::metadata::{Metadata, Value};
 use crate::engine::format::tensors::Tensors;
@@ -112,7 +112,9 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     let fields = GgufFields { metadata, tensors, architecture: model_type };
     let hidden_size = fields.required("embedding_length")?;
     let heads = fields.required("attention.head_count")?;
+    let latent = latent(&fields)?;
     let head_dim = match fields.number("attention.key_length")? {
+        _ if let Some(latent) = latent => latent.key_dim(),
         Some(length) => length,
         None if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {
@@ -124,6 +126,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     };
     if let Some(length) = fields.number("attention.value_length")?
         && length != head_dim
+        && latent.is_none()
     {
         return Err(unsupported(path, &format!("has keys of length {head_dim} and values of {length}")));
     }
@@ -152,8 +155,14 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         hidden_size,
         layers,
         heads,
-        kv_heads: fields.number("attention.head_count_kv")?.unwrap_or(heads),
+        kv_heads: match latent {
+            Some(_) => 1,
+            None => fields.number("attention.head_count_kv")?.unwrap_or(heads),
+        },
         head_dim,
+        full_heads: None,
+        without_keys: 0,
+        layer_inputs: None,
         intermediate_size: match fields.number("feed_forward_length")? {
             Some(size) => size,
             None => fields.required("expert_feed_forward_length")?,
@@ -165,7 +174,8 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         plan: vec![plan; layers.min(MAX_LAYERS)],
         experts,
         recurrent: None,
-        attention_scale: (head_dim as f32).sqrt().recip(),
+        latent,
+        attention_scale: (latent.map_or(head_dim, |latent| latent.query_dim()) as f32).sqrt().recip(),
         attention_cap: fields.float("attn_logit_softcapping").map(|cap| cap as f32),
         logits_cap: fields.float("final_logit_softcapping").map(|cap| cap as f32),
         embedding_scale: 1.0,
@@ -195,9 +205,25 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     limits::check(&config, path)?;
     (gguf.read)(&fields, &mut config)?;
     sliding(&fields, &mut config)?;
-    config.settle();
+    config.settle(path)?;
     limits::check(&config, path)?;
     Ok(config)
+}
+
+/// Sizes of attention over latents. Files of before April 2025 have the lengths of whole keys and values
+/// where later ones have those of what is remembered of them.
+fn latent(fields: &GgufFields) -> Result<Option<Latent>> {
+    let Some(rank) = fields.number("attention.kv_lora_rank")? else { return Ok(None) };
+    let length = |name: &str| match fields.number(&format!("attention.{name}_length_mla"))? {
+        Some(length) => Ok(length),
+        None => fields.required(&format!("attention.{name}_length")),
+    };
+    let (rotated, key) = (fields.required("rope.dimension_count")?, length("key")?);
+    let plain = key.checked_sub(rotated);
+    let plain = plain
+        .ok_or_else(|| damaged(fields.path(), &format!("rotates {rotated} of {key} dimensions of a key")))?;
+    let query_rank = fields.number("attention.q_lora_rank")?.filter(|&rank| rank > 0);
+    Ok(Some(Latent { query_rank, rank, rotated, plain, value: length("value")? }))
 }
 
 /// Which layers slide, and with what rope, where a file says so itself: newer ones do.

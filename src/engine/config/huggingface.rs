@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::rope::{Rope, RopeContext};
 use crate::engine::config::style::{Activation, Direction, LayerPlan, Mixer};
-use crate::engine::config::{AttentionBias, MAX_LAYERS, ModelConfig, limits, quantization};
+use crate::engine::config::{AttentionBias, Latent, MAX_LAYERS, ModelConfig, limits, quantization};
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::{self, Defaults};
@@ -98,7 +98,8 @@ pub fn from_config_json(
     let path = files.path.as_path();
     let model_type = files.config.get("model_type").and_then(Value::as_str);
     let model_type = model_type.ok_or_else(|| damaged(path, "does not say its model_type"))?;
-    let architecture = models::of_type(model_type).ok_or_else(|| type_unsupported(model_type, path))?;
+    let text_type = models::text_type(&files.config).unwrap_or(model_type);
+    let architecture = models::of_type(text_type).ok_or_else(|| type_unsupported(text_type, path))?;
     let map = text_part(&files.config);
     let fields = Fields::new(&map, path);
     let defaults = &architecture.defaults;
@@ -109,16 +110,10 @@ pub fn from_config_json(
 
     let hidden_size = fields.required("hidden_size")?;
     let heads = or_default(&fields, "num_attention_heads", defaults.heads)?;
-    let head_dim = match (fields.number("head_dim")?, defaults.head_dim) {
-        (Some(head_dim), _) => head_dim,
-        (None, Some(head_dim)) if !fields.has("head_dim") => head_dim,
-        _ if heads != 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        _ => {
-            return Err(damaged(
-                path,
-                &format!("divides a hidden size of {hidden_size} among {heads} heads"),
-            ));
-        }
+    let latent = defaults.latent.map(|usual| Latent::read(&fields, &usual)).transpose()?;
+    let head_dim = match latent {
+        Some(latent) => latent.rotated,
+        None => head_dim(&fields, defaults, hidden_size, heads)?,
     };
     // Left out, a field has the default of its model type; null has a meaning of its own.
     let kv_heads = match fields.number("num_key_value_heads")? {
@@ -126,7 +121,11 @@ pub fn from_config_json(
         None if fields.has("num_key_value_heads") => heads,
         None => defaults.kv_heads.unwrap_or(heads),
     };
-    let layers = fields.required("num_hidden_layers")?;
+    let layers = match fields.texts("layers_block_type")? {
+        // The number of them follows, and may be left out.
+        Some(types) => types.len(),
+        None => fields.required("num_hidden_layers")?,
+    };
     let vocab_size = or_default(&fields, "vocab_size", defaults.vocabulary)?;
     let max_position_embeddings = fields.number("max_position_embeddings")?.unwrap_or(defaults.context);
     let bias = fields.flag("attention_bias")?.unwrap_or(false);
@@ -139,8 +138,11 @@ pub fn from_config_json(
         hidden_size,
         layers,
         heads,
-        kv_heads,
-        head_dim,
+        kv_heads: latent.map_or(kv_heads, |_| 1),
+        head_dim: latent.map_or(head_dim, |latent| latent.key_dim()),
+        full_heads: None,
+        without_keys: 0,
+        layer_inputs: None,
         intermediate_size: or_default(&fields, "intermediate_size", defaults.intermediate)?,
         vocab_size,
         norm_eps: norm_eps.unwrap_or(defaults.norm_eps) as f32,
@@ -149,7 +151,8 @@ pub fn from_config_json(
         plan: vec![LayerPlan::PLAIN; layers.min(MAX_LAYERS)],
         experts: None,
         recurrent: None,
-        attention_scale: (head_dim as f32).sqrt().recip(),
+        latent,
+        attention_scale: (latent.map_or(head_dim, |latent| latent.query_dim()) as f32).sqrt().recip(),
         attention_cap: None,
         logits_cap: None,
         embedding_scale: 1.0,
@@ -163,10 +166,7 @@ pub fn from_config_json(
         mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
         head_bias: false,
         sliding_window: sliding_window(&fields, defaults.window)?,
-        direction: Direction::of(
-            !fields.flag("use_bidirectional_attention")?.unwrap_or(false)
-                && fields.flag("is_causal")?.unwrap_or(true),
-        ),
+        direction: direction(&fields)?,
         eos_token_ids: eos_token_ids(files, &fields, vocab_size)?,
         bos_token_id: fields.token_ids("bos_token_id")?.first().and_then(|&id| token_id(id, vocab_size)),
         dtype: match stored {
@@ -179,7 +179,7 @@ pub fn from_config_json(
     limits::check(&config, path)?;
     (architecture.read)(&fields, &mut config)?;
     layer_types(&fields, &mut config)?;
-    config.settle();
+    config.settle(path)?;
     limits::check(&config, path)?;
     Ok(config)
 }
@@ -198,6 +198,28 @@ fn or_default(fields: &Fields, name: &str, default: Option<usize>) -> Result<usi
     match (fields.number(name)?, default) {
         (Some(number), _) | (None, Some(number)) => Ok(number),
         (None, None) => fields.required(name),
+    }
+}
+
+/// `is_causal`, or `use_bidirectional_attention`, which may be said of the tokens of images alone.
+fn direction(fields: &Fields) -> Result<Direction> {
+    let both = match fields.get("use_bidirectional_attention") {
+        Some(Value::String(which)) if which == "vision" => false,
+        _ => fields.flag("use_bidirectional_attention")?.unwrap_or(false),
+    };
+    Ok(Direction::of(!both && fields.flag("is_causal")?.unwrap_or(true)))
+}
+
+/// Elements of a head, which share out the hidden size where nothing says otherwise.
+fn head_dim(fields: &Fields, defaults: &Defaults, hidden_size: usize, heads: usize) -> Result<usize> {
+    match (fields.number("head_dim")?, defaults.head_dim) {
+        (Some(head_dim), _) => Ok(head_dim),
+        (None, Some(head_dim)) if !fields.has("head_dim") => Ok(head_dim),
+        _ if heads != 0 && hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
+        _ => Err(damaged(
+            fields.path(),
+            &format!("divides a hidden size of {hidden_size} among {heads} heads"),
+        )),
     }
 }
 
@@ -228,7 +250,7 @@ fn activation(fields: &Fields, default: Activation) -> Result<Activation> {
 
 fn activation_unsupported(name: &str, path: &Path) -> Error {
     unsupported(path, &format!("needs the activation {name:?}"))
-        .hint("supported are silu, gelu, its approximation by tanh, and relu")
+        .hint("supported are silu, gelu, its approximation by tanh, relu and its square")
 }
 
 /// The rope of the model, and that of its sliding layers where it is another.

@@ -1,6 +1,7 @@
 //! How the weights of a safetensors checkpoint are packed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -8,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::engine::format::block_float::BlockFloat;
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::tensors::text_name;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 
 /// Bits and group sizes that MLX has for its affine form.
 const BITS: &[u64] = &[2, 3, 4, 5, 6, 8];
@@ -38,6 +39,69 @@ impl Affine {
 pub enum Packing {
     Affine(Affine),
     BlockFloat(BlockFloat),
+}
+
+impl Packing {
+    /// What a user asks for by the number of bits or the name of a mode, and the size of a group, which is
+    /// 64 if nothing is said.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST for what MLX does not have.
+    pub fn asked(name: &str, group: Option<usize>) -> Result<Self> {
+        let refused = |what: String, hint: String| Err(Error::new(Code::InvalidRequest, what).hint(hint));
+        if let Some(mode) = BlockFloat::of(name) {
+            return match group {
+                Some(group) if group != mode.group() => refused(
+                    format!("{name} has no groups of {group} weights"),
+                    format!("its groups are of {}: leave --quantize-group-size out", mode.group()),
+                ),
+                _ => Ok(Self::BlockFloat(mode)),
+            };
+        }
+        let group = group.unwrap_or(64);
+        if !GROUPS.contains(&(group as u64)) {
+            return refused(
+                format!("weights cannot be quantized in groups of {group}"),
+                "groups of 32, 64 and 128 weights are supported".to_owned(),
+            );
+        }
+        match name.parse().ok().filter(|bits| BITS.contains(bits)) {
+            Some(bits) => Ok(Self::Affine(Affine { group, bits: bits as usize })),
+            None => refused(
+                format!("weights cannot be quantized to {name:?}"),
+                "2, 3, 4, 5, 6 and 8 bits are supported, and mxfp4, mxfp8 and nvfp4".to_owned(),
+            ),
+        }
+    }
+
+    pub fn is_affine(self) -> bool {
+        matches!(self, Self::Affine(_))
+    }
+
+    /// Elements that share a scale.
+    pub fn group(self) -> usize {
+        match self {
+            Self::Affine(affine) => affine.group,
+            Self::BlockFloat(mode) => mode.group(),
+        }
+    }
+
+    /// Bits of an element.
+    pub fn bits(self) -> usize {
+        match self {
+            Self::Affine(affine) => affine.bits,
+            Self::BlockFloat(mode) => mode.bits(),
+        }
+    }
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Affine(Affine { group, bits }) => write!(f, "{bits}-bit (group {group})"),
+            Self::BlockFloat(mode) => f.write_str(mode.name()),
+        }
+    }
 }
 
 /// The packing of a checkpoint: one for all matrices, with exceptions by module name.
@@ -123,7 +187,7 @@ fn packing(fields: &Map<String, Value>, default: Option<Packing>, path: &Path) -
     }))
 }
 
-fn scheme_unsupported(scheme: &str, path: &Path) -> crate::error::Error {
+fn scheme_unsupported(scheme: &str, path: &Path) -> Error {
     let scheme: String = scheme.chars().take(64).collect();
     unsupported(path, &format!("needs the quantization scheme {scheme:?}"))
         .hint("supported are MLX's affine, mxfp4, mxfp8 and nvfp4, and unquantized weights")

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::engine::cache::StateShape;
-use crate::engine::config::limits::{MAX_HEAD_DIM, MAX_HEADS};
+use crate::engine::config::limits::{MAX_HEAD_DIM, MAX_HEADS, within};
 use crate::engine::format::file::damaged;
 use crate::error::Result;
 
@@ -165,15 +165,6 @@ impl Mamba {
         }
         Ok(())
     }
-}
-
-fn within(path: &Path, sizes: &[(&str, usize, usize)]) -> Result<()> {
-    for &(what, value, most) in sizes {
-        if value == 0 || value > most {
-            return Err(damaged(path, &format!("has the impossible {what} {value}")));
-        }
-    }
-    Ok(())
 }
 
 fn width(path: &Path, width: usize) -> Result<()> {

@@ -214,7 +214,7 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"model_type": "gpt_neox"}), "gpt_neox"),
         (json!({"hidden_act": "quick_gelu"}), "quick_gelu"),
         (json!({"rope_scaling": {"rope_type": "mrope", "factor": 4}}), "mrope"),
-        (json!({"rope_parameters": {"rope_type": "proportional"}}), "proportional"),
+        (json!({"rope_parameters": {"rope_type": "axial"}}), "axial"),
         (json!({"model_type": "stablelm", "qk_layernorm": true}), "norms of single heads"),
         (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),
         (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
@@ -229,6 +229,21 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"quantization": {"group_size": 64, "bits": 7}}), "bits 7"),
         (json!({"quantization": {"group_size": 16, "bits": 4}}), "group_size 16"),
         (json!({"head_dim": 33}), "odd head dimension 33"),
+        (
+            json!({"model_type": "nemotron_h", "hybrid_override_pattern": "*", "attention_bias": true}),
+            "biases in attention",
+        ),
+        (json!({"model_type": "nemotron_h", "hybrid_override_pattern": "X"}), "type \"X\""),
+        (json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "mlp_bias": true}), "has biases"),
+        (json!({"model_type": "deepseek_v3", "qk_rope_head_dim": 63}), "odd head dimension 575"),
+        (json!({"model_type": "deepseek_v3", "scoring_func": "softmax"}), "softmax"),
+        (json!({"model_type": "deepseek_v3", "topk_method": "greedy"}), "greedy"),
+        (json!({"model_type": "deepseek_v3", "moe_layer_freq": 2}), "each 2th layer"),
+        (
+            json!({"model_type": "deepseek_v2", "num_experts_per_tok": 6, "n_shared_experts": 2, "norm_topk_prob": true}),
+            "add up to one",
+        ),
+        (json!({"model_type": "glm4_moe_lite", "mlp_layer_types": ["shared"]}), "shared"),
     ];
     for (fields, name) in cases {
         let error = read(&with(fields), None).unwrap_err();
@@ -240,7 +255,7 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         error.hint_text().unwrap().to_owned()
     };
     assert!(hint("qwen4").contains("the nearest supported types are qwen"), "{}", hint("qwen4"));
-    assert!(hint("gemma4_text").contains("gemma3_text"), "{}", hint("gemma4_text"));
+    assert!(hint("gemma5_text").contains("gemma4_text"), "{}", hint("gemma5_text"));
     assert!(hint("bert").contains("supported types are llama"), "{}", hint("bert"));
 }
 
@@ -298,6 +313,39 @@ fn impossible_configurations_are_damage_that_is_named() {
         (
             json!({"model_type": "qwen3_5", "layer_types": ["linear_attention", "full_attention"]}),
             "2 layer_types for 1 layers",
+        ),
+        (json!({"model_type": "deepseek_v3", "kv_lora_rank": 0}), "rank of keys and values 0"),
+        (json!({"model_type": "deepseek_v3", "kv_lora_rank": u64::MAX}), "head dimension"),
+        (json!({"model_type": "deepseek_v3", "q_lora_rank": 0}), "rank of queries 0"),
+        (json!({"model_type": "deepseek_v3", "qk_rope_head_dim": 0}), "rotates 0 of"),
+        (json!({"model_type": "deepseek_v3", "qk_nope_head_dim": 1_u64 << 40}), "dimension of other keys"),
+        (json!({"model_type": "deepseek_v3", "v_head_dim": 0}), "dimension of values 0"),
+        (json!({"model_type": "deepseek_v3", "partial_rotary_factor": 0.5}), "rotates 32 of 64"),
+        (
+            json!({"model_type": "deepseek_v3", "rope_scaling": {"type": "yarn", "mscale_all_dim": 1}}),
+            "without a factor",
+        ),
+        (
+            json!({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense", "sparse"]}),
+            "2 mlp_layer_types for 1 layers",
+        ),
+        (json!({"model_type": "gemma4_text", "global_head_dim": 0}), "head dimension 0"),
+        (json!({"model_type": "nemotron_h"}), "what its layers are"),
+        (json!({"model_type": "nemotron_h", "hybrid_override_pattern": "M*"}), "2 of 1 layers"),
+        (json!({"model_type": "nemotron_h", "layers_block_type": []}), "number of layers 0"),
+        (
+            json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "n_routed_experts": 0}),
+            "number of experts 0",
+        ),
+        (
+            json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "moe_latent_size": 0}),
+            "what experts see 0",
+        ),
+        (json!({"model_type": "gemma4_text", "num_kv_shared_layers": 1}), "1 of 1 layers without keys"),
+        (
+            json!({"model_type": "gemma4_text", "num_hidden_layers": 2, "num_kv_shared_layers": 1,
+                "layer_types": ["sliding_attention", "full_attention"]}),
+            "look at keys of none",
         ),
         (json!({"model_type": "lfm2", "conv_L_cache": 0}), "width of a convolution 0"),
         (json!({"model_type": "lfm2", "conv_L_cache": 1e9 as u64}), "a convolution 1000000000"),

@@ -280,7 +280,10 @@ impl<'a> Weights<'a> {
                 let block = kind.block_bytes() as usize;
                 let fault = |_| damaged(path, &format!("has scales of {name:?} that are no numbers"));
                 let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
-                self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
+                self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| {
+                    unpacker.push(blocks);
+                    Ok(())
+                })?;
                 unpacker.finish(rows, columns).map_err(fault)?
             }
             _ => WeightData::Dense { shape, values: self.floats(&name, tensor)? },

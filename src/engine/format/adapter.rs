@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::engine::format::file::{damaged, unsupported};
+use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::tensors::{Tensor, Tensors, text_name};
 use crate::engine::format::weight::Floats;
 use crate::error::{Code, Error, Result};
 
 /// A configuration is a page of JSON.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
+const WANTED: &str = "give the folder of an adapter that mlx-lm or PEFT has saved";
 
 /// An opened adapter. Opening reads headers and configuration only.
 #[derive(Debug)]
@@ -66,7 +67,10 @@ impl Adapter {
         let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
         let config_path = folder.join("adapter_config.json");
         let config: Config = {
-            let bytes = read_small(&config_path)?;
+            let bytes = read_small(&config_path, MAX_CONFIG_BYTES).map_err(|error| match error.code() {
+                Code::FileNotFound => error.hint(WANTED),
+                _ => error,
+            })?;
             serde_json::from_slice(&bytes).map_err(|error| damaged(&config_path, &error.to_string()))?
         };
         let (file, transposed) = if folder.join("adapters.safetensors").exists() {
@@ -79,7 +83,7 @@ impl Adapter {
                 Code::FileNotFound,
                 format!("{} has no adapters.safetensors and no adapter_model.safetensors", folder.display()),
             )
-            .hint("give the folder of an adapter that mlx-lm or PEFT has saved"));
+            .hint(WANTED));
         }
         let scale = config.scale(&config_path)?;
         let tensors = Tensors::open_safetensors(&[&file], &BTreeMap::new(), &file)?;
@@ -249,14 +253,4 @@ fn swap((rows, columns): (usize, usize)) -> (usize, usize) {
 /// A matrix `[rows, columns]`, transposed.
 fn turned(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
-}
-
-fn read_small(path: &Path) -> Result<Vec<u8>> {
-    let kind = std::fs::metadata(path).map_err(|error| {
-        Error::io("read", path, error).hint("give the folder of an adapter that mlx-lm or PEFT has saved")
-    })?;
-    if !kind.is_file() || kind.len() > MAX_CONFIG_BYTES {
-        return Err(damaged(path, "is no configuration of an adapter"));
-    }
-    std::fs::read(path).map_err(|error| Error::io("read", path, error))
 }

@@ -11,6 +11,8 @@ pub mod inventory;
 pub mod layout;
 pub mod metadata;
 pub mod parts;
+pub mod quantize;
+pub mod rows;
 pub mod safetensors;
 pub mod sizes;
 pub mod tensors;

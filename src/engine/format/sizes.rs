@@ -77,6 +77,13 @@ impl WeightSizes {
         }
     }
 
+    /// Counts a matrix that the kernels' side holds as plain numbers, float32 where it was packed.
+    pub fn add_unpacked(&mut self, rows: usize, columns: usize, storage: Option<Storage>) {
+        let before = self.kernel_bytes;
+        self.add_matrix(rows, columns, storage);
+        self.kernel_bytes = before + rows as u64 * columns as u64 * FloatType::F32.size() as u64;
+    }
+
     /// Counts a norm's weight or a bias.
     pub fn add_vector(&mut self, size: usize) {
         self.kernel_bytes += 4 * size as u64;

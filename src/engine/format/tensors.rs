@@ -15,7 +15,7 @@ use crate::engine::format::unpack::Form;
 use crate::engine::format::weight::FloatType;
 use crate::engine::format::{parts, safetensors};
 use crate::engine::models;
-use crate::engine::models::names::{self, Names};
+use crate::engine::models::names::{self, LATENT, Names};
 use crate::error::{Code, Result};
 
 /// How a tensor's elements lie in the file.
@@ -201,7 +201,12 @@ impl Tensors {
     }
 
     /// Reads a tensor's bytes in order, at most `piece` at a time.
-    pub fn read_pieces(&self, tensor: &Tensor, piece: usize, mut use_piece: impl FnMut(&[u8])) -> Result<()> {
+    pub fn read_pieces(
+        &self,
+        tensor: &Tensor,
+        piece: usize,
+        mut use_piece: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let Some(file) = self.files.get(tensor.file) else {
             return Ok(());
         };
@@ -211,7 +216,7 @@ impl Tensors {
             let left = usize::try_from(tensor.bytes - done).unwrap_or(usize::MAX);
             let size = buffer.len().min(left);
             file.read_at(&mut buffer[..size], tensor.offset + done)?;
-            use_piece(&buffer[..size]);
+            use_piece(&buffer[..size])?;
             done += size as u64;
         }
         Ok(())
@@ -325,6 +330,14 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         ("attn_k", [_, k, _], _) => k,
         ("attn_v", [_, _, v], _) => v,
         ("attn_qkv", [qkv], _) => qkv,
+        ("attn_q_a", _, _) => LATENT.query_down,
+        ("attn_q_a_norm", _, _) => LATENT.query_norm,
+        ("attn_q_b", _, _) => LATENT.query_up,
+        ("attn_kv_a_mqa", _, _) => LATENT.latent,
+        ("attn_kv_a_norm", _, _) => LATENT.latent_norm,
+        ("attn_kv_b", _, _) => LATENT.both,
+        ("attn_k_b", _, _) => LATENT.keys,
+        ("attn_v_b", _, _) => LATENT.values,
         ("attn_output", _, _) => names.output,
         ("attn_q_norm", _, _) => names.q_norm,
         ("attn_k_norm", _, _) => names.k_norm,

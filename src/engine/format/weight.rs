@@ -159,6 +159,16 @@ impl Floats {
         Self { dtype: FloatType::F32, bytes }
     }
 
+    /// Numbers of this type, to which each is rounded.
+    pub fn of(values: &[f32], dtype: FloatType) -> Self {
+        let bytes = match dtype {
+            FloatType::F32 => return Self::singles(values),
+            FloatType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+            FloatType::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        };
+        Self { dtype, bytes }
+    }
+
     /// The values as float32, which holds all of them exactly.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {

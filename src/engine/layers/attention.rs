@@ -7,6 +7,7 @@ use mlx_rs::{Array, ops};
 
 use super::Backend;
 use super::attend::{Scoring, append, attend};
+use super::latent::LatentParts;
 use super::norm::{HeadNorms, Norm};
 use super::projection::Projection;
 use super::rope::Rope;
@@ -44,8 +45,9 @@ pub struct Attention {
     pub shape: AttentionShape,
     /// `None`: nothing is rotated.
     pub rope: Option<Rc<Rope>>,
-    /// Norm, then queries, keys and, where they are not in the keys, values side by side.
-    pub input: Projection,
+    pub input: Input,
+    /// The earlier layer whose keys and values are looked at; the input is queries alone then.
+    pub keys_of: Option<usize>,
     pub head_norms: Option<HeadNorms>,
     /// Norm, then what weights the result, by its sigmoid.
     pub gate: Option<Projection>,
@@ -55,6 +57,15 @@ pub struct Attention {
     /// Of what is added to the residual.
     pub factor: f32,
     pub backend: Backend,
+}
+
+/// What gives queries, keys and, where they are not in the keys, values side by side.
+#[derive(Debug)]
+pub enum Input {
+    /// Norm, then all of them.
+    Plain(Projection),
+    /// Keys that are latents, and what makes values of these.
+    Latent(Box<LatentParts>),
 }
 
 /// What attention has beside matrices and norms.
@@ -95,6 +106,7 @@ impl AttentionVectors {
 impl Attention {
     /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of each sequence follow those in its cache.
     pub fn forward(&self, x: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+        let layer = self.keys_of.unwrap_or(layer);
         self.around(x, |qkv| match self.backend {
             Backend::Stock => step.each([qkv], |[qkv], cache| self.attend_stock(qkv, cache, layer)),
             Backend::Kernels => self.attend_fused(qkv, step, layer),
@@ -128,11 +140,17 @@ impl Attention {
 
     /// What stands around attention: norm, projections and the residual.
     fn around(&self, x: &Array, attend: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
-        let mut qkv = self.input.forward(x)?;
+        let mut qkv = match &self.input {
+            Input::Plain(input) => input.forward(x)?,
+            Input::Latent(parts) => parts.project(x)?,
+        };
         if let Some(norms) = &self.head_norms {
             qkv = norms.forward(&qkv)?;
         }
         let mut attended = attend(&qkv)?;
+        if let Input::Latent(parts) = &self.input {
+            attended = parts.values(&attended)?;
+        }
         if let Some(gate) = &self.gate {
             attended = ops::multiply(&attended, ops::sigmoid(gate.forward(x)?)?)?;
         }
@@ -144,7 +162,10 @@ impl Attention {
 
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
-        let mut arrays = self.input.arrays();
+        let mut arrays = match &self.input {
+            Input::Plain(input) => input.arrays(),
+            Input::Latent(parts) => parts.arrays(),
+        };
         arrays.extend(self.rope.iter().flat_map(|rope| rope.arrays()));
         arrays.extend(self.head_norms.iter().flat_map(HeadNorms::arrays));
         arrays.extend(self.gate.iter().flat_map(Projection::arrays));
@@ -183,6 +204,7 @@ impl Attention {
             kv_heads,
             head_dim,
             value_dim,
+            appends: self.keys_of.is_none(),
             values_in_keys: matches!(tokens.shape().values, Values::InKeys(_)),
             rotary_dims: rope.map_or(0, |rope| rope.dimensions),
             traditional: rope.is_some_and(|rope| rope.interleaved),
@@ -238,15 +260,22 @@ impl Attention {
             let factors = Array::from_slice(&factors, &[length, 1]).as_dtype(queries.dtype())?;
             queries = ops::multiply(&queries, &factors)?;
         }
+        let scoring = Scoring { scale, soft_cap, sinks: self.vectors.sinks.as_ref() };
+        let together = |attended: Array| -> Result<Array> {
+            Ok(attended.swap_axes(0, 1)?.reshape(&[length, (heads * value_dim) as i32])?)
+        };
+        if self.keys_of.is_some() {
+            let tokens = cache.tokens(layer)?;
+            return together(attend(&queries, tokens.parts(), tokens, scoring)?);
+        }
         let keys = rotated(qkv.index((.., q_end..k_end)), kv_heads)?;
         let has_values = qkv.dim(1) > k_end;
         let values = has_values.then(|| by_head(qkv.index((.., k_end..)), kv_heads)).transpose()?;
 
         let tokens = cache.tokens(layer)?;
         let parts = append(tokens, &keys, values.as_ref())?;
-        let scoring = Scoring { scale, soft_cap, sinks: self.vectors.sinks.as_ref() };
         let attended = attend(&queries, &parts, tokens, scoring)?;
         cache.set_tokens(layer, parts);
-        Ok(attended.swap_axes(0, 1)?.reshape(&[length, (heads * value_dim) as i32])?)
+        together(attended)
     }
 }

@@ -102,6 +102,22 @@ impl Matrix {
         })
     }
 
+    /// The matrices of several heads, one below the other, times what each head has, `x [H, L, columns]`:
+    /// `[H, L, rows of one]`.
+    pub fn by_head(&self, x: &Array) -> Result<Array> {
+        let heads = x.dim(0);
+        let own = |array: &Array| array.reshape(&[heads, -1, array.dim(-1)]);
+        Ok(match self {
+            Self::Dense(weight) => ops::matmul(x, own(weight)?.swap_axes(-1, -2)?)?,
+            Self::Affine { packed, scales, biases, group, bits } => {
+                ops::quantized_matmul(x, own(packed)?, own(scales)?, &own(biases)?, true, *group, *bits)?
+            }
+            Self::BlockFloat { mode, packed, scales } => {
+                BlockFloats { mode: *mode, packed: &own(packed)?, scales: &own(scales)? }.product(x)?
+            }
+        })
+    }
+
     /// The rows of these ids, `[L] → [L, columns]`.
     pub fn rows(&self, ids: &Array) -> Result<Array> {
         let take = |array: &Array| array.take_axis(ids, 0);

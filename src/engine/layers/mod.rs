@@ -13,6 +13,8 @@ pub mod delta_net;
 mod delta_rule;
 pub mod embedding;
 pub mod experts;
+pub mod latent;
+pub mod layer_inputs;
 pub mod mamba;
 pub mod matrix;
 pub mod mlp;
@@ -127,10 +129,15 @@ impl<'a> Loader<'a> {
             return Err(self.mismatch(name, &format!("is {shape:?}"), &format!("[{rows}, {columns}]")));
         }
         let mut progress = self.progress.borrow_mut();
-        progress.done += weight.bytes() as u64;
+        progress.done += self.checkpoint.stored_bytes(name);
         let (done, total) = (progress.done, self.checkpoint.file_bytes());
         (progress.report)(done.min(total), total);
         Ok(weight)
+    }
+
+    /// Packs a matrix that was made of the module `name`, if its weights are packed while they are loaded.
+    pub fn packed(&self, name: &str, weight: WeightData) -> Result<WeightData> {
+        self.checkpoint.packed_late(name, weight)
     }
 
     /// A vector `[size]` such as a norm's weight or a bias, in the compute type.

@@ -56,6 +56,11 @@ impl<'a, 'b> Step<'a, 'b> {
         self.sequences
     }
 
+    /// Whether no logits are wanted.
+    pub fn only_fills(&self) -> bool {
+        self.sequences.iter().all(|sequence| sequence.logits == Logits::None)
+    }
+
     /// What `each` makes of every sequence's rows of these arrays `[L, …]` and of its cache, one below the other.
     pub fn each<const N: usize>(
         &mut self,

@@ -3,7 +3,7 @@
 
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::{self, Style};
-use crate::engine::config::{GgufFields, ModelConfig};
+use crate::engine::config::{GgufFields, Latent, ModelConfig};
 use crate::engine::models::names::{self, Names};
 use crate::error::Result;
 
@@ -21,6 +21,17 @@ pub struct Architecture {
     /// Reads what config.json says beyond the common fields.
     pub read: fn(&Fields, &mut ModelConfig) -> Result<()>,
     pub gguf: Option<Gguf>,
+    pub on_load: OnLoad,
+}
+
+/// What is not as in the other matrices where a model is quantized while it is loaded: as mlx-lm's
+/// converter has it (`quant_predicate` of its models, 0.32.2). Ends of module names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnLoad {
+    /// Packed in 8 bits and groups of 64.
+    pub precise: &'static [&'static str],
+    /// Not packed at all.
+    pub whole: &'static [&'static str],
 }
 
 /// An architecture in GGUF files.
@@ -54,6 +65,8 @@ pub struct Defaults {
     pub tied: bool,
     /// Whether there is a sliding window if none is said.
     pub window: Option<usize>,
+    /// Sizes of attention over latents, where the architecture has that.
+    pub latent: Option<Latent>,
 }
 
 impl Defaults {
@@ -71,6 +84,7 @@ impl Defaults {
         intermediate: None,
         tied: false,
         window: None,
+        latent: None,
     };
 }
 
@@ -84,6 +98,7 @@ pub const PLAIN: Architecture = Architecture {
     defaults: Defaults::PLAIN,
     read: nothing_more,
     gguf: None,
+    on_load: OnLoad { precise: &[], whole: &[] },
 };
 
 pub fn nothing_more(_: &Fields, _: &mut ModelConfig) -> Result<()> {

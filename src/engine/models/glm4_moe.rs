@@ -1,6 +1,6 @@
 //! GLM 4.5 and later (arXiv:2508.06471): DeepSeek's way to choose experts over ordinary attention.
 
-use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
 use super::names::{self, ExpertNames, Names};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::{Experts, Groups, QkNorm, Routing, Scoring, SharedExpert};
@@ -24,6 +24,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     },
     read,
     gguf: Some(Gguf { names: &["glm4moe"], interleaved: false, read: read_gguf }),
+    on_load: OnLoad { precise: &[], whole: &["mlp.gate"] },
     ..PLAIN
 };
 
@@ -84,7 +85,15 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     if fields.has("self_attn.q_norm", "weight") {
         config.style.qk_norm = Some(QkNorm::Heads);
     }
-    // Layers that guess further tokens count as layers there.
+    leave_ahead(fields, config)?;
+    if fields.number("expert_gating_func")?.unwrap_or(0) == 0 {
+        set_sigmoid(config);
+    }
+    mix_gguf(fields, config)
+}
+
+/// Leaves layers that guess further tokens, which count as layers in GGUF files.
+pub fn leave_ahead(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     let ahead = fields.number("nextn_predict_layers")?.unwrap_or(0);
     if ahead >= config.layers {
         return Err(damaged(
@@ -94,10 +103,7 @@ fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     }
     config.layers -= ahead;
     config.plan.truncate(config.layers);
-    if fields.number("expert_gating_func")?.unwrap_or(0) == 0 {
-        set_sigmoid(config);
-    }
-    mix_gguf(fields, config)
+    Ok(())
 }
 
 fn set_sigmoid(config: &mut ModelConfig) {

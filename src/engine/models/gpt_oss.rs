@@ -1,7 +1,7 @@
 //! gpt-oss (OpenAI, arXiv:2508.10925): attention sinks, every other layer slides, and experts of
 //! four-bit floats with biases and a clamped gate.
 
-use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
 use super::names::{self, ExpertNames, Names};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::{Experts, Gating, Routing};
@@ -26,6 +26,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     },
     read,
     gguf: Some(Gguf { names: &["gpt-oss"], interleaved: false, read: read_gguf }),
+    on_load: OnLoad { precise: &["mlp.router"], whole: &[] },
     ..PLAIN
 };
 

@@ -1,6 +1,6 @@
 //! Granite 3 with a mixture of experts (IBM, 2024).
 
-use super::architecture::{Architecture, Gguf, PLAIN};
+use super::architecture::{Architecture, Gguf, OnLoad, PLAIN};
 use super::granite::{factors, factors_of_gguf};
 use super::names::{self, ExpertNames, Names};
 use crate::engine::config::ModelConfig;
@@ -15,6 +15,10 @@ pub const ARCHITECTURE: Architecture = Architecture {
     names: Names { experts: EXPERTS, ..names::PLAIN },
     read,
     gguf: Some(Gguf { names: &["granitemoe"], interleaved: true, read: factors_of_gguf }),
+    on_load: OnLoad {
+        precise: &["router.layer", "self_attn.o_proj", "output_linear", "switch_mlp.down_proj", "lm_head"],
+        whole: &[],
+    },
     ..PLAIN
 };
 

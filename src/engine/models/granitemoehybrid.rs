@@ -1,7 +1,7 @@
 //! Granite 4 (IBM, 2025): state spaces with attention between them; a feed-forward block that every
 //! token goes through, with or without a mixture of experts beside it.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
 use super::granite::factors;
 use super::granitemoe::EXPERTS;
 use super::mamba2::time_limit;
@@ -33,6 +33,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    on_load: OnLoad { precise: &["router.layer"], whole: &[] },
     ..PLAIN
 };
 

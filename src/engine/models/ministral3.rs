@@ -4,7 +4,7 @@ use super::architecture::{Architecture, Defaults, Gguf, PLAIN};
 use super::mistral::slides_if_it_can;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::Growth;
-use crate::engine::config::{GgufFields, ModelConfig, RopeScaling, yarn_magnitude};
+use crate::engine::config::{GgufFields, ModelConfig, RopeScaling, rope_parameters, yarn_magnitude};
 use crate::engine::format::file::damaged;
 use crate::error::Result;
 
@@ -26,11 +26,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
 
 fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
     slides_if_it_can(fields, config)?;
-    let parameters = match fields.object("rope_parameters", "rope_parameters.")? {
-        Some(parameters) => Some(parameters),
-        None => fields.object("rope_scaling", "rope_scaling.")?,
-    };
-    let Some(parameters) = parameters else {
+    let Some(parameters) = rope_parameters(fields)? else {
         // What the first release has.
         config.rope.scaling = RopeScaling::Yarn {
             factor: 16.0,

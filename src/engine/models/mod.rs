@@ -9,13 +9,17 @@ pub mod architecture;
 mod cohere;
 mod cohere2;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
 mod ernie4_5;
 mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
@@ -28,6 +32,7 @@ mod ministral3;
 mod mistral;
 mod mixtral;
 pub mod names;
+mod nemotron_h;
 mod olmo2;
 mod olmo3;
 mod phi;
@@ -46,8 +51,9 @@ mod starcoder2;
 mod states;
 
 use mlx_rs::{Array, Dtype, transforms};
+use serde_json::{Map, Value};
 
-pub use architecture::{Architecture, Defaults, Gguf};
+pub use architecture::{Architecture, Defaults, Gguf, OnLoad};
 pub use states::{StateModel, longest as longest_text};
 
 pub use crate::engine::layers::step::{Logits, Sequence};
@@ -74,6 +80,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
+    gemma4::ARCHITECTURE,
     phi::ARCHITECTURE,
     phi3::ARCHITECTURE,
     smollm3::ARCHITECTURE,
@@ -88,6 +95,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     gpt_oss::ARCHITECTURE,
     glm4::ARCHITECTURE,
     glm4_moe::ARCHITECTURE,
+    deepseek_v3::ARCHITECTURE,
+    deepseek_v2::ARCHITECTURE,
+    glm4_moe_lite::ARCHITECTURE,
     exaone4::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
@@ -95,11 +105,27 @@ pub static ARCHITECTURES: &[Architecture] = &[
     lfm2::ARCHITECTURE,
     mamba2::ARCHITECTURE,
     granitemoehybrid::ARCHITECTURE,
+    nemotron_h::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.
 pub fn of_type(model_type: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().find(|architecture| architecture.model_types.contains(&model_type))
+}
+
+/// Types of multimodal models that say in `text_config` what their text part is.
+pub static WRAPPERS: &[&str] = &["mistral3", "llava"];
+
+/// The `model_type` of a config.json, or that of its text part where that tells.
+pub fn text_type(config: &Map<String, Value>) -> Option<&str> {
+    let model_type = config.get("model_type")?.as_str()?;
+    let inner = config.get("text_config").filter(|_| WRAPPERS.contains(&model_type));
+    inner.and_then(|inner| inner.get("model_type")?.as_str()).or(Some(model_type))
+}
+
+/// The architecture of a config.json.
+pub fn of_config(config: &Map<String, Value>) -> Option<&'static Architecture> {
+    of_type(text_type(config)?)
 }
 
 /// The architecture of a GGUF file, which may have the same name for a mixture of experts.

@@ -24,6 +24,8 @@ pub struct Names {
     pub split_mlp: Option<[&'static str; 3]>,
     /// The last norm of the model, by its full name.
     pub final_norm: &'static str,
+    /// The number that a layer's result is multiplied by, by its full name below the layer.
+    pub scalar: &'static str,
     /// What the names of a state space's modules begin with.
     pub mamba: &'static str,
     pub experts: ExpertNames,
@@ -53,6 +55,14 @@ pub struct ExpertNames {
     pub shared: [&'static str; 3],
     /// What weighs the shared expert.
     pub shared_gate: &'static str,
+    /// What squeezes states for the experts, and what brings their results back.
+    pub squeeze: [&'static str; 2],
+    /// Where they stand beside the dense block: the norm before them, the one behind them, and the one
+    /// behind the dense block.
+    pub norms: [&'static str; 3],
+    /// The weights of the router's own norm and the factors of experts, by their full names.
+    pub router_norm: &'static str,
+    pub factors: &'static str,
 }
 
 /// Modules of a layer with the gated delta rule, below the layer.
@@ -98,6 +108,37 @@ pub struct ShortConvNames {
 pub const SHORT_CONV: ShortConvNames =
     ShortConvNames { input: "conv.in_proj", conv: "conv.conv", output: "conv.out_proj" };
 
+/// Modules of attention over latents, below the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentNames {
+    /// Queries, or what they are squeezed into, its norm, and what makes them of it.
+    pub query: &'static str,
+    pub query_down: &'static str,
+    pub query_norm: &'static str,
+    pub query_up: &'static str,
+    /// The latent and the rotated key, and the latent's norm.
+    pub latent: &'static str,
+    pub latent_norm: &'static str,
+    /// What makes keys and values of the latent: of each head the rows of both.
+    pub both: &'static str,
+    /// The same apart in checkpoints of mlx-lm and in GGUF files, by heads; that of the keys transposed.
+    pub keys: &'static str,
+    pub values: &'static str,
+}
+
+/// DeepSeek's.
+pub const LATENT: LatentNames = LatentNames {
+    query: "self_attn.q_proj",
+    query_down: "self_attn.q_a_proj",
+    query_norm: "self_attn.q_a_layernorm",
+    query_up: "self_attn.q_b_proj",
+    latent: "self_attn.kv_a_proj_with_mqa",
+    latent_norm: "self_attn.kv_a_layernorm",
+    both: "self_attn.kv_b_proj",
+    keys: "self_attn.embed_q",
+    values: "self_attn.unembed_out",
+};
+
 /// Llama's.
 pub const PLAIN: Names = Names {
     attention_norm: "input_layernorm",
@@ -113,6 +154,7 @@ pub const PLAIN: Names = Names {
     down: "mlp.down_proj",
     split_mlp: None,
     final_norm: "model.norm",
+    scalar: "layer_scalar",
     mamba: "mamba",
     experts: EXPERTS,
 };
@@ -130,4 +172,30 @@ pub const EXPERTS: ExpertNames = ExpertNames {
     correction: "mlp.gate.e_score_correction_bias",
     shared: ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"],
     shared_gate: "mlp.shared_expert_gate",
+    squeeze: ["mixer.fc1_latent_proj", "mixer.fc2_latent_proj"],
+    norms: ["pre_feedforward_layernorm_2", "post_feedforward_layernorm_2", "post_feedforward_layernorm_1"],
+    router_norm: "router.scale",
+    factors: "router.per_expert_scale",
+};
+
+/// Modules of what layers get of a token beside the states: of all layers by their full names, then below
+/// a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerInputNames {
+    pub table: &'static str,
+    pub projection: &'static str,
+    pub norm: &'static str,
+    pub gate: &'static str,
+    pub back: &'static str,
+    pub post_norm: &'static str,
+}
+
+/// Gemma's.
+pub const LAYER_INPUTS: LayerInputNames = LayerInputNames {
+    table: "model.embed_tokens_per_layer",
+    projection: "model.per_layer_model_projection",
+    norm: "model.per_layer_projection_norm",
+    gate: "per_layer_input_gate",
+    back: "per_layer_projection",
+    post_norm: "post_per_layer_input_norm",
 };

@@ -1,6 +1,6 @@
 //! Qwen 3.5 with a mixture of experts.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
 use super::qwen3_next::{DEFAULTS, STYLE, linear_layers, mix_shared};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
@@ -21,6 +21,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..DEFAULTS
     },
     read,
+    on_load: OnLoad { precise: &["mlp.gate", "mlp.shared_expert_gate"], whole: &[] },
     ..PLAIN
 };
 

@@ -1,6 +1,6 @@
 //! Qwen 3 with a mixture of experts (arXiv:2505.09388).
 
-use super::architecture::{Architecture, Defaults, Gguf, PLAIN, no_more_keys};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN, no_more_keys};
 use super::qwen2::window_of_upper_layers;
 use super::qwen2_moe::mix;
 use crate::engine::config::ModelConfig;
@@ -16,6 +16,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     defaults: Defaults { context: 32_768, kv_heads: Some(4), ..Defaults::PLAIN },
     read,
     gguf: Some(Gguf { names: &["qwen3moe"], interleaved: false, read: no_more_keys }),
+    on_load: OnLoad { precise: &["mlp.gate"], whole: &[] },
     ..PLAIN
 };
 

@@ -1,7 +1,7 @@
 //! Qwen 3 Next: three of four layers follow the gated delta rule (arXiv:2412.06464), the fourth has
 //! attention whose result is gated; a mixture of experts in all of them.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
 use super::qwen2_moe::mix;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
@@ -22,6 +22,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..DEFAULTS
     },
     read,
+    on_load: OnLoad { precise: &["mlp.gate", "mlp.shared_expert_gate"], whole: &[] },
     ..PLAIN
 };
 

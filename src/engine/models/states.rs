@@ -92,6 +92,8 @@ pub fn longest(checkpoint: &Checkpoint) -> Result<usize> {
     let recurs = config.plan.iter().any(|layer| layer.mixer != Mixer::Attention);
     let lacks = [
         (recurs, "has layers without attention"),
+        (config.style.scaled_layers, "scales what leaves its layers"),
+        (config.latent.is_some(), "has attention over latents"),
         (config.attention_cap.is_some(), "caps the scores of attention"),
         (config.attention_sinks, "has sinks beside the scores of attention"),
         (config.query_growth.is_some(), "has queries that grow with their position"),

@@ -12,6 +12,7 @@ pub use self::format::Format;
 pub use self::sampling::{Bias, BiasedToken, SamplingOptions};
 pub use self::template::TemplateArguments;
 use crate::engine::cache::CacheOptions;
+use crate::engine::config::Packing;
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub struct LoadOptions {
     /// Threads for the CPU kernels; `None`: the physical cores.
     pub threads: Option<usize>,
     pub cache: CacheOptions,
+    /// How the weights of an original model are packed while they are loaded; `None`: they stay as they are.
+    pub quantize: Option<Packing>,
     /// Folder of a LoRA adapter to the weights.
     pub adapter: Option<PathBuf>,
     /// How tokens are guessed in advance, if they are.

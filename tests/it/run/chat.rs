@@ -1,83 +1,16 @@
 //! The chat, driven on a pseudo terminal.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Child;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use pty_process::blocking::{Command as PtyCommand, open};
 
 use super::*;
+use crate::terminal::Terminal;
 
-/// A chat and what it has shown.
-struct Session {
-    child: Child,
-    keyboard: fs::File,
-    pieces: Receiver<Vec<u8>>,
-    shown: String,
-}
-
-impl Session {
-    fn start(home: &Sandbox, args: &[&str]) -> Self {
-        let (pty, pts) = open().expect("a pseudo terminal");
-        pty.resize(pty_process::Size::new(24, 100)).expect("a size");
-        let mut command = command(home, args);
-        command.env("TERM", "xterm-256color").env("NO_COLOR", "1");
-        let child = PtyCommand::from(command).spawn(pts).expect("mlx-cache runs");
-        let mut screen = fs::File::from(std::os::fd::OwnedFd::from(pty));
-        let keyboard = screen.try_clone().expect("a handle");
-        let (sender, pieces) = mpsc::channel();
-        thread::spawn(move || {
-            let mut piece = [0; 4096];
-            // The read fails once the child has closed its side.
-            while let Ok(length @ 1..) = screen.read(&mut piece) {
-                if sender.send(piece[..length].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, keyboard, pieces, shown: String::new() }
-    }
-
-    fn type_keys(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).expect("the terminal is open");
-    }
-
-    fn type_line(&mut self, line: &str) {
-        self.type_keys(&format!("{line}\r"));
-    }
-
-    /// Waits until the screen has shown this since the last wait; returns what came until then.
-    fn wait_for(&mut self, expected: &str) -> String {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        loop {
-            if let Some(at) = self.shown.find(expected) {
-                let rest = self.shown.split_off(at + expected.len());
-                return std::mem::replace(&mut self.shown, rest);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.pieces.recv_timeout(left) {
-                Ok(piece) => self.shown.push_str(&String::from_utf8_lossy(&piece)),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("'{expected}' is not shown, but: {:?}", self.shown)
-                }
-            }
-        }
-    }
-
-    fn exit_code(mut self) -> Option<i32> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status.code();
-            }
-            assert!(started.elapsed() < Duration::from_secs(20), "the chat goes on: {:?}", self.shown);
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
+/// A chat on a terminal.
+fn start(home: &Sandbox, args: &[&str]) -> Terminal {
+    let mut command = command(home, args);
+    command.env("TERM", "xterm-256color").env("NO_COLOR", "1");
+    Terminal::start(command, 24, 100)
 }
 
 const PROMPT: &str = ">>> ";
@@ -85,7 +18,7 @@ const PROMPT: &str = ">>> ";
 #[test]
 fn a_chat_answers_remembers_and_leaves() {
     let home = Sandbox::new();
-    let mut chat = Session::start(&home, &[&smollm2(), "--temp", "0"]);
+    let mut chat = start(&home, &[&smollm2(), "--temp", "0"]);
     chat.wait_for(PROMPT);
     chat.type_line("What is the capital of France?");
     chat.wait_for("Paris");
@@ -100,14 +33,14 @@ fn a_chat_answers_remembers_and_leaves() {
     assert!(cached.and_then(|cached| cached.parse().ok()) > Some(20), "{usage}");
     chat.wait_for(PROMPT);
     chat.type_line("/bye");
-    assert_eq!(chat.exit_code(), Some(0));
+    assert_eq!(chat.end().1, Some(0));
 }
 
 #[test]
 fn commands_change_and_show_the_conversation() {
     let home = Sandbox::new();
     let saved = home.home().join("chat.json");
-    let mut chat = Session::start(&home, &[&tiny(), "--max-tokens", "4"]);
+    let mut chat = start(&home, &[&tiny(), "--max-tokens", "4"]);
     chat.wait_for(PROMPT);
     chat.type_line("/help");
     chat.wait_for("/system TEXT");
@@ -143,7 +76,7 @@ fn commands_change_and_show_the_conversation() {
     chat.wait_for("loaded 2 messages");
     chat.wait_for(PROMPT);
     chat.type_keys("\u{4}");
-    assert_eq!(chat.exit_code(), Some(0));
+    assert_eq!(chat.end().1, Some(0));
 
     let saved: Value = serde_json::from_slice(&fs::read(&saved).expect("saved")).expect("JSON");
     sandbox::assert_valid(&saved, "chat");
@@ -155,7 +88,7 @@ fn commands_change_and_show_the_conversation() {
 #[test]
 fn ctrl_c_stops_the_answer_and_clears_the_line_but_does_not_leave() {
     let home = Sandbox::new();
-    let mut chat = Session::start(&home, &[&smollm2(), "--temp", "0"]);
+    let mut chat = start(&home, &[&smollm2(), "--temp", "0"]);
     chat.wait_for(PROMPT);
     chat.type_line("Write a very long story about a village and its people, at least twenty pages.");
     chat.wait_for("village and its people, at least twenty pages.");
@@ -171,13 +104,13 @@ fn ctrl_c_stops_the_answer_and_clears_the_line_but_does_not_leave() {
     chat.wait_for("Paris");
     chat.wait_for(PROMPT);
     chat.type_line("/exit");
-    assert_eq!(chat.exit_code(), Some(0));
+    assert_eq!(chat.end().1, Some(0));
 }
 
 #[test]
 fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
     let home = Sandbox::new();
-    let mut chat = Session::start(&home, &[&tiny(), "--temp", "0", "--context", "40"]);
+    let mut chat = start(&home, &[&tiny(), "--temp", "0", "--context", "40"]);
     chat.wait_for(PROMPT);
     chat.type_line("Hello");
     chat.wait_for("the context is full: /clear");
@@ -192,38 +125,38 @@ fn a_conversation_longer_than_the_context_is_told_with_a_way_on() {
     chat.wait_for("the context is full: /clear");
     chat.wait_for(PROMPT);
     chat.type_line("/bye");
-    assert_eq!(chat.exit_code(), Some(0));
+    assert_eq!(chat.end().1, Some(0));
 }
 
 #[test]
 fn what_was_typed_is_kept_for_its_owner_only_and_comes_back() {
     let home = Sandbox::new();
     add(&home, &tiny(), "test/model");
-    let mut chat = Session::start(&home, &["test/model", "-n", "2"]);
+    let mut chat = start(&home, &["test/model", "-n", "2"]);
     chat.wait_for(PROMPT);
     chat.type_line("/set seed 1234");
     chat.wait_for("seed set to 1234");
     chat.wait_for(PROMPT);
     chat.type_line("/bye");
-    assert_eq!(chat.exit_code(), Some(0));
+    assert_eq!(chat.end().1, Some(0));
     let history = home.store().join("chat_history");
     assert_eq!(fs::metadata(&history).expect("a history").permissions().mode() & 0o777, 0o600);
 
-    let mut chat = Session::start(&home, &["test/model", "-n", "2"]);
+    let mut chat = start(&home, &["test/model", "-n", "2"]);
     chat.wait_for(PROMPT);
     // The line before /bye.
     chat.type_keys("\u{1b}[A\u{1b}[A\r");
     chat.wait_for("seed set to 1234");
     chat.wait_for(PROMPT);
     chat.type_line("/bye");
-    assert_eq!(chat.exit_code(), Some(0));
+    assert_eq!(chat.end().1, Some(0));
 }
 
 #[test]
 fn pasted_lines_are_one_message() {
     let home = Sandbox::new();
     let saved = home.home().join("chat.json");
-    let mut chat = Session::start(&home, &[&tiny(), "-n", "2"]);
+    let mut chat = start(&home, &[&tiny(), "-n", "2"]);
     chat.wait_for(PROMPT);
     chat.type_keys("\u{1b}[200~first\rsecond\u{1b}[201~\r");
     chat.wait_for("max_tokens");
@@ -233,7 +166,7 @@ fn pasted_lines_are_one_message() {
     // The end of input counts only once the next line is being read.
     chat.wait_for(PROMPT);
     chat.type_keys("\u{4}");
-    assert_eq!(chat.exit_code(), Some(0));
+    assert_eq!(chat.end().1, Some(0));
     let saved: Value = serde_json::from_slice(&fs::read(&saved).expect("saved")).expect("JSON");
     assert_eq!(saved["messages"][0]["content"], "first\nsecond");
 }
@@ -243,21 +176,17 @@ fn a_termination_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
     use rustix::termios::{LocalModes, tcgetattr};
 
     let home = Sandbox::new();
-    let mut chat = Session::start(&home, &[&tiny()]);
-    let cooked = |chat: &Session| {
-        tcgetattr(&chat.keyboard)
-            .expect("a terminal")
-            .local_modes
-            .contains(LocalModes::ICANON | LocalModes::ECHO)
+    let mut chat = start(&home, &[&tiny()]);
+    let keyboard = chat.handle();
+    let cooked = || {
+        let modes = tcgetattr(&keyboard).expect("a terminal").local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO)
     };
     chat.wait_for(PROMPT);
-    assert!(!cooked(&chat));
-    let pid = rustix::process::Pid::from_child(&chat.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-    let keyboard = chat.keyboard.try_clone().expect("a handle");
-    assert_eq!(chat.exit_code(), Some(130));
-    let modes = tcgetattr(&keyboard).expect("a terminal").local_modes;
-    assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO));
+    assert!(!cooked());
+    chat.signal(rustix::process::Signal::TERM);
+    assert_eq!(chat.end().1, Some(130));
+    assert!(cooked());
 }
 
 #[test]
@@ -272,8 +201,8 @@ fn without_a_terminal_there_is_no_chat() {
 fn a_chat_has_no_json() {
     let home = Sandbox::new();
     for flag in ["--json", "--stream-json"] {
-        let mut chat = Session::start(&home, &[&tiny(), flag]);
+        let mut chat = start(&home, &[&tiny(), flag]);
         chat.wait_for("INVALID_REQUEST");
-        assert_eq!(chat.exit_code(), Some(2));
+        assert_eq!(chat.end().1, Some(2));
     }
 }

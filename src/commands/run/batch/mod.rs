@@ -28,7 +28,7 @@ use crate::report::ErrorReport;
 use crate::report::run::{BatchId, BatchReport, BatchResult, MemoryReport};
 
 /// Prompts that are answered at a time, unless a flag tells.
-const AT_A_TIME: usize = 16;
+const AT_A_TIME: usize = 8;
 /// How many prompts are read before the results of earlier ones are printed, for each that is answered at a
 /// time: long enough that none of them waits, and a bound to what is held in memory.
 const AHEAD: usize = 8;

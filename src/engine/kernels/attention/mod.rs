@@ -30,6 +30,9 @@ pub struct Attention {
     pub head_dim: usize,
     /// Dv, elements of a value.
     pub value_dim: usize,
+    /// Whether the tokens have keys and values of their own, which are put into the caches; else those of
+    /// another layer lie there already.
+    pub appends: bool,
     /// Values are the last Dv elements of the keys; else they lie beside them.
     pub values_in_keys: bool,
     /// The first dimensions of a head that are rotated: even, at most D; 0 for none.
@@ -84,7 +87,7 @@ pub struct AttentionOutput {
 /// Attention of `L` new tokens over everything before and themselves.
 ///
 /// - `qkv` `[L, (H + Hkv) * D + Hkv * Dv]`: queries, keys and values of a token side by side, not yet
-///   rotated; without values where they are in the keys;
+///   rotated; without values where they are in the keys, without both where nothing is appended;
 /// - `caches`: keys `[Hkv, capacity, D]`, then values `[Hkv, capacity, Dv]` where they lie beside them,
 ///   updated in place at `held..held + L`. Where packed, numbers, scales and biases take the place of each.
 ///   Earlier entries are never written, so older handles of the same memory stay valid up to their length;
@@ -174,7 +177,8 @@ impl Attention {
     /// Elements of a token's queries, keys and values.
     fn width(&self) -> Option<usize> {
         let beside = if self.values_in_keys { 0 } else { self.value_dim };
-        let own = self.kv_heads.checked_mul(self.head_dim.checked_add(beside)?)?;
+        let own =
+            if self.appends { self.kv_heads.checked_mul(self.head_dim.checked_add(beside)?)? } else { 0 };
         self.heads.checked_mul(self.head_dim)?.checked_add(own)
     }
 
@@ -256,7 +260,9 @@ impl Kernel for Attend {
                 });
                 first += tokens;
             }
-            job::append(&jobs);
+            if self.layer.appends {
+                job::append(&jobs);
+            }
             job::attend(&jobs);
         });
     }

@@ -126,6 +126,7 @@ fn some_layer(random: &mut Random) -> Attention {
         kv_heads,
         head_dim,
         value_dim,
+        appends: true,
         values_in_keys,
         rotary_dims: random.pick(&[head_dim, head_dim, head_dim / 4 * 2, 0]),
         traditional: random.below(2) == 0,
@@ -178,6 +179,11 @@ fn attention_equals_mlx_over_random_shapes() {
             // be what makes a packed number another.
             let tolerance = if layer.packing.is_some() { 3e-2 } else { 2e-4 };
             assert_close(&ours.output, &out, tolerance, &what);
+            // Queries alone find the same once the entries are there.
+            let alone = qkv.index((.., ..(layer.heads * layer.head_dim) as i32)).contiguous().unwrap();
+            let looking = Attention { appends: false, ..layer };
+            let again = attention(&alone, &ours.caches, Some(&vectors), &looking).unwrap();
+            assert_close(&again.output, &out, tolerance, &what);
             let filled = (layer.held + tokens) as i32;
             let filled: Vec<Array> =
                 ours.caches.iter().map(|part| part.index((.., ..filled, ..)).contiguous().unwrap()).collect();
@@ -194,7 +200,8 @@ fn attention_equals_mlx_over_random_shapes() {
 fn sequences_together_are_as_each_alone() {
     let mut random = Random(23);
     for round in 0..60 {
-        let layer = Attention { weighs_queries: false, has_sinks: false, ..some_layer(&mut random) };
+        let plain = Attention { weighs_queries: false, has_sinks: false, ..some_layer(&mut random) };
+        let layer = Attention { appends: true, ..plain };
         let arrays = sides(&layer) * if layer.packing.is_some() { 3 } else { 1 };
         let count = 1 + random.below(most_together(arrays));
         let frequencies = random.array(&[layer.rotary_dims / 2]);
@@ -284,6 +291,7 @@ const PLAIN: Attention = Attention {
     kv_heads: 1,
     head_dim: 8,
     value_dim: 8,
+    appends: true,
     values_in_keys: false,
     rotary_dims: 0,
     traditional: false,

@@ -3,6 +3,8 @@
 //! Names are those of Hugging Face checkpoints. Everything is read by position through `&self`, so
 //! several threads may read at once.
 
+mod on_load;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,11 +24,10 @@ use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{CodeTable, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
-use crate::ids::Digest;
+use crate::ids;
 
 /// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
 const PIECE: usize = 256 << 10;
-
 /// Where a checkpoint came from.
 #[derive(Debug)]
 pub enum Origin {
@@ -63,6 +64,8 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     pub origin: Origin,
     tensors: Tensors,
+    /// How matrices of floats are packed while they are read.
+    on_load: Option<Packing>,
     /// Columns of each matrix that the model needs, by module.
     columns: BTreeMap<String, usize>,
 }
@@ -111,11 +114,13 @@ impl Checkpoint {
         };
         // A head that is the embedding needs no tensors of its own.
         config.tie_word_embeddings |= !with_head;
-        let mut checkpoint = Self { config, origin, tensors, columns: BTreeMap::new() };
+        let mut checkpoint = Self { config, origin, tensors, on_load: None, columns: BTreeMap::new() };
         // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
         let columns = checkpoint.needed().filter_map(|needed| match needed {
-            Needed::Matrix { module, columns, .. } => Some((module, columns)),
+            Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. } => {
+                Some((module, columns))
+            }
             Needed::Vector { .. } | Needed::Conv { .. } => None,
         });
         checkpoint.columns = columns.collect();
@@ -140,6 +145,12 @@ impl Checkpoint {
     /// The shape of a tensor as stored, by its full name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Bytes of a module's matrix in the files, with what belongs to its packing.
+    pub fn stored_bytes(&self, module: &str) -> u64 {
+        let parts = ["weight", "scales", "biases"].iter();
+        parts.filter_map(|part| Some(self.tensors.get(&format!("{module}.{part}"))?.bytes)).sum()
     }
 
     /// Every tensor of the files.
@@ -175,7 +186,10 @@ impl Checkpoint {
         if let Some(adapter) = adapter {
             adapter.add_to(&mut digest)?;
         }
-        Ok(Digest::from_bytes(digest.finalize().into()).to_string())
+        if let Some(packing) = self.on_load {
+            digest.update(packing.to_string());
+        }
+        Ok(ids::Digest::from_bytes(digest.finalize().into()).to_string())
     }
 
     /// Sizes for the memory gate.
@@ -184,9 +198,11 @@ impl Checkpoint {
         for needed in self.needed() {
             match needed {
                 Needed::Matrix { module, rows, columns } => {
-                    let tensor = self.tensors.get(&format!("{module}.weight"));
-                    let storage = tensor.and_then(|tensor| self.storage(&module, tensor, columns));
-                    sizes.add_matrix(rows, columns, storage);
+                    let (rows, columns) = self.turned(&module, rows, columns);
+                    sizes.add_matrix(rows, columns, self.storage(&module, columns));
+                }
+                Needed::Heads { module, rows, columns } => {
+                    sizes.add_unpacked(rows, columns, self.storage(&module, columns));
                 }
                 Needed::Vector { size, .. } => sizes.add_vector(size),
                 Needed::Conv { channels, width, .. } => sizes.add_vector(channels * width),
@@ -195,10 +211,16 @@ impl Checkpoint {
         sizes
     }
 
-    /// How a matrix will lie in memory; `None` if it cannot be read.
-    fn storage(&self, module: &str, tensor: &Tensor, columns: usize) -> Option<Storage> {
+    /// How a matrix lies in its file; `None` if it cannot be read.
+    fn storage(&self, module: &str, columns: usize) -> Option<Storage> {
+        let tensor = self.tensors.get(&format!("{module}.weight"))?;
         if let Some(float) = tensor.encoding.float() {
-            return Some(Storage::Dense(float));
+            let target = self.on_load.and_then(|asked| self.target(asked, module, columns));
+            return Some(match target {
+                None => Storage::Dense(float),
+                Some(Packing::Affine(affine)) => Storage::Affine { affine, scale: float },
+                Some(Packing::BlockFloat(mode)) => Storage::BlockFloat(mode),
+            });
         }
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
@@ -222,6 +244,7 @@ impl Checkpoint {
         match tensor.encoding {
             Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
             Encoding::Safetensors(Dtype::U32 | Dtype::U8) => self.packed(module, tensor),
+            _ if self.on_load.is_some() && !self.is_transposed(module) => self.packed_on_load(module, tensor),
             _ => Ok(WeightData::Dense { shape: flat(&tensor.shape), values: self.floats(&name, tensor)? }),
         }
     }
@@ -249,7 +272,10 @@ impl Checkpoint {
         };
         let block = kind.block_bytes() as usize;
         let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
-        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| unpacker.push(blocks))?;
+        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| {
+            unpacker.push(blocks);
+            Ok(())
+        })?;
         unpacker.finish(rows, columns).map_err(fault)
     }
 
@@ -341,7 +367,9 @@ impl Checkpoint {
     /// Checks one needed tensor without reading it.
     fn check(&self, needed: &Needed) -> Result<()> {
         let (name, expected) = match needed {
-            Needed::Matrix { module, rows, columns } => (&format!("{module}.weight"), vec![*rows, *columns]),
+            Needed::Matrix { module, rows, columns } | Needed::Heads { module, rows, columns } => {
+                (&format!("{module}.weight"), vec![*rows, *columns])
+            }
             Needed::Vector { name, size, rows: 1 } => (name, vec![*size]),
             Needed::Vector { name, size, rows } => (name, vec![*rows, size / rows]),
             Needed::Conv { name, channels, width } => (name, vec![*channels, *width]),
@@ -351,9 +379,18 @@ impl Checkpoint {
         let shape = match (needed, tensor.encoding) {
             (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
             (Needed::Conv { .. }, encoding) if encoding.float().is_some() => without_one(&tensor.shape),
-            (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
-            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
-            (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32 | Dtype::U8)) => {
+            (Needed::Matrix { .. } | Needed::Heads { .. }, encoding) if encoding.float().is_some() => {
+                flat(&tensor.shape)
+            }
+            (Needed::Matrix { .. } | Needed::Heads { .. }, Encoding::Ggml(kind))
+                if Form::of(kind).is_some() =>
+            {
+                flat(&tensor.shape)
+            }
+            (
+                Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. },
+                Encoding::Safetensors(Dtype::U32 | Dtype::U8),
+            ) => {
                 let packed = self.packing(module, tensor, Some(*columns))?;
                 vec![packed.rows, packed.columns]
             }
