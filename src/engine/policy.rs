@@ -110,6 +110,9 @@ pub struct Policy {
     pub cache: CachePlan,
     /// The cache of a full context.
     pub cache_bytes: u64,
+    /// Most bytes that the caches of sequences that are generated together may have: at least one of a full
+    /// context.
+    pub cache_room: u64,
     /// Weights and cache.
     pub estimate_bytes: u64,
     pub warnings: Vec<Warning>,
@@ -186,6 +189,7 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     };
     let cache_bytes = cache.bytes(context);
     let estimate_bytes = weights_bytes.saturating_add(cache_bytes);
+    let cache_room = comfortable.saturating_sub(weights_bytes).max(cache_bytes);
     if estimate_bytes > available {
         if !options.force {
             return Err(insufficient(weights_bytes, cache_bytes, context, available, options, machine));
@@ -194,7 +198,17 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     } else if estimate_bytes as f64 > machine.free_memory as f64 * TIGHT {
         warnings.push(Warning::MemoryTight { estimate: estimate_bytes, free: machine.free_memory });
     }
-    Ok(Policy { device, dtype, context, weights_bytes, cache, cache_bytes, estimate_bytes, warnings })
+    Ok(Policy {
+        device,
+        dtype,
+        context,
+        weights_bytes,
+        cache,
+        cache_bytes,
+        cache_room,
+        estimate_bytes,
+        warnings,
+    })
 }
 
 fn device(machine: &Machine, choice: DeviceChoice) -> Result<Device> {

@@ -127,6 +127,14 @@ impl States {
         }
     }
 
+    /// Tokens that the model knows.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Self::Encoder(encoder) => encoder.vocabulary(),
+            Self::Decoder { model, .. } => model.vocabulary(),
+        }
+    }
+
     /// Tokens of the longest text that the model can take.
     pub fn max_tokens(&self) -> usize {
         match self {

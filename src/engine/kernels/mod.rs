@@ -24,7 +24,7 @@ mod project;
 mod scratch;
 mod select;
 
-pub use attention::{Attention, AttentionOutput, attention};
+pub use attention::{Attention, AttentionOutput, Place, attention, attention_together, most_together};
 pub use embed::embed;
 pub use encode::{SequenceAttention, sequence_attention};
 pub use experts::{ExpertVectors, Experts, experts};

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
-use super::{LanguageModel, Logits};
-use crate::engine::cache::{CacheShape, KvCache};
+use super::LanguageModel;
+use crate::engine::cache::CacheShape;
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
@@ -25,6 +25,7 @@ use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
 use crate::engine::layers::sequences::{Batch, Sight};
 use crate::engine::layers::short_conv::ShortConv;
+use crate::engine::layers::step::{Sequence, Step};
 use crate::error::{Error, Result};
 
 pub struct Decoder {
@@ -102,15 +103,15 @@ impl Stack {
         self.embed_tokens.forward(tokens, self.embedding_scale, self.dtype)
     }
 
-    /// Through all blocks, or as many as fill the cache. The tokens follow those in it.
-    fn forward(&self, tokens: &Array, cache: &mut KvCache, only_fills: bool) -> Result<Array> {
+    /// Through all blocks, or as many as fill the caches where no logits are wanted.
+    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Array> {
         let mut x = self.embed(tokens)?;
         let inputs = self.inputs.as_ref().map(|inputs| inputs.forward(tokens, &x, self.dtype)).transpose()?;
         let filling = self.blocks.iter().rposition(Block::fills).map_or(0, |last| last + 1);
-        let count = if only_fills { filling } else { self.blocks.len() };
+        let count = if step.only_fills() { filling } else { self.blocks.len() };
         for (index, block) in self.blocks.iter().enumerate().take(count) {
             let input = inputs.as_ref().map(|all| all.index((.., index as i32, ..)));
-            x = block.forward(&x, cache, index, input.as_ref())?;
+            x = block.forward(&x, step, index, input.as_ref())?;
         }
         Ok(x)
     }
@@ -252,12 +253,12 @@ impl Block {
     }
 
     /// `input [L, size]` is what the layer gets beside the states.
-    fn forward(&self, x: &Array, cache: &mut KvCache, index: usize, input: Option<&Array>) -> Result<Array> {
+    fn forward(&self, x: &Array, step: &mut Step, index: usize, input: Option<&Array>) -> Result<Array> {
         let mixed = match &self.mixer {
-            Mixing::Attention(attention) => attention.forward(x, cache, index)?,
-            Mixing::Delta(delta) => delta.forward(x, cache, index)?,
-            Mixing::ShortConv(conv) => conv.forward(x, cache, index)?,
-            Mixing::Mamba(mamba) => mamba.forward(x, cache, index)?,
+            Mixing::Attention(attention) => attention.forward(x, step, index)?,
+            Mixing::Delta(delta) => delta.forward(x, step, index)?,
+            Mixing::ShortConv(conv) => conv.forward(x, step, index)?,
+            Mixing::Mamba(mamba) => mamba.forward(x, step, index)?,
             Mixing::Nothing => x.clone(),
         };
         let mut x = self.feed(x, mixed)?;
@@ -443,17 +444,10 @@ fn dense(
 }
 
 impl LanguageModel for Decoder {
-    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
-        let length = tokens.dim(0);
-        cache.reserve(length as usize)?;
-        let x = self.stack.forward(tokens, cache, logits == Logits::None)?;
-        cache.advance(length as usize);
-        match logits {
-            Logits::None => Ok(None),
-            Logits::All => Ok(Some(self.logits(&x)?)),
-            Logits::Last if length == 1 => Ok(Some(self.logits(&x)?)),
-            Logits::Last => Ok(Some(self.logits(&x.index((length - 1..length, ..)))?)),
-        }
+    fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>> {
+        let mut step = Step::begin(tokens.dim(0) as usize, sequences)?;
+        let x = self.stack.forward(tokens, &mut step)?;
+        step.end(x)?.map(|x| self.logits(&x)).transpose()
     }
 
     fn cache_shape(&self) -> &CacheShape {

@@ -56,6 +56,8 @@ use serde_json::{Map, Value};
 pub use architecture::{Architecture, Defaults, Gguf, OnLoad};
 pub use states::{StateModel, longest as longest_text};
 
+pub use crate::engine::layers::step::{Logits, Sequence};
+
 use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
@@ -159,29 +161,23 @@ pub fn nearest(model_type: &str) -> Vec<&'static str> {
     near
 }
 
-/// Which positions' logits are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Logits {
-    /// Of every position: `[L, vocabulary]`.
-    All,
-    /// Of the last position: `[1, vocabulary]`.
-    Last,
-    /// None: the step only fills the cache.
-    None,
-}
-
 /// A language model with its weights in memory. Bound to the thread that loaded it.
 pub trait LanguageModel {
-    /// Appends `tokens [L] int32` to the cache and gives logits in the compute type (lazily).
-    /// The result is `None` for [`Logits::None`].
-    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>>;
+    /// Appends `tokens [L] int32`, those of one sequence after those of another, to the sequences' caches and
+    /// gives the wanted logits in the compute type (lazily), `[R, vocabulary]`; `None` if none are wanted.
+    fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>>;
+
+    /// The same for one sequence. The result is `None` for [`Logits::None`].
+    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
+        self.forward_together(tokens, &mut [Sequence { tokens: tokens.size(), cache, logits }])
+    }
 
     /// The same where there are to be logits.
     fn logits(&self, tokens: &Array, cache: &mut KvCache, wanted: Logits) -> Result<Array> {
         self.forward(tokens, cache, wanted)?.ok_or_else(|| Error::internal("a step without logits"))
     }
 
-    /// Sizes of the cache that `forward` works on.
+    /// Sizes of the caches that it works on.
     fn cache_shape(&self) -> &CacheShape;
 
     /// Every weight, to be evaluated at load.

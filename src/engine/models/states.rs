@@ -48,6 +48,11 @@ impl StateModel {
         Ok(model)
     }
 
+    /// Tokens that the model knows.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     /// Tokens of the longest text that the model can take.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
