@@ -11,15 +11,17 @@ use super::run::EngineArgs;
 /// Measure how fast models are on this machine
 ///
 /// Each test is a number of tokens: pp512 computes a prompt of 512 tokens, tg128 generates 128 tokens one
-/// by one, and @ d4096 stands for a cache that holds 4096 tokens already. Prompts are synthetic, nothing is
-/// sampled, and no answer ends early, so results depend on nothing but the model and the machine. All
-/// results are kept; what changed since is one flag away:
+/// by one, and @ d4096 stands for a cache that holds 4096 tokens already. Of an embedding model emb32 makes
+/// vectors of texts of 32 tokens, in tokens per second, and texts32 tells the same in texts. Prompts are
+/// synthetic, nothing is sampled, and no answer ends early, so results depend on nothing but the model and
+/// the machine. All results are kept; what changed since is one flag away:
 ///
 ///     mlx-cache bench smollm2
 ///     mlx-cache bench smollm2 llama-3.2-1b -p 512,2048 -g 128 --format markdown
 ///     mlx-cache bench smollm2 --compare last --fail-on-regression 5%
 ///     mlx-cache bench smollm2 -p 0 --against-command 'llama-bench -m model.gguf -p 0 -n 128 -o md'
 ///     mlx-cache bench smollm2 --against ollama:smollm2:135m --plot chart.svg --export results.csv
+///     mlx-cache bench all-minilm -p 16,256
 ///     mlx-cache bench --history smollm2
 ///     mlx-cache bench --store
 #[derive(Debug, Args)]
@@ -29,17 +31,23 @@ pub struct BenchArgs {
     #[arg(value_hint = ValueHint::AnyPath, required_unless_present_any = ["history", "store"])]
     pub models: Vec<String>,
 
-    /// Lengths of prompts in tokens; 0 is none
-    #[arg(long, short = 'p', value_name = "N,…", value_delimiter = ',', default_value = "512")]
+    /// Lengths of prompts in tokens, or of texts to embed; 0 is none
+    ///
+    /// [default: 512; for an embedding model 8,32,128,256,512 as far as it takes them]
+    #[arg(long, short = 'p', value_name = "N,…", value_delimiter = ',')]
     pub prompt_tokens: Vec<usize>,
 
-    /// How many tokens to generate; 0 is none
-    #[arg(long, short = 'g', value_name = "N,…", value_delimiter = ',', default_value = "128")]
+    /// How many tokens to generate; 0 is none [default: 128]
+    #[arg(long, short = 'g', value_name = "N,…", value_delimiter = ',')]
     pub generate_tokens: Vec<usize>,
 
-    /// Tokens that the cache holds before each test
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    /// Tokens that the cache holds before each test [default: 0]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub depth: Vec<usize>,
+
+    /// How many sequences to compute at once [default: 1, or as many texts as make 4096 tokens]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: Vec<u32>,
 
     /// How often each test is measured
     #[arg(long, short = 'r', value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -78,7 +86,7 @@ pub struct BenchArgs {
 
     /// Measure the store's disk instead of models: hashing, copies, links, rows of the registry. The results
     /// are kept under the name `store`
-    #[arg(long, conflicts_with_all = ["models", "history", "prompt_tokens", "generate_tokens", "depth", "yes",
+    #[arg(long, conflicts_with_all = ["models", "history", "prompt_tokens", "generate_tokens", "depth", "batch", "yes",
         "against", "against_command", "EngineArgs"])]
     pub store: bool,
 

@@ -19,6 +19,7 @@ use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 ///     mlx-cache run smollm2 "Three colours, as a list" --format json | jq .
 ///     mlx-cache run qwen3 "Is 91 prime?" --no-think --temp 0
 ///     mlx-cache run smollm2 "Name a village" --samples 5 --seed 1
+///     mlx-cache run smollm2 --batch questions.jsonl | jq -r .text
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {
@@ -62,6 +63,9 @@ pub struct RunArgs {
     pub format: Option<String>,
 
     #[command(flatten)]
+    pub batch: BatchArgs,
+
+    #[command(flatten)]
     pub template: TemplateArgs,
 
     #[command(flatten)]
@@ -72,6 +76,26 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// Many prompts in one run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Batch")]
+pub struct BatchArgs {
+    /// Answer the prompts of a file, several at a time: a JSON object a line with a `prompt` or `messages`, and
+    /// maybe an `id`, a `system` message and parameters such as `max_tokens`, `temp`, `seed` or `stop`, which
+    /// go before the flags. Results come as JSON lines in the same order; `-` reads standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+        conflicts_with_all = ["prompt", "stream_json", "prompt_cache", "draft", "draft_model", "samples"])]
+    pub batch: Option<PathBuf>,
+
+    /// Most prompts that are answered at a time, as far as memory allows [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256), allow_negative_numbers = true)]
+    pub batch_size: Option<u32>,
+
+    /// Print each result as soon as it is there, not in the order of the prompts
+    #[arg(long)]
+    pub unordered: bool,
 }
 
 /// What is computed in advance or not again.

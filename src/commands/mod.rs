@@ -18,6 +18,7 @@ pub mod list;
 mod loading;
 pub mod man;
 pub mod path;
+mod pieces;
 pub mod pull;
 pub mod recommend;
 pub mod resolve;

@@ -380,9 +380,14 @@ fn stage_clone(link: &Link, kept: &Kept, stage: &Place) -> Result<FileStamp, Sto
     Ok(entry.stamp)
 }
 
+/// The permissions of a file where nothing was before.
+pub(super) const NEW_MODE: u32 = 0o644;
+
 /// Gives a file the mode, attributes and time of the one that a link replaced.
 pub(super) fn dress(file: &std::fs::File, link: &Link) -> std::io::Result<()> {
-    let Some(original) = &link.new.original else { return Ok(()) };
+    let Some(original) = &link.new.original else {
+        return file.set_permissions(Permissions::from_mode(NEW_MODE));
+    };
     if !original.attributes.is_empty() {
         file.set_permissions(Permissions::from_mode(0o600))?;
         set_attributes(file, &original.attributes)?;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::Watch;
-use super::apply::dress;
+use super::apply::{NEW_MODE, dress};
 use super::settle::settle_one;
 use super::state::{Condition, look_at};
 use super::swap::{Stop, identity, staged, swap};
@@ -26,7 +26,7 @@ pub enum Selection {
     Group(String),
     /// The one at this path, or all below it.
     Below(PathBuf),
-    /// Those of these contents.
+    /// Those of these contents, which are about to go: a link where nothing was becomes a file too.
     Contents(Vec<Digest>),
 }
 
@@ -38,6 +38,8 @@ pub struct UndoPlan {
     pub bytes_needed: Bytes,
     /// The same by filesystem, each with a folder in it.
     needed: BTreeMap<u64, (u64, PathBuf)>,
+    /// Whether a file takes the place of a link where nothing was, which else is only removed.
+    fills: bool,
 }
 
 /// A link and what became of it.
@@ -70,11 +72,12 @@ pub fn plan_undo(store: &Store, registry: &Registry, selection: &Selection) -> R
     };
     let done = registry.links()?.into_iter().filter(|link| link.state == LinkState::Done);
     let links: Vec<Link> = done.filter(chosen).collect();
+    let fills = matches!(selection, Selection::Contents(_));
     let mut needed: BTreeMap<u64, (u64, PathBuf)> = BTreeMap::new();
     for link in &links {
         if let Ok((place, entry, Condition::Whole | Condition::Dangling)) = look_at(link)
             && link.new.strategy != LinkStrategy::Reflink
-            && link.new.original.is_some()
+            && (fills || link.new.original.is_some())
         {
             let device = place.dir.device().unwrap_or(entry.stamp.device);
             let one = needed.entry(device).or_insert_with(|| (0, place.dir.path().to_owned()));
@@ -98,7 +101,7 @@ pub fn plan_undo(store: &Store, registry: &Registry, selection: &Selection) -> R
         }
     }
     let bytes_needed = Bytes(needed.values().map(|(bytes, _)| *bytes).sum());
-    Ok(UndoPlan { links, bytes_needed, needed })
+    Ok(UndoPlan { links, bytes_needed, needed, fills })
 }
 
 /// Undoes links. Too little space is INSUFFICIENT_DISK before anything is done.
@@ -128,7 +131,7 @@ pub fn undo(
     let mut undone = Vec::new();
     for link in &plan.links {
         watch.check()?;
-        let mut work = Work { store, registry, watch, link };
+        let mut work = Work { store, registry, watch, link, fills: plan.fills };
         let outcome = match work.undo() {
             Ok(outcome) => outcome,
             Err(Stop::Skip(reason)) => Undone::Kept(reason),
@@ -153,6 +156,7 @@ struct Work<'a> {
     registry: &'a mut Registry,
     watch: &'a dyn Watch,
     link: &'a Link,
+    fills: bool,
 }
 
 /// The file that is to come back, before it has its place.
@@ -180,7 +184,7 @@ impl Work<'_> {
             self.registry.set_link_state(link.id, LinkState::Undone, None).map_err(Stop::Fatal)?;
             return Ok(Undone::Restored);
         }
-        if link.new.original.is_none() {
+        if link.new.original.is_none() && !self.fills {
             return self.remove(&place);
         }
         let ready = self.make_ready(&place)?;
@@ -275,7 +279,7 @@ impl Work<'_> {
         let fail = |error| Error::io("write", stage_path, error);
         match ready {
             Ready::Copy(copied) => {
-                let mode = link.new.original.as_ref().map_or(0o644, |original| original.mode);
+                let mode = link.new.original.as_ref().map_or(NEW_MODE, |original| original.mode);
                 copied.temp.publish(stage_path, mode)?;
             }
             Ready::Content => {

@@ -6,8 +6,11 @@ use std::time::Instant;
 use rand_core::Rng;
 use rand_pcg::Pcg64Mcg;
 
-use crate::engine::generate::{Channel, Generator, Pending, item};
+use crate::engine::generate::{Channel, Generator, Member, Pending, item};
+use crate::engine::request::SamplingOptions;
+use crate::engine::sample::Sampler;
 use crate::error::{Code, Error, Result};
+use crate::ids::Bytes;
 
 /// The same tokens every time: what a model computes with them depends on nothing else.
 const SEED: u128 = 0x6d6c_782d_6361_6368;
@@ -18,6 +21,8 @@ pub struct Trial {
     /// Tokens that the cache holds before; they are computed first and not measured.
     pub depth: usize,
     pub work: Work,
+    /// How many sequences do the work at once.
+    pub batch: usize,
 }
 
 /// What is measured.
@@ -27,6 +32,17 @@ pub enum Work {
     Prompt(usize),
     /// Generating this many tokens one by one, each the most likely one, whether it ends a turn or not.
     Generate(usize),
+    /// Making the vector of a text of this many tokens.
+    Embed(usize),
+}
+
+impl Work {
+    /// Tokens of one sequence.
+    pub fn tokens(self) -> usize {
+        match self {
+            Self::Prompt(tokens) | Self::Generate(tokens) | Self::Embed(tokens) => tokens,
+        }
+    }
 }
 
 impl Trial {
@@ -35,7 +51,25 @@ impl Trial {
         match self.work {
             Work::Prompt(tokens) => self.depth + tokens + 1,
             Work::Generate(tokens) => self.depth.max(1) + tokens + 1,
+            Work::Embed(tokens) => tokens,
         }
+    }
+}
+
+/// Tokens without a meaning, the same ones every time.
+pub(super) struct Synthetic {
+    random: Pcg64Mcg,
+    vocabulary: u64,
+}
+
+impl Synthetic {
+    pub(super) fn new(vocabulary: usize) -> Self {
+        Self { random: Pcg64Mcg::new(SEED), vocabulary: vocabulary.max(1) as u64 }
+    }
+
+    /// The next `count` of them.
+    pub(super) fn tokens(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| (self.random.next_u64() % self.vocabulary) as u32).collect()
     }
 }
 
@@ -46,7 +80,7 @@ impl Generator {
     /// # Errors
     /// INVALID_REQUEST if the work is nothing or does not fit the context.
     pub fn measure(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
-        let (Work::Prompt(tokens) | Work::Generate(tokens)) = trial.work;
+        let tokens = trial.work.tokens();
         if tokens == 0 || trial.tokens() > self.context {
             return Err(Error::new(
                 Code::InvalidRequest,
@@ -58,30 +92,99 @@ impl Generator {
             .hint("measure fewer tokens, or give a larger --context as far as the model allows"));
         }
         self.clear();
-        let measured = self.timed(trial, channel);
+        let measured =
+            if trial.batch == 1 { self.timed(trial, channel) } else { self.timed_together(trial, channel) };
         self.clear();
         measured
     }
 
-    fn timed(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
-        let mut random = Pcg64Mcg::new(SEED);
-        let vocabulary = self.vocabulary.max(1) as u64;
-        let mut tokens = |count: usize| -> Vec<u32> {
-            (0..count).map(|_| (random.next_u64() % vocabulary) as u32).collect()
-        };
+    /// The same for several sequences at once.
+    fn timed_together(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
+        let needed = self.cache_plan.bytes(trial.tokens()).saturating_mul(trial.batch as u64);
+        if needed > self.cache_room {
+            return Err(Error::new(
+                Code::InsufficientMemory,
+                format!(
+                    "the caches of {} sequences need {}, but there is room for {}",
+                    trial.batch,
+                    Bytes(needed),
+                    Bytes(self.cache_room)
+                ),
+            )
+            .hint("measure fewer sequences at once, or shorter ones"));
+        }
+        let mut synthetic = Synthetic::new(self.vocabulary);
         let before = match trial.work {
-            Work::Prompt(_) => trial.depth,
             Work::Generate(_) => trial.depth.max(1),
+            Work::Prompt(_) | Work::Embed(_) => trial.depth,
+        };
+        let mut members = Vec::with_capacity(trial.batch);
+        for _ in 0..trial.batch {
+            let mut cache = self.empty_cache()?;
+            cache.expect(trial.tokens())?;
+            members.push(Member { cache, feed: synthetic.tokens(before), answers: false });
+        }
+        let mut members: Vec<&mut Member> = members.iter_mut().collect();
+        if !self.advance_together(&mut members, channel)? {
+            return Ok(None);
+        }
+        let steps = match trial.work {
+            Work::Generate(count) => count,
+            Work::Prompt(count) | Work::Embed(count) => {
+                for member in &mut members {
+                    (member.feed, member.answers) = (synthetic.tokens(count), false);
+                }
+                1
+            }
+        };
+        let started = Instant::now();
+        for _ in 0..steps {
+            if !self.advance_together(&mut members, channel)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(started.elapsed().as_secs_f64()))
+    }
+
+    /// Computes all that the sequences are fed with, and feeds each with its most likely token; `false` when
+    /// told to stop before.
+    fn advance_together(&self, members: &mut [&mut Member], channel: &Channel) -> Result<bool> {
+        let mut greedy = Sampler::new(SamplingOptions::default(), Vec::new())?;
+        let mut chosen: Vec<Option<u32>> = vec![None; members.len()];
+        while members.iter().any(|member| !member.feed.is_empty()) {
+            if channel.cancel.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let (mut logits, whose) = self.step_together(members)?;
+            let width = (logits.len() / whose.len().max(1)).max(1);
+            for (place, row) in whose.into_iter().zip(logits.chunks_exact_mut(width)) {
+                chosen[place] = Some(greedy.sample(row, &[], 0)?);
+            }
+        }
+        for (member, token) in members.iter_mut().zip(chosen) {
+            member.feed.extend(token);
+            member.answers = true;
+        }
+        Ok(true)
+    }
+
+    fn timed(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
+        let mut synthetic = Synthetic::new(self.vocabulary);
+        let before = match trial.work {
+            Work::Generate(_) => trial.depth.max(1),
+            Work::Prompt(_) | Work::Embed(_) => trial.depth,
         };
         let mut pending = None;
         if before > 0 {
-            let Some(ready) = self.prefill(&tokens(before), true, channel)? else { return Ok(None) };
+            let Some(ready) = self.prefill(&synthetic.tokens(before), true, channel)? else {
+                return Ok(None);
+            };
             ready.wait()?;
             pending = Some(ready);
         }
         match trial.work {
             Work::Prompt(count) => {
-                let prompt = tokens(count);
+                let prompt = synthetic.tokens(count);
                 let started = Instant::now();
                 let Some(ready) = self.prefill(&prompt, true, channel)? else { return Ok(None) };
                 ready.wait()?;
@@ -111,6 +214,7 @@ impl Generator {
                 }
                 Ok(Some(started.elapsed().as_secs_f64()))
             }
+            Work::Embed(_) => Err(Error::internal("a model that generates text was to embed")),
         }
     }
 }

@@ -125,7 +125,10 @@ pub struct Policy {
     pub cache_bytes: u64,
     /// What a step computes, and the tokenizer.
     pub working_bytes: u64,
-    /// The most that the process will hold: all of these, and what it holds already.
+    /// Most bytes that the caches of sequences that are generated together may have: at least one of a full
+    /// context.
+    pub cache_room: u64,
+    /// The most that the process will hold for one sequence: all of these, and what it holds already.
     pub estimate_bytes: u64,
     pub warnings: Vec<Warning>,
 }
@@ -165,6 +168,15 @@ impl Needs<'_> {
         self.cache(context).saturating_add(self.working.bytes(context, self.size))
     }
 
+    /// What `bytes` leave for the caches of several sequences, at least one of a full context. Their steps are
+    /// as long as steps may be, however short each sequence is.
+    fn cache_room(&self, bytes: u64, context: usize) -> u64 {
+        let own = self.cache.bytes(context);
+        let draft = self.cache(context).saturating_sub(own);
+        let working = self.working.bytes(context.max(LONGEST_STEP), self.size);
+        bytes.saturating_sub(draft).saturating_sub(working).max(own)
+    }
+
     /// The largest context up to `most` tokens that fits into `bytes`, in whole steps.
     fn fitting_context(&self, bytes: u64, most: usize) -> usize {
         let (mut fits, mut exceeds) = (0, most / CONTEXT_STEP + 1);
@@ -197,7 +209,8 @@ const TOKEN_BYTES: u64 = 280;
 ///
 /// # Errors
 /// HARDWARE_INCOMPATIBLE if a GPU is asked for where there is none; INVALID_REQUEST for a context of
-/// zero and for a cache that the model cannot have; INSUFFICIENT_MEMORY if weights and cache are more than the memory, unless forced.
+/// zero and for a cache that the model cannot have; INSUFFICIENT_MEMORY if all that is needed is more than the
+/// memory, unless forced.
 pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Result<Policy> {
     let device = device(machine, options.device)?;
     let dtype = match device {
@@ -247,6 +260,7 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     let working_bytes = all.saturating_sub(cache_bytes);
     let needed = weights_bytes.saturating_add(all);
     let estimate_bytes = needed.saturating_add(machine.resident + STARTING);
+    let cache_room = needs.cache_room(comfortable.saturating_sub(weights_bytes), context);
     let policy = Policy {
         device,
         dtype,
@@ -255,6 +269,7 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
         cache,
         cache_bytes,
         working_bytes,
+        cache_room,
         estimate_bytes,
         warnings,
     };
@@ -434,6 +449,9 @@ mod tests {
         // Its cache grows in whole steps, up to the context that it was made for.
         let own = CachePlan { options: CacheOptions::default(), ..plain.cache.clone() }.bytes(500);
         assert_eq!(both.cache_bytes, plain.cache_bytes + own);
+        // What is left for several sequences is less by all of that.
+        let less = plain.weights_bytes + own + both.working_bytes;
+        assert_eq!(both.cache_room, plain.cache_room - less);
     }
 
     #[test]

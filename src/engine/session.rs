@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::engine::ffi::array;
 use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::generate::draft::{DraftModel, Drafter, Source};
-use crate::engine::generate::{Channel, Generator, Identity};
+use crate::engine::generate::{Channel, Exchange, Generator, Identity, Next};
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::engine::layers::Backend;
@@ -38,11 +38,37 @@ pub struct Engine {
 }
 
 enum Job {
-    Generate { request: Box<GenerateRequest>, cancel: Arc<AtomicBool>, answers: Sender<Answer> },
-    Measure { trial: Trial, cancel: Arc<AtomicBool>, answers: Sender<Result<Option<f64>>> },
+    Generate {
+        request: Box<GenerateRequest>,
+        cancel: Arc<AtomicBool>,
+        answers: Sender<Answer>,
+    },
+    Together {
+        most: usize,
+        requests: Receiver<(u64, GenerateRequest)>,
+        cancel: Arc<AtomicBool>,
+        answers: Sender<Together>,
+    },
+    Measure {
+        trial: Trial,
+        cancel: Arc<AtomicBool>,
+        answers: Sender<Result<Option<f64>>>,
+    },
     Clear,
-    SaveCache { path: PathBuf, answers: Sender<Result<usize>> },
-    RestoreCache { path: PathBuf, answers: Sender<Result<usize>> },
+    SaveCache {
+        path: PathBuf,
+        answers: Sender<Result<usize>>,
+    },
+    RestoreCache {
+        path: PathBuf,
+        answers: Sender<Result<usize>>,
+    },
+}
+
+/// What comes of several requests.
+enum Together {
+    Answer(u64, Box<Result<Generation>>),
+    End(Result<()>),
 }
 
 enum Answer {
@@ -98,6 +124,41 @@ impl Engine {
         }
     }
 
+    /// Answers numbered requests as they come, at most `most` at once, until their channel is closed. `done`
+    /// gets each answer, or what was wrong with its request, as soon as it has ended; an error of `done` ends
+    /// the work, and so does `go_on` when it says no.
+    ///
+    /// # Errors
+    /// That of `done`, INTERRUPTED, or what makes computing impossible.
+    pub fn generate_together(
+        &mut self,
+        most: usize,
+        requests: Receiver<(u64, GenerateRequest)>,
+        done: &mut dyn FnMut(u64, Result<Generation>) -> Result<()>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (answers, inbox) = channel();
+        self.thread.send(Job::Together { most, requests, cancel: Arc::clone(&cancel), answers })?;
+        let outcome = loop {
+            match inbox.recv_timeout(LOOK) {
+                Ok(Together::Answer(number, answer)) => {
+                    if let Err(error) = done(number, *answer) {
+                        break Err(error);
+                    }
+                }
+                Ok(Together::End(ended)) => break ended,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break Err(thread_lost()),
+            }
+            if !go_on() {
+                break Err(Error::new(Code::Interrupted, "interrupted"));
+            }
+        };
+        cancel.store(true, Ordering::Relaxed);
+        outcome
+    }
+
     /// Measures a piece of work: the seconds that it took, `None` if `go_on` said no meanwhile. The
     /// cached conversation is lost.
     pub fn measure(&mut self, trial: Trial, go_on: &dyn Fn() -> bool) -> Result<Option<f64>> {
@@ -151,6 +212,17 @@ fn work(generator: &mut Generator, job: Job) {
             let measured = generator.measure(trial, &mut Channel { emit: &mut |_| (), cancel: &cancel });
             let _ = answers.send(measured);
         }
+        Job::Together { most, requests, cancel, answers } => {
+            let mut next = |wait: bool| next_of(&requests, wait, &cancel);
+            let mut done = |number, answer| {
+                if answers.send(Together::Answer(number, Box::new(answer))).is_err() {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            };
+            let mut exchange = Exchange { next: &mut next, done: &mut done, cancel: &cancel };
+            let ended = generator.generate_together(most, &mut exchange);
+            let _ = answers.send(Together::End(ended));
+        }
         Job::Generate { request, cancel, answers } => {
             let mut emit = |event| {
                 if answers.send(Answer::Event(event)).is_err() {
@@ -159,6 +231,19 @@ fn work(generator: &mut Generator, job: Job) {
             };
             let result = generator.generate(&request, &mut Channel { emit: &mut emit, cancel: &cancel });
             let _ = answers.send(Answer::Done(result));
+        }
+    }
+}
+
+/// The next request, waited for if that is wanted; none any more once it is cancelled.
+fn next_of(requests: &Receiver<(u64, GenerateRequest)>, wait: bool, cancel: &AtomicBool) -> Next {
+    loop {
+        match requests.recv_timeout(if wait { LOOK } else { Duration::ZERO }) {
+            Ok((number, request)) => return Next::Request(number, Box::new(request)),
+            Err(RecvTimeoutError::Disconnected) => return Next::End,
+            Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => return Next::End,
+            Err(RecvTimeoutError::Timeout) if !wait => return Next::NotYet,
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }
@@ -213,6 +298,8 @@ fn load(
         vocabulary: checkpoint.config.vocab_size,
         context: policy.context,
         cache: KvCache::with_options(model.cache_shape(), &options.cache)?,
+        cache_plan: policy.cache.clone(),
+        cache_room: policy.cache_room,
         held: Vec::new(),
         last_prompt: None,
         drafter,

@@ -66,10 +66,12 @@ pub fn svg(report: &BenchReport) -> Result<String> {
 /// The kind of a test, and so the panel that it belongs to; its name without the depth, and the depth.
 fn topic(result: &BenchResult) -> (&'static str, &str, u32) {
     let (test, depth) = result.test.split_once("@d").unwrap_or((&result.test, "0"));
-    let kind = test.trim_end_matches(|c: char| c.is_ascii_digit());
+    let kind = test.split('@').next().unwrap_or(test).trim_end_matches(|c: char| c.is_ascii_digit());
     let topic = match (kind, result.unit.as_str()) {
         ("pp", _) => "prompt",
         ("tg", _) => "generation",
+        ("emb", _) => "embedding",
+        ("texts", _) => "texts",
         ("ttft", _) => "time to first token",
         ("load" | "load-cold", _) => "loading",
         (_, "bytes") => "memory",

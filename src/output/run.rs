@@ -2,15 +2,16 @@
 
 use std::borrow::Cow;
 
-use crate::report::run::RunReport;
+use crate::report::run::{BatchReport, RunData, RunReport};
 
 use super::page::{Human, Page};
 use super::units;
 
-impl Human for RunReport {
-    /// The answer was streamed while it was made; only the probabilities are left.
+impl Human for RunData {
+    /// Answers were printed while they were made; only the probabilities of a streamed one are left.
     fn human(&self, page: &mut Page) {
-        let all = std::iter::once(&self.logprobs).chain(self.others.iter().map(|other| &other.logprobs));
+        let Self::Answer(report) = self else { return };
+        let all = std::iter::once(&report.logprobs).chain(report.others.iter().map(|other| &other.logprobs));
         for logprobs in all.filter(|logprobs| !logprobs.is_empty()) {
             let shown = |text: &str, logprob: f64| format!("{text:?} {logprob:.3}");
             page.line("");
@@ -67,6 +68,23 @@ pub fn figures(report: &RunReport) -> String {
     if report.sampling.options.temperature > 0.0 {
         rows.push(("seed", report.sampling.options.seed.to_string()));
     }
+    lines(&rows)
+}
+
+/// The figures of a batch, a line each.
+pub fn batch_figures(report: &BatchReport) -> String {
+    let BatchReport { count, failed, prompt_tokens, generated_tokens, generated_tokens_per_s, .. } = report;
+    let rows = [
+        ("load", format!("{:.2} s", report.load_s)),
+        ("prompts", format!("{count}, {failed} failed, {prompt_tokens} tokens")),
+        ("generation", format!("{generated_tokens} tokens at {generated_tokens_per_s:.1} tokens/s together")),
+        ("total", format!("{:.2} s", report.total_s)),
+        ("peak memory", units::bytes(report.memory.peak_bytes)),
+    ];
+    lines(&rows)
+}
+
+fn lines(rows: &[(&str, String)]) -> String {
     let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:<13}{value}")).collect();
     lines.join("\n")
 }

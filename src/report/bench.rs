@@ -92,13 +92,15 @@ pub struct BenchModel {
 pub struct BenchResult {
     /// The model, or the peer that was measured in turn; `store` for `--store`.
     pub model: String,
-    /// `pp<N>`, `tg<N>` and `ttft<N>`, with `@d<N>` where the cache held tokens; `load` with the files in
+    /// `pp<N>`, `tg<N>` and `ttft<N>`, with `@d<N>` where the cache held tokens; `emb<N>` and `texts<N>` of an
+    /// embedding model, for texts of N tokens; with `@b<N>` where N sequences were computed at once, which the
+    /// speed is of together, and with `/seq` behind it that of each; `load` with the files in
     /// the page cache, `load-cold` without; `peak_memory`; `kv_cache` of the longest test. With `--store`: `write` of content
     /// that is on disk afterwards; `hash` of content in the page cache, `hash-cold` without; `copy` as `add --copy`
     /// does it, with hashing; `clone`, where the filesystem shares blocks; `link`, a hard link and a symlink to it;
     /// `registry-write` in one transaction, `registry-read`.
     pub test: String,
-    /// `tokens/s`, `s` or `bytes`; with `--store` also `MB/s`, `links/s` and `rows/s`.
+    /// `tokens/s`, `texts/s`, `s` or `bytes`; with `--store` also `MB/s`, `links/s` and `rows/s`.
     pub unit: String,
     /// Arithmetic mean of the samples.
     pub mean: f64,

@@ -80,7 +80,7 @@ macro_rules! reports {
 
 // One line a subcommand.
 reports! {
-    Run "run" run::RunReport;
+    Run "run" run::RunData;
     Embed "embed" embed::EmbedReport;
     Bench "bench" bench::BenchReport;
     Pull "pull" pull::PullReport;
@@ -175,9 +175,13 @@ impl From<&Error> for ErrorReport {
     }
 }
 
-/// Each kind of event that a command prints as lines of JSON, with its schema.
+/// Each kind of line of JSON that a command prints before its report or in place of it, with its schema.
 pub fn event_schemas() -> Vec<(&'static str, Schema)> {
-    vec![("run-event", schema_of::<run::RunEvent>()), ("pull-event", schema_of::<pull::PullEvent>())]
+    vec![
+        ("run-event", schema_of::<run::RunEvent>()),
+        ("run-batch-result", schema_of::<run::BatchResult>()),
+        ("pull-event", schema_of::<pull::PullEvent>()),
+    ]
 }
 
 /// The schema of the envelope whatever the command.

@@ -1,11 +1,20 @@
 //! The report of `run`, and the events of `run --stream-json`.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Data;
+use super::{Data, ErrorReport};
 use crate::engine::outcome::{FinishReason, Generation, TokenLogprob, Usage};
 use crate::engine::request::{Bias, SamplingOptions};
+
+/// An answer, or those of a batch.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[allow(clippy::large_enum_variant)] // There is one of them in a process.
+pub enum RunData {
+    Answer(RunReport),
+    Batch(BatchReport),
+}
 
 /// One answer.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -97,6 +106,62 @@ impl TimingsReport {
     }
 }
 
+/// What `run --batch` answered.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct BatchReport {
+    /// The model that answered.
+    pub model: String,
+    /// The results, in the order in which they are printed without `--json`; empty there.
+    pub results: Vec<BatchResult>,
+    /// How many prompts there were.
+    pub count: u64,
+    /// Those of them that have an error in the place of an answer.
+    pub failed: u64,
+    /// Tokens of all prompts that were answered.
+    pub prompt_tokens: u64,
+    /// Tokens of all answers.
+    pub generated_tokens: u64,
+    /// Seconds of loading the model.
+    pub load_s: f64,
+    /// Seconds from then on to the last answer.
+    pub total_s: f64,
+    /// Tokens of all answers a second of that time, in which prompts are computed too.
+    pub generated_tokens_per_s: f64,
+    /// Memory that the run took.
+    pub memory: MemoryReport,
+}
+
+/// The result of a line of `run --batch`: an answer, or an error.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct BatchResult {
+    /// The line of its prompt, counted from 1.
+    pub line: u64,
+    /// The line's own name, if it has one.
+    pub id: Option<BatchId>,
+    /// The answer, without the stop text that ended it; null after an error.
+    pub text: Option<String>,
+    /// What the model thought before it answered, if it did and that is not hidden.
+    pub reasoning: Option<String>,
+    /// Why the answer ended; null after an error.
+    pub finish_reason: Option<FinishReason>,
+    /// How likely each token was, with `--logprobs`.
+    pub logprobs: Vec<TokenLogprob>,
+    /// Counts of tokens.
+    pub usage: Usage,
+    /// The seed of its random numbers: with the same one `run` gives the same text by itself.
+    pub seed: u64,
+    /// What was wrong with this prompt.
+    pub error: Option<ErrorReport>,
+}
+
+/// What a line of a batch calls itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum BatchId {
+    Number(i64),
+    Text(String),
+}
+
 /// One line of `--stream-json`; the envelope is the last line.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -143,4 +208,11 @@ pub enum RunEvent {
     },
 }
 
-impl Data for RunReport {}
+impl Data for RunData {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Answer(_) => 0,
+            Self::Batch(batch) => u8::from(batch.failed > 0),
+        }
+    }
+}

@@ -14,7 +14,7 @@ pub struct ShowReport {
     pub model: ModelReport,
     /// `chat`, `completion`, `embedding`.
     pub capabilities: Vec<String>,
-    /// Bytes that weights and cache take for `context` tokens; null if the model does not run.
+    /// Bytes that a process takes which runs the model with `context` tokens; null if it does not run.
     pub memory_estimate_bytes: Option<u64>,
     /// Tokens of context that fit this machine; null if the model does not run.
     pub context: Option<u64>,

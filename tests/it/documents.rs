@@ -191,10 +191,11 @@ fn the_tables_of_models_are_current() {
         writeln!(text, "| {} | {} | {cases} |", types.join(", "), ggufs.join(", ")).expect("text");
     }
     text.push_str(
-        "\nThe text part of a multimodal checkpoint (`gemma3`, `qwen3_5`, `qwen3_5_moe`) runs alone.\n\n\
+        "\nThe text part of a multimodal checkpoint (`gemma3`, `gemma4`, `qwen3_5`, `qwen3_5_moe`, `kimi_k25`) \
+         runs alone, and so does that of `mistral3` and `llava`, which is of the type that its `text_config` says.\n\n\
          ## Embedding models\n\n\
          `embed` runs encoders, and decoders that were made into embedding models (any of the above whose attention \
-         is not capped; from both sides where the configuration says so). Each is checked with tiny random models from \
+         is not capped and not over latents, except Gemma 4; from both sides where the configuration says so). Each is checked with tiny random models from \
          texts to vectors: these must be within 2e-5 of what sentence-transformers computes in float32, prompts, \
          truncation and pooling included, and hidden states by MLX's own operations within 1e-4 of those by the \
          kernels. A case in bold was also read from a GGUF file.\n\n\
@@ -239,7 +240,7 @@ fn the_tables_of_models_are_current() {
          files (mxfp4 in `_blocks` and `_scales`). Experts one by one, stacked, or with gate and up in one matrix. Both \
          ways to compute keep every value. Originals can be quantized while they are loaded (`--quantize`).\n\n\
          ## Rope\n\n\
-         default, linear, dynamic, llama3, yarn and longrope, for a part of each head, by layer type. What changes with \
+         default, linear, dynamic, llama3, yarn, longrope and proportional, for a part of each head, by layer type. What changes with \
          the length of the text (dynamic, longrope) is fixed by the context that the model is loaded for, since keys \
          stay in the cache as they were rotated.\n",
     );
@@ -282,7 +283,7 @@ fn cases_by_architecture() -> BTreeMap<&'static str, Vec<String>> {
             let path = entry.expect("an entry").path();
             let Ok(config) = fs::read(path.join("config.json")) else { continue };
             let config: Value = serde_json::from_slice(&config).expect("JSON");
-            let kind = config["model_type"].as_str().and_then(models::of_type).expect("an architecture");
+            let kind = config.as_object().and_then(models::of_config).expect("an architecture");
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             let name = if path.join("model.gguf").exists() { format!("**{name}**") } else { name };
             // Quantized ones are Llamas too, and checked for their weights.

@@ -10,7 +10,7 @@ use mlx_cache::engine::cache::{CacheOptions, KvCache};
 use mlx_cache::engine::format::adapter::Adapter;
 use mlx_cache::engine::format::checkpoint::Checkpoint;
 use mlx_cache::engine::layers::Backend;
-use mlx_cache::engine::models::{self, LanguageModel, Logits};
+use mlx_cache::engine::models::{self, LanguageModel, Logits, Sequence};
 use mlx_rs::{Array, Dtype};
 
 /// Largest difference allowed, as a share of the golden logits' range.
@@ -60,6 +60,25 @@ fn fixtures() -> PathBuf {
 pub fn forward(model: &dyn LanguageModel, tokens: &[i32], cache: &mut KvCache) -> Vec<f32> {
     let tokens = Array::from_slice(tokens, &[tokens.len() as i32]);
     let logits = model.forward(&tokens, cache, Logits::All).expect("forward").expect("logits");
+    logits.as_dtype(Dtype::Float32).expect("float32").to_vec_exact::<f32>().expect("logits")
+}
+
+/// Tokens of a sequence, and the logits that they are to give.
+type Part<'a> = (&'a [i32], &'a [f32]);
+
+/// A step of several sequences: of each the place of its cache, and its tokens. The logits of all of them.
+fn together(model: &dyn LanguageModel, step: &[(usize, Part)], caches: &mut [KvCache]) -> Vec<f32> {
+    let tokens: Vec<i32> = step.iter().flat_map(|(_, (tokens, _))| tokens.iter().copied()).collect();
+    let mut sequences: Vec<Sequence> = caches
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(place, cache)| {
+            let (_, (tokens, _)) = step.iter().find(|(wanted, _)| *wanted == place)?;
+            Some(Sequence { tokens: tokens.len(), cache, logits: Logits::All })
+        })
+        .collect();
+    let tokens = Array::from_slice(&tokens, &[tokens.len() as i32]);
+    let logits = model.forward_together(&tokens, &mut sequences).expect("forward").expect("logits");
     logits.as_dtype(Dtype::Float32).expect("float32").to_vec_exact::<f32>().expect("logits")
 }
 
@@ -141,6 +160,32 @@ fn check_adapted(
         steps.extend(forward(&*model, pair, &mut second));
     }
     near("a restored cache", &steps, &golden.decode_logits);
+
+    // Beside other sequences, which are at other places, join late and leave early: the same as alone.
+    let mut caches = [cache(), KvCache::new(model.cache_shape()), cache()];
+    let width = golden.logits.len() / golden.input_ids.len();
+    let (first_logits, second_logits) = golden.logits.split_at(head.len() * width);
+    let whole = (&golden.input_ids[..], &golden.logits[..]);
+    let (first, second) = ((head, first_logits), (tail, second_logits));
+    let next = |at: usize| (&golden.decode_ids[at..=at], &golden.decode_logits[at * width..][..width]);
+    for step in [
+        vec![(0, whole), (1, first)],
+        vec![(0, next(0)), (1, second), (2, first)],
+        vec![(1, next(0)), (2, second)],
+        vec![(1, next(1)), (2, next(0))],
+        vec![(2, next(1))],
+    ] {
+        let found = together(&*model, &step, &mut caches);
+        let expected: Vec<f32> = step.iter().flat_map(|(_, (_, logits))| logits.iter().copied()).collect();
+        near("a sequence beside others", &found, &expected);
+        let near_best = |(found, expected): (&[f32], &[f32])| {
+            let token = (0..width).max_by(|&a, &b| found[a].total_cmp(&found[b])).expect("a token");
+            expected.iter().all(|logit| logit - expected[token] <= 2.0 * tolerance * range)
+        };
+        if !found.chunks(width).zip(expected.chunks(width)).all(near_best) {
+            failures.borrow_mut().push(format!("{name}: a sequence beside others has other greedy tokens"));
+        }
+    }
     let failures = failures.into_inner();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

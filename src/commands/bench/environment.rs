@@ -6,15 +6,14 @@ use std::path::Path;
 use sysinfo::System;
 
 use crate::engine::device::{self, Blas};
-use crate::engine::policy::Device;
-use crate::engine::session::Engine;
+use crate::engine::policy::{Device, Policy};
 use crate::error::{Error, Result};
 use crate::report::bench::BenchEnvironment;
 
-/// The machine, and what the engine computes with on it.
-pub fn of(engine: &Engine, threads: Option<usize>) -> Result<BenchEnvironment> {
+/// The machine, and what a model is computed with on it.
+pub fn of(policy: &Policy, threads: Option<usize>) -> Result<BenchEnvironment> {
     let facts = device::facts();
-    let on_cpu = engine.policy().device == Device::Cpu;
+    let on_cpu = policy.device == Device::Cpu;
     let machine = of_disk()?;
     Ok(BenchEnvironment {
         cpu: facts.cpu,

@@ -7,6 +7,7 @@ mod history;
 mod peer;
 mod samples;
 mod subject;
+mod trials;
 
 use jiff::Timestamp;
 
@@ -17,8 +18,7 @@ use super::pull::auto::resolve_or_pull;
 use super::resolve::resolve;
 use crate::cli::bench::{BenchArgs, BenchFormat};
 use crate::context::Context;
-use crate::engine::measure::{Trial, Work};
-use crate::engine::probe::{Kind, probe};
+use crate::engine::probe::{Kind, Probe, probe};
 use crate::error::{Code, Error, Result};
 use crate::report::bench::{BenchEnvironment, BenchForm, BenchReport, BenchResult};
 
@@ -31,7 +31,6 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     if args.store {
         return measure_store(args, context);
     }
-    let trials = trials(args)?;
     // Everything is found before anything is measured.
     let models = args
         .models
@@ -42,24 +41,27 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     let baseline =
         args.compare.compare.as_deref().map(|text| history::baseline(text, &names, context)).transpose()?;
 
+    let probed = models.iter().map(|model| probe(&model.path)).collect::<Result<Vec<_>>>()?;
+    let embeds = |probed: &Probe| probed.kind == Kind::Embedding;
+    for (model, _) in models.iter().zip(&probed).filter(|(_, probed)| embeds(probed)) {
+        trials::check_embedding(args, &model.reference)?;
+    }
+    let all_embed = probed.iter().all(embeds);
+    let generating = if all_embed { Vec::new() } else { trials::of_generation(args)? };
+
     let options = loading::options(&args.engine, &context.settings)?;
-    let mut peers = Peer::all(&args.compare, &trials, options.threads, context)?;
+    let mut peers = Peer::all(&args.compare, &generating, options.threads, context)?;
     let mut report = empty(args);
-    for model in &models {
+    for (model, probed) in models.iter().zip(&probed) {
         let measured_at = Timestamp::now();
-        let probed = probe(&model.path)?;
-        if probed.kind == Kind::Embedding {
-            return Err(Error::new(
-                Code::CapabilityMissing,
-                format!("{} is an embedding model: it generates no text to be timed", model.reference),
-            )
-            .hint("measure a model that generates text"));
-        }
-        let mut subject = Subject::load(model, &probed, &options, context)?;
-        let environment = environment::of(&subject.engine, options.threads)?;
+        let mut subject = Subject::load(model, probed, &options, context)?;
+        let embedding =
+            subject.longest_text().map(|longest| trials::of_embedding(args, longest)).transpose()?;
+        let trials = embedding.as_deref().unwrap_or(&generating);
+        let environment = environment::of(subject.policy(), options.threads)?;
         warn_if_busy(&environment, context);
-        let (ratios, failure) = subject.measure(args, &trials, &mut peers, context)?;
-        let mut described = describe(model, &probed, context);
+        let (ratios, failure) = subject.measure(args, trials, &mut peers, context)?;
+        let mut described = describe(model, probed, context);
         if let Some(packing) = options.quantize {
             described.quantization = Some(packing.to_string());
         }
@@ -157,36 +159,4 @@ fn warn_if_busy(environment: &BenchEnvironment, context: &Context) {
             environment.load_average
         ));
     }
-}
-
-/// The tests that the flags ask for, each with its name.
-fn trials(args: &BenchArgs) -> Result<Vec<Trial>> {
-    let prompts = args.prompt_tokens.iter().filter(|&&tokens| tokens > 0).map(|&tokens| Work::Prompt(tokens));
-    let generated =
-        args.generate_tokens.iter().filter(|&&tokens| tokens > 0).map(|&tokens| Work::Generate(tokens));
-    let works: Vec<Work> = prompts.chain(generated).collect();
-    let mut trials: Vec<Trial> = Vec::new();
-    for &depth in &args.depth {
-        for &work in &works {
-            let trial = Trial { depth, work };
-            if !trials.contains(&trial) {
-                trials.push(trial);
-            }
-        }
-    }
-    if trials.is_empty() {
-        return Err(Error::new(Code::InvalidRequest, "there is nothing to measure")
-            .hint("ask for prompt tokens with -p, for generated ones with -g, or for both"));
-    }
-    Ok(trials)
-}
-
-/// `pp512`, `tg128`, with `@d4096` where the cache holds tokens.
-fn name(trial: Trial) -> String {
-    let (kind, tokens) = match trial.work {
-        Work::Prompt(tokens) => ("pp", tokens),
-        Work::Generate(tokens) => ("tg", tokens),
-    };
-    let depth = if trial.depth > 0 { format!("@d{}", trial.depth) } else { String::new() };
-    format!("{kind}{tokens}{depth}")
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::name;
 use super::peer::Peer;
 use super::samples::{quantile, result};
+use super::trials::name;
 use crate::cli::bench::BenchArgs;
 use crate::commands::resolve::Resolved;
 use crate::context::Context;
+use crate::engine::embed::{EmbedOptions, Embedder};
 use crate::engine::measure::{Trial, Work};
-use crate::engine::probe::Probe;
+use crate::engine::policy::Policy;
+use crate::engine::probe::{Kind, Probe};
 use crate::engine::request::LoadOptions;
 use crate::engine::session::Engine;
 use crate::error::{Code, Error, Result};
@@ -22,8 +24,49 @@ use crate::report::bench::{BenchModel, BenchRatio, BenchResult};
 /// A model in memory, and what was measured of it.
 pub struct Subject<'a> {
     model: &'a Resolved,
-    pub engine: Engine,
+    engine: Measured,
     pub results: Vec<BenchResult>,
+}
+
+/// What computes.
+enum Measured {
+    Text(Engine),
+    Vectors(Embedder),
+}
+
+impl Measured {
+    fn load(path: &Path, kind: Kind, options: &LoadOptions) -> Result<Self> {
+        if kind == Kind::Embedding {
+            let embedder = Embedder::load(path, options, &EmbedOptions::default(), &mut |_, _| ())?;
+            return Ok(Self::Vectors(embedder));
+        }
+        Engine::load(path, options, &mut |_, _| ()).map(Self::Text)
+    }
+
+    fn policy(&self) -> &Policy {
+        match self {
+            Self::Text(engine) => engine.policy(),
+            Self::Vectors(embedder) => embedder.policy(),
+        }
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        match self {
+            Self::Text(engine) => engine.peak_bytes(),
+            Self::Vectors(embedder) => embedder.peak_bytes(),
+        }
+    }
+
+    /// The seconds that the work took.
+    fn measure(&mut self, trial: Trial, context: &Context) -> Result<f64> {
+        let go_on = || !context.cancel.is_set();
+        let measured = match self {
+            Self::Text(engine) => engine.measure(trial, &go_on)?,
+            Self::Vectors(embedder) => Some(embedder.measure(trial, &go_on)?),
+        };
+        context.cancel.check()?;
+        measured.ok_or_else(|| Error::internal("a measurement stopped by itself"))
+    }
 }
 
 impl<'a> Subject<'a> {
@@ -39,7 +82,7 @@ impl<'a> Subject<'a> {
         let load = || {
             context.cancel.check()?;
             let started = Instant::now();
-            let engine = Engine::load(&model.path, options, &mut |_, _| ())?;
+            let engine = Measured::load(&model.path, probed.kind, options)?;
             Ok::<_, Error>((engine, started.elapsed().as_secs_f64()))
         };
         let mut results = Vec::new();
@@ -58,6 +101,19 @@ impl<'a> Subject<'a> {
             context.output.warn(warning);
         }
         Ok(Self { model, engine, results })
+    }
+
+    /// What was decided when it was loaded.
+    pub fn policy(&self) -> &Policy {
+        self.engine.policy()
+    }
+
+    /// Tokens of the longest text that it embeds; `None` if it generates text.
+    pub fn longest_text(&self) -> Option<usize> {
+        match &self.engine {
+            Measured::Text(_) => None,
+            Measured::Vectors(embedder) => Some(embedder.text().max_tokens()),
+        }
     }
 
     /// Measures each trial and each peer in rounds, one after the other, so that what disturbs the
@@ -82,9 +138,7 @@ impl<'a> Subject<'a> {
             let counts = round >= args.warmup;
             for (place, (trial, samples)) in trials.iter().zip(&mut own).enumerate() {
                 bar.label(&format!("{} {}", self.model.reference, name(*trial)));
-                let measured = self.engine.measure(*trial, &|| !context.cancel.is_set())?;
-                context.cancel.check()?;
-                let taken = measured.ok_or_else(|| Error::internal("a measurement stopped by itself"))?;
+                let taken = self.engine.measure(*trial, context)?;
                 if counts {
                     samples.push(taken);
                 }
@@ -127,21 +181,33 @@ impl<'a> Subject<'a> {
     /// The results of what was measured.
     fn conclude(&mut self, trials: &[Trial], seconds: &[Vec<f64>]) {
         let reference = &self.model.reference;
-        for (trial, samples) in trials.iter().zip(seconds).filter(|(_, samples)| !samples.is_empty()) {
-            let (Work::Prompt(tokens) | Work::Generate(tokens)) = trial.work;
-            let speeds = samples.iter().map(|taken| tokens as f64 / taken).collect();
-            self.results.push(result(reference, &name(*trial), "tokens/s", speeds));
+        let measured = || trials.iter().zip(seconds).filter(|(_, samples)| !samples.is_empty());
+        for (trial, samples) in measured() {
+            let rates = |count: usize| samples.iter().map(|taken| count as f64 / taken).collect();
+            let (test, tokens) = (name(*trial), trial.work.tokens());
+            self.results.push(result(reference, &test, "tokens/s", rates(trial.batch * tokens)));
+            match trial.work {
+                Work::Embed(_) => {
+                    let test = test.replacen("emb", "texts", 1);
+                    self.results.push(result(reference, &test, "texts/s", rates(trial.batch)));
+                }
+                Work::Generate(_) if trial.batch > 1 => {
+                    self.results.push(result(reference, &format!("{test}/seq"), "tokens/s", rates(tokens)));
+                }
+                Work::Generate(_) | Work::Prompt(_) => {}
+            }
         }
-        for (trial, samples) in trials.iter().zip(seconds).filter(|(_, samples)| !samples.is_empty()) {
-            if let Work::Prompt(_) = trial.work {
+        for (trial, samples) in measured() {
+            if let (Work::Prompt(_), 1) = (trial.work, trial.batch) {
                 let test = name(*trial).replacen("pp", "ttft", 1);
                 self.results.push(result(reference, &test, "s", samples.clone()));
             }
         }
-        let policy = self.engine.policy();
-        let longest = trials.iter().map(Trial::tokens).max().unwrap_or(0);
-        let cache = policy.cache.bytes(longest) as f64;
-        self.results.push(result(reference, "kv_cache", "bytes", vec![cache]));
+        if let Measured::Text(engine) = &self.engine {
+            let cache = |trial: &Trial| trial.batch as u64 * engine.policy().cache.bytes(trial.tokens());
+            let most = trials.iter().map(cache).max().unwrap_or(0) as f64;
+            self.results.push(result(reference, "kv_cache", "bytes", vec![most]));
+        }
         let peak = self.engine.peak_bytes() as f64;
         self.results.push(result(reference, "peak_memory", "bytes", vec![peak]));
     }
@@ -151,7 +217,7 @@ impl<'a> Subject<'a> {
         if speeds.is_empty() {
             return None;
         }
-        let (Work::Prompt(tokens) | Work::Generate(tokens)) = trial.work;
+        let tokens = trial.work.tokens();
         let mut rounds: Vec<f64> =
             own.iter().zip(speeds).map(|(taken, speed)| tokens as f64 / taken / speed).collect();
         rounds.sort_by(f64::total_cmp);

@@ -1,6 +1,7 @@
 //! `run`: an answer to a prompt, or a chat.
 
 mod answer;
+mod batch;
 pub mod chat;
 mod inputs;
 mod loaded;
@@ -18,25 +19,36 @@ use self::parameters::Parameters;
 use self::prompt::Asked;
 use crate::cli::run::RunArgs;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::report::Report;
+use crate::report::run::RunData;
 
 const WAITING: &str =
     "waiting for the end of standard input, which is read too; if nothing comes, start with </dev/null";
 
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report> {
     // Before anything is looked for.
+    if args.batch.batch.is_none() && (args.batch.batch_size.is_some() || args.batch.unordered) {
+        return Err(Error::new(Code::InvalidRequest, "--batch-size and --unordered are for --batch")
+            .hint("give the prompts with --batch FILE, a line of JSON each"));
+    }
     Parameters::of(args, Parameters::default()).check()?;
     let inputs = Inputs::of(args)?;
     let model = model::choose(args.model.as_deref(), args.prompt.is_none(), args.yes, context)?;
     let manner = Manner::of(&model, context)?;
     let parameters = Parameters::of(args, manner.parameters.clone());
     parameters.check()?;
+    if let Some(path) = &args.batch.batch {
+        return batch::run(args, path, parameters, &inputs, &manner, &model, context)
+            .map(RunData::Batch)
+            .map(Report::from);
+    }
     let screen = context.output.is_terminal();
     let waiting = || context.output.note(WAITING);
     match context.cancel.while_waiting(|| prompt::read(args.prompt.as_deref(), screen, waiting))? {
         Asked::Text(text) => {
-            once::answer_once(args, &parameters, &inputs, &manner, &model, &text, context).map(Report::from)
+            let answer = once::answer_once(args, &parameters, &inputs, &manner, &model, &text, context)?;
+            Ok(RunData::Answer(answer).into())
         }
         Asked::Chat => {
             if context.output.is_json() || args.raw || args.sampling.samples > 1 {

@@ -190,6 +190,9 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         heads,
         kv_heads: if latent.is_some() { 1 } else { kv_heads },
         head_dim,
+        full_heads: None,
+        without_keys: 0,
+        layer_inputs: None,
         intermediate_size: match fields.number("feed_forward_length")? {
             Some(0) | None if !attends => defaults.intermediate.unwrap_or(1),
             Some(size) => size,
@@ -236,7 +239,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         return Err(damaged(path, "has layers without heads of keys and values"));
     }
     sliding(&fields, &mut config)?;
-    config.settle();
+    config.settle(path)?;
     limits::check(&config, path)?;
     Ok(config)
 }

@@ -98,7 +98,8 @@ pub fn from_config_json(
     let path = files.path.as_path();
     let model_type = files.config.get("model_type").and_then(Value::as_str);
     let model_type = model_type.ok_or_else(|| damaged(path, "does not say its model_type"))?;
-    let architecture = models::of_type(model_type).ok_or_else(|| type_unsupported(model_type, path))?;
+    let text_type = models::text_type(&files.config).unwrap_or(model_type);
+    let architecture = models::of_type(text_type).ok_or_else(|| type_unsupported(text_type, path))?;
     let map = text_part(&files.config);
     let fields = Fields::new(&map, path);
     let defaults = &architecture.defaults;
@@ -120,7 +121,11 @@ pub fn from_config_json(
         None if fields.has("num_key_value_heads") => heads,
         None => defaults.kv_heads.unwrap_or(heads),
     };
-    let layers = fields.required("num_hidden_layers")?;
+    let layers = match fields.texts("layers_block_type")? {
+        // The number of them follows, and may be left out.
+        Some(types) => types.len(),
+        None => fields.required("num_hidden_layers")?,
+    };
     let vocab_size = or_default(&fields, "vocab_size", defaults.vocabulary)?;
     let max_position_embeddings = fields.number("max_position_embeddings")?.unwrap_or(defaults.context);
     let bias = fields.flag("attention_bias")?.unwrap_or(false);
@@ -135,6 +140,9 @@ pub fn from_config_json(
         heads,
         kv_heads: latent.map_or(kv_heads, |_| 1),
         head_dim: latent.map_or(head_dim, |latent| latent.key_dim()),
+        full_heads: None,
+        without_keys: 0,
+        layer_inputs: None,
         intermediate_size: or_default(&fields, "intermediate_size", defaults.intermediate)?,
         vocab_size,
         norm_eps: norm_eps.unwrap_or(defaults.norm_eps) as f32,
@@ -158,10 +166,7 @@ pub fn from_config_json(
         mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
         head_bias: false,
         sliding_window: sliding_window(&fields, defaults.window)?,
-        direction: Direction::of(
-            !fields.flag("use_bidirectional_attention")?.unwrap_or(false)
-                && fields.flag("is_causal")?.unwrap_or(true),
-        ),
+        direction: direction(&fields)?,
         eos_token_ids: eos_token_ids(files, &fields, vocab_size)?,
         bos_token_id: fields.token_ids("bos_token_id")?.first().and_then(|&id| token_id(id, vocab_size)),
         dtype: match stored {
@@ -174,7 +179,7 @@ pub fn from_config_json(
     limits::check(&config, path)?;
     (architecture.read)(&fields, &mut config)?;
     layer_types(&fields, &mut config)?;
-    config.settle();
+    config.settle(path)?;
     limits::check(&config, path)?;
     Ok(config)
 }
@@ -194,6 +199,15 @@ fn or_default(fields: &Fields, name: &str, default: Option<usize>) -> Result<usi
         (Some(number), _) | (None, Some(number)) => Ok(number),
         (None, None) => fields.required(name),
     }
+}
+
+/// `is_causal`, or `use_bidirectional_attention`, which may be said of the tokens of images alone.
+fn direction(fields: &Fields) -> Result<Direction> {
+    let both = match fields.get("use_bidirectional_attention") {
+        Some(Value::String(which)) if which == "vision" => false,
+        _ => fields.flag("use_bidirectional_attention")?.unwrap_or(false),
+    };
+    Ok(Direction::of(!both && fields.flag("is_causal")?.unwrap_or(true)))
 }
 
 /// Elements of a head, which share out the hidden size where nothing says otherwise.
@@ -236,7 +250,7 @@ fn activation(fields: &Fields, default: Activation) -> Result<Activation> {
 
 fn activation_unsupported(name: &str, path: &Path) -> Error {
     unsupported(path, &format!("needs the activation {name:?}"))
-        .hint("supported are silu, gelu, its approximation by tanh, and relu")
+        .hint("supported are silu, gelu, its approximation by tanh, relu and its square")
 }
 
 /// The rope of the model, and that of its sliding layers where it is another.

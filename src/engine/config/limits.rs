@@ -29,21 +29,40 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
         ("context length", config.max_position_embeddings, MAX_CONTEXT),
     ];
     within(path, &sizes)?;
-    if !config.heads.is_multiple_of(config.kv_heads) {
-        return Err(damaged(
+    if let Some(full) = config.full_heads {
+        within(
             path,
-            &format!("has {} attention heads for {} key-value heads", config.heads, config.kv_heads),
-        ));
+            &[
+                ("number of key-value heads", full.count, MAX_HEADS),
+                ("head dimension", full.dim, MAX_HEAD_DIM),
+            ],
+        )?;
     }
-    if !config.head_dim.is_multiple_of(2) {
-        return Err(unsupported(path, &format!("has the odd head dimension {}", config.head_dim)));
-    }
-    for rope in [Some(&config.rope), config.local_rope.as_ref()].into_iter().flatten() {
-        if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > config.head_dim {
+    for kv_heads in [Some(config.kv_heads), config.full_heads.map(|full| full.count)].into_iter().flatten() {
+        if !config.heads.is_multiple_of(kv_heads) {
             return Err(damaged(
                 path,
-                &format!("rotates {} of {} dimensions of a head", rope.dims, config.head_dim),
+                &format!("has {} attention heads for {kv_heads} key-value heads", config.heads),
             ));
+        }
+    }
+    if let Some(inputs) = config.layer_inputs {
+        within(
+            path,
+            &[
+                ("size of inputs of layers", inputs.size, MAX_HIDDEN),
+                ("vocabulary size", inputs.vocabulary, MAX_VOCABULARY),
+            ],
+        )?;
+    }
+    let ropes = [(Some(&config.rope), config.full_head_dim()), (config.local_rope.as_ref(), config.head_dim)];
+    for (rope, head_dim) in ropes {
+        if !head_dim.is_multiple_of(2) {
+            return Err(unsupported(path, &format!("has the odd head dimension {head_dim}")));
+        }
+        let Some(rope) = rope else { continue };
+        if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > head_dim {
+            return Err(damaged(path, &format!("rotates {} of {head_dim} dimensions of a head", rope.dims)));
         }
         if !(rope.theta.is_finite() && rope.theta > 0.0) {
             return Err(damaged(path, &format!("has the impossible rope base {}", rope.theta)));
@@ -105,6 +124,7 @@ fn check_experts(experts: &Experts, path: &Path) -> Result<()> {
         ("number of experts a token", used, count),
         ("intermediate size of experts", experts.intermediate_size, MAX_INTERMEDIATE),
         ("intermediate size of the shared expert", shared, MAX_INTERMEDIATE),
+        ("size of what experts see", experts.squeezed.unwrap_or(1), MAX_HIDDEN),
     ];
     if let Some(groups) = groups {
         sizes.push(("number of groups of experts", groups.count, count));

@@ -15,6 +15,8 @@ pub mod recurrent;
 mod rope;
 pub mod style;
 
+use std::path::Path;
+
 pub use gguf::{GgufFields, from_gguf};
 pub use huggingface::{ConfigFiles, from_config_json};
 pub use latent::Latent;
@@ -24,8 +26,10 @@ pub use quantization::{Affine, Packing, Quantization};
 pub use rope::{Rope, RopeScaling, parameters as rope_parameters, yarn_magnitude};
 
 use crate::engine::cache::{LayerShape, TokenShape, Values};
+use crate::engine::format::file::damaged;
 use crate::engine::format::weight::FloatType;
 use crate::engine::models::Architecture;
+use crate::error::Result;
 use recurrent::Recurrent;
 use style::{Direction, Experts, Growth, LayerPlan, Mixer, Style};
 
@@ -35,6 +39,23 @@ pub struct AttentionBias {
     /// `q_proj`, `k_proj` and `v_proj`.
     pub qkv: bool,
     pub o: bool,
+}
+
+/// Keys and values of a layer with attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHeads {
+    pub count: usize,
+    /// Elements of a head, of its queries too.
+    pub dim: usize,
+    /// Values are what keys are before their norm and rotation.
+    pub are_values: bool,
+}
+
+/// What each layer gets of a token beside the states: so many elements of a table of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerInputs {
+    pub size: usize,
+    pub vocabulary: usize,
 }
 
 /// Everything that shapes a decoder. Sizes are checked: none is zero, `heads` is a multiple of
@@ -52,6 +73,11 @@ pub struct ModelConfig {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// Those of layers that do not slide, where they are others.
+    pub full_heads: Option<KeyHeads>,
+    /// So many last layers look at keys and values of the last layer of their kind before them.
+    pub without_keys: usize,
+    pub layer_inputs: Option<LayerInputs>,
     pub intermediate_size: usize,
     pub vocab_size: usize,
     pub norm_eps: f32,
@@ -127,25 +153,51 @@ impl ModelConfig {
     }
 
     /// Settles what follows from the layers that slide.
-    fn settle(&mut self) {
+    fn settle(&mut self, path: &Path) -> Result<()> {
         if self.style.rotates_only_sliding {
             self.plan.iter_mut().for_each(|layer| layer.rotates = layer.slides);
         }
+        let first = self.plan.len().saturating_sub(self.without_keys);
+        let (with_keys, without) = self.plan.split_at_mut(first);
+        for layer in without {
+            layer.keys_of = with_keys.iter().rposition(|other| other.slides == layer.slides);
+            if layer.keys_of.is_none() {
+                let reason = format!("has {} last layers that look at keys of none", self.without_keys);
+                return Err(damaged(path, &reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys and values of a layer.
+    pub fn key_heads(&self, layer: usize) -> KeyHeads {
+        let slides = self.plan.get(layer).is_some_and(|layer| layer.slides);
+        let own = KeyHeads { count: self.kv_heads, dim: self.head_dim, are_values: false };
+        self.full_heads.filter(|_| !slides).unwrap_or(own)
+    }
+
+    /// Elements of a head in layers that do not slide.
+    pub fn full_head_dim(&self) -> usize {
+        self.full_heads.map_or(self.head_dim, |heads| heads.dim)
     }
 
     /// What each layer remembers.
     pub fn cache_layers(&self) -> Vec<LayerShape> {
-        let layer = |plan: &LayerPlan| match (plan.mixer, &self.recurrent) {
+        let layer = |(index, plan): (usize, &LayerPlan)| match (plan.mixer, &self.recurrent) {
+            (Mixer::Attention, _) if plan.keys_of.is_some() => LayerShape::Nothing,
             (Mixer::Attention, _) => LayerShape::Tokens(TokenShape {
-                heads: self.kv_heads,
-                key_dim: self.head_dim,
-                values: self.latent.map_or(Values::Own(self.head_dim), |latent| Values::InKeys(latent.rank)),
+                heads: self.key_heads(index).count,
+                key_dim: self.key_heads(index).dim,
+                values: match self.latent {
+                    Some(latent) => Values::InKeys(latent.rank),
+                    None => Values::Own(self.key_heads(index).dim),
+                },
                 window: self.sliding_window.filter(|_| plan.slides),
             }),
             (Mixer::Recurrent, Some(recurrent)) => LayerShape::State(recurrent.state()),
-            (Mixer::Recurrent, None) => LayerShape::Nothing,
+            (Mixer::Recurrent, None) | (Mixer::Nothing, _) => LayerShape::Nothing,
         };
-        self.plan.iter().map(layer).collect()
+        self.plan.iter().enumerate().map(layer).collect()
     }
 }
 

@@ -79,9 +79,10 @@ fn attending(
     text: Option<&Map<String, Value>>,
     layers: Option<u64>,
 ) -> Option<u64> {
-    const OTHERS: [&str; 3] = ["linear_attention", "mamba", "conv"];
+    const OTHERS: [&str; 5] = ["linear_attention", "mamba", "conv", "mlp", "moe"];
     let find = |name: &str| config.get(name).or_else(|| text?.get(name));
-    if let Some(types) = find("layer_types").and_then(Value::as_array) {
+    let types = find("layer_types").or_else(|| find("layers_block_type"));
+    if let Some(types) = types.and_then(Value::as_array) {
         let attends = |kind: &&Value| kind.as_str().is_none_or(|kind| !OTHERS.contains(&kind));
         return Some(types.iter().filter(attends).count() as u64);
     }

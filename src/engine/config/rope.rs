@@ -43,6 +43,12 @@ pub enum RopeScaling {
         factor: f32,
         original_max_position_embeddings: f32,
     },
+    /// The frequencies of whole heads, of which only those of the first pairs turn (Gemma 4).
+    Proportional {
+        /// Of all pairs.
+        share: f32,
+        factor: f32,
+    },
     /// As in `Llama3` with borders given in rotations (YaRN, arXiv:2309.00071).
     Yarn {
         factor: f32,
@@ -93,7 +99,13 @@ impl Rope {
             partial = fields.float("partial_rotary_factor")?.unwrap_or(partial);
             (scaling, magnitude) = read_scaling(&fields, context)?;
         }
-        let dims = (head_dim as f64 * partial) as usize;
+        let dims = match &mut scaling {
+            RopeScaling::Proportional { share, .. } => {
+                *share = partial as f32;
+                head_dim
+            }
+            _ => (head_dim as f64 * partial) as usize,
+        };
         if let RopeScaling::Long { short, long, .. } = &scaling
             && (short.len() != dims / 2 || long.len() != dims / 2)
         {
@@ -132,6 +144,10 @@ fn read_scaling(fields: &Fields, context: &RopeContext) -> Result<(RopeScaling, 
     match kind {
         "default" => Ok((RopeScaling::Default, 1.0)),
         "linear" => Ok((RopeScaling::Linear { factor: factor()? }, 1.0)),
+        "proportional" => {
+            let factor = positive(fields.float("factor")?.unwrap_or(1.0), "rope scaling factor", path)?;
+            Ok((RopeScaling::Proportional { share: 1.0, factor }, 1.0))
+        }
         "dynamic" => {
             let original = positive(context.max_position_embeddings as f64, "context", path)?;
             let scaling =
@@ -212,7 +228,7 @@ fn factors(fields: &Fields, name: &str) -> Result<Vec<f32>> {
 pub(super) fn scaling_unsupported(kind: &str, path: &Path) -> crate::error::Error {
     let kind: String = kind.chars().take(32).collect();
     unsupported(path, &format!("needs rope scaling of type {kind:?}"))
-        .hint("supported are default, linear, dynamic, llama3, yarn and longrope")
+        .hint("supported are default, linear, dynamic, llama3, yarn, longrope and proportional")
 }
 
 /// A number that must be positive and finite.

@@ -64,6 +64,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`
     Relu,
+    /// `max(x, 0)²` (So et al., 2021).
+    ReluSquared,
 }
 
 impl Activation {
@@ -74,6 +76,7 @@ impl Activation {
             "gelu" | "gelu_python" => Some(Self::Gelu),
             "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => Some(Self::GeluTanh),
             "relu" => Some(Self::Relu),
+            "relu2" => Some(Self::ReluSquared),
             _ => None,
         }
     }
@@ -95,6 +98,10 @@ pub struct Style {
     pub rotates_only_sliding: bool,
     /// What attention found is weighted by a gate of its own, whose rows stand below each head's queries.
     pub gated_attention: bool,
+    /// Values are normalised by heads, without weights.
+    pub normed_values: bool,
+    /// What leaves a layer is multiplied by a number of the layer's own.
+    pub scaled_layers: bool,
 }
 
 /// Llama's.
@@ -107,6 +114,8 @@ pub const PLAIN: Style = Style {
     interleaved: false,
     rotates_only_sliding: false,
     gated_attention: false,
+    normed_values: false,
+    scaled_layers: false,
 };
 
 /// How a layer's tokens learn of those before them.
@@ -115,6 +124,8 @@ pub enum Mixer {
     Attention,
     /// As the model's `recurrent` says.
     Recurrent,
+    /// They do not: the layer is a feed-forward block.
+    Nothing,
 }
 
 /// What one layer does that others may not.
@@ -130,12 +141,23 @@ pub struct LayerPlan {
     pub feeds: bool,
     /// The feed-forward block is a mixture of experts.
     pub sparse: bool,
+    /// Inner size of the feed-forward block, where it is another than the model's.
+    pub inner: Option<usize>,
+    /// The earlier layer whose keys and values this one looks at, which has none itself.
+    pub keys_of: Option<usize>,
 }
 
 impl LayerPlan {
     /// Llama's.
-    pub const PLAIN: Self =
-        Self { mixer: Mixer::Attention, slides: false, rotates: true, feeds: true, sparse: false };
+    pub const PLAIN: Self = Self {
+        mixer: Mixer::Attention,
+        slides: false,
+        rotates: true,
+        feeds: true,
+        sparse: false,
+        inner: None,
+        keys_of: None,
+    };
 }
 
 /// How queries grow with their position p: by `1 + beta · ln(1 + ⌊p / period⌋)` (Llama 4's scaling).
@@ -164,6 +186,10 @@ pub struct Experts {
     /// Whether the router and the matrices of the experts have biases.
     pub bias: bool,
     pub shared: Option<SharedExpert>,
+    /// They stand beside the dense block, choose by a norm of their own, and each has a factor (Gemma 4).
+    pub beside: bool,
+    /// Elements that states are squeezed into for them; `None`: they are not.
+    pub squeezed: Option<usize>,
 }
 
 /// An expert that every token goes to.
@@ -218,6 +244,8 @@ pub enum Gating {
     /// `g * sigmoid(alpha * g) * (u + 1)` with `g = min(gate, limit)` and `u` in `-limit..=limit`
     /// (gpt-oss, arXiv:2508.10925).
     Clamped { alpha: f32, limit: f32 },
+    /// `act(up)`, without a gate.
+    Alone(Activation),
 }
 
 impl Routing {
@@ -238,6 +266,14 @@ impl Routing {
 impl Experts {
     /// Without biases and shared experts.
     pub fn plain(routing: Routing, intermediate_size: usize) -> Self {
-        Self { routing, intermediate_size, gating: None, bias: false, shared: None }
+        Self {
+            routing,
+            intermediate_size,
+            gating: None,
+            bias: false,
+            shared: None,
+            beside: false,
+            squeezed: None,
+        }
     }
 }

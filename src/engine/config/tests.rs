@@ -214,7 +214,7 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"model_type": "gpt_neox"}), "gpt_neox"),
         (json!({"hidden_act": "quick_gelu"}), "quick_gelu"),
         (json!({"rope_scaling": {"rope_type": "mrope", "factor": 4}}), "mrope"),
-        (json!({"rope_parameters": {"rope_type": "proportional"}}), "proportional"),
+        (json!({"rope_parameters": {"rope_type": "axial"}}), "axial"),
         (json!({"model_type": "stablelm", "qk_layernorm": true}), "norms of single heads"),
         (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),
         (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
@@ -229,6 +229,12 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"quantization": {"group_size": 64, "bits": 7}}), "bits 7"),
         (json!({"quantization": {"group_size": 16, "bits": 4}}), "group_size 16"),
         (json!({"head_dim": 33}), "odd head dimension 33"),
+        (
+            json!({"model_type": "nemotron_h", "hybrid_override_pattern": "*", "attention_bias": true}),
+            "biases in attention",
+        ),
+        (json!({"model_type": "nemotron_h", "hybrid_override_pattern": "X"}), "type \"X\""),
+        (json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "mlp_bias": true}), "has biases"),
         (json!({"model_type": "deepseek_v3", "qk_rope_head_dim": 63}), "odd head dimension 575"),
         (json!({"model_type": "deepseek_v3", "scoring_func": "softmax"}), "softmax"),
         (json!({"model_type": "deepseek_v3", "topk_method": "greedy"}), "greedy"),
@@ -249,7 +255,7 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         error.hint_text().unwrap().to_owned()
     };
     assert!(hint("qwen4").contains("the nearest supported types are qwen"), "{}", hint("qwen4"));
-    assert!(hint("gemma4_text").contains("gemma3_text"), "{}", hint("gemma4_text"));
+    assert!(hint("gemma5_text").contains("gemma4_text"), "{}", hint("gemma5_text"));
     assert!(hint("bert").contains("supported types are llama"), "{}", hint("bert"));
 }
 
@@ -322,6 +328,24 @@ fn impossible_configurations_are_damage_that_is_named() {
         (
             json!({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense", "sparse"]}),
             "2 mlp_layer_types for 1 layers",
+        ),
+        (json!({"model_type": "gemma4_text", "global_head_dim": 0}), "head dimension 0"),
+        (json!({"model_type": "nemotron_h"}), "what its layers are"),
+        (json!({"model_type": "nemotron_h", "hybrid_override_pattern": "M*"}), "2 of 1 layers"),
+        (json!({"model_type": "nemotron_h", "layers_block_type": []}), "number of layers 0"),
+        (
+            json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "n_routed_experts": 0}),
+            "number of experts 0",
+        ),
+        (
+            json!({"model_type": "nemotron_h", "layers_block_type": ["moe"], "moe_latent_size": 0}),
+            "what experts see 0",
+        ),
+        (json!({"model_type": "gemma4_text", "num_kv_shared_layers": 1}), "1 of 1 layers without keys"),
+        (
+            json!({"model_type": "gemma4_text", "num_hidden_layers": 2, "num_kv_shared_layers": 1,
+                "layer_types": ["sliding_attention", "full_attention"]}),
+            "look at keys of none",
         ),
         (json!({"model_type": "lfm2", "conv_L_cache": 0}), "width of a convolution 0"),
         (json!({"model_type": "lfm2", "conv_L_cache": 1e9 as u64}), "a convolution 1000000000"),

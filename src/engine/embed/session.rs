@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Instant;
 
 use mlx_rs::Dtype;
 
@@ -17,6 +18,7 @@ use crate::engine::format::layout::Layout;
 use crate::engine::kernels;
 use crate::engine::layers::Backend;
 use crate::engine::layers::sequences::Batch;
+use crate::engine::measure::{Synthetic, Trial};
 use crate::engine::memory::peak_bytes;
 use crate::engine::policy::{self, Device, Machine, Policy};
 use crate::engine::request::LoadOptions;
@@ -45,6 +47,8 @@ struct Loaded {
     pooling: String,
     normalized: bool,
     warnings: Vec<Warning>,
+    /// Tokens that the model knows.
+    vocabulary: usize,
 }
 
 struct Job {
@@ -112,6 +116,32 @@ impl Embedder {
     /// Seconds that loading took.
     pub fn load_seconds(&self) -> f64 {
         self.thread.load_seconds()
+    }
+
+    /// The most memory in bytes that the process has held.
+    pub fn peak_bytes(&self) -> u64 {
+        peak_bytes()
+    }
+
+    /// Measures a piece of work on texts without a meaning: the seconds that it took.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST for texts that the model does not take, INTERRUPTED when `go_on` says no meanwhile.
+    pub fn measure(&mut self, trial: Trial, go_on: &dyn Fn() -> bool) -> Result<f64> {
+        let (length, longest) = (trial.work.tokens(), self.loaded.text.max_tokens());
+        if !(1..=longest).contains(&length) {
+            return Err(Error::new(
+                Code::InvalidRequest,
+                format!("texts of {length} tokens are not what the model takes: from 1 to {longest}"),
+            )
+            .hint("measure other lengths with -p"));
+        }
+        let mut synthetic = Synthetic::new(self.loaded.vocabulary);
+        let text = |_| Tokens { ids: synthetic.tokens(length), truncated: false };
+        let texts: Vec<Tokens> = (0..trial.batch).map(text).collect();
+        let started = Instant::now();
+        self.embed(texts, &mut |_| go_on())?;
+        Ok(started.elapsed().as_secs_f64())
     }
 
     /// The vectors of these texts. `progress` gets how many are done; when it gives `false`, the rest is
@@ -219,6 +249,7 @@ fn load(
         pooling: pipeline.pooling(),
         normalized: pipeline.normalizes(),
         warnings: pipeline.warnings.clone(),
+        vocabulary: states.vocabulary(),
         text: Arc::new(text),
     };
     let worker = Worker {

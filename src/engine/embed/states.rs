@@ -26,7 +26,7 @@ pub enum StateFiles {
 /// A model with its weights in memory. Bound to the thread that loaded it.
 pub enum States {
     Encoder(Box<Encoder>),
-    Decoder { model: StateModel, hidden: usize },
+    Decoder { model: Box<StateModel>, hidden: usize },
 }
 
 impl StateFiles {
@@ -43,7 +43,7 @@ impl StateFiles {
         let (name, is_decoder) = match &configuration {
             Configuration::Folder(files, _) => {
                 let name = files.config.get("model_type").and_then(|name| name.as_str()).unwrap_or_default();
-                (name, models::of_type(name).is_some())
+                (name, models::of_config(&files.config).is_some())
             }
             Configuration::Gguf { metadata, .. } => {
                 let name = metadata.text("general.architecture").unwrap_or_default();
@@ -111,7 +111,7 @@ impl StateFiles {
         Ok(match self {
             Self::Encoder(files) => States::Encoder(Box::new(files.load(backend, dtype, progress)?)),
             Self::Decoder(checkpoint) => States::Decoder {
-                model: StateModel::load(checkpoint, backend, array::dtype(dtype), progress)?,
+                model: Box::new(StateModel::load(checkpoint, backend, array::dtype(dtype), progress)?),
                 hidden: checkpoint.config.hidden_size,
             },
         })
@@ -124,6 +124,14 @@ impl States {
         match self {
             Self::Encoder(encoder) => encoder.hidden(),
             Self::Decoder { hidden, .. } => *hidden,
+        }
+    }
+
+    /// Tokens that the model knows.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Self::Encoder(encoder) => encoder.vocabulary(),
+            Self::Decoder { model, .. } => model.vocabulary(),
         }
     }
 

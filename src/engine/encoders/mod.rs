@@ -164,6 +164,11 @@ impl Encoder {
         self.shape.hidden
     }
 
+    /// Tokens that the model knows.
+    pub fn vocabulary(&self) -> usize {
+        self.shape.vocabulary
+    }
+
     /// Tokens of the longest text that the model can take.
     pub fn max_tokens(&self) -> usize {
         self.shape.max_tokens

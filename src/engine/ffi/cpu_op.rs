@@ -12,7 +12,8 @@ use mlx_rs::error::Exception;
 use mlx_rs::{Array, Device, Dtype, Stream};
 
 const MAX_INPUTS: usize = 10;
-const MAX_OUTPUTS: usize = 7;
+/// Most outputs of an operation.
+pub const MAX_OUTPUTS: usize = 7;
 
 /// An operation: its parameters (the value itself, copied into the graph) and what it computes.
 ///
@@ -246,6 +247,15 @@ impl<'a, T> SharedSlice<'a, T> {
         assert!(start <= self.count && count <= self.count - start, "a kernel left its output");
         // SAFETY: in bounds by the assertion.
         unsafe { self.data.add(start) }
+    }
+
+    /// A part of the memory.
+    ///
+    /// # Panics
+    /// When the range leaves the memory.
+    #[must_use]
+    pub fn part(&self, start: usize, count: usize) -> Self {
+        Self { data: self.range(start, count), count, life: PhantomData }
     }
 
     /// A part of the memory as a slice.

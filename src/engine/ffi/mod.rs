@@ -13,4 +13,4 @@ pub mod quantized;
 #[cfg(target_os = "linux")]
 pub use buffer::{aligned, aligned_bytes};
 #[cfg(target_os = "linux")]
-pub use cpu_op::{Buffers, Kernel, OutputSpec, SharedSlice, check, cpu_op};
+pub use cpu_op::{Buffers, Kernel, MAX_OUTPUTS, OutputSpec, SharedSlice, check, cpu_op};

@@ -35,6 +35,12 @@ pub fn needed<'a>(
         ends.matrix("lm_head", config.vocab_size, config.hidden_size, config.head_bias);
     }
     ends.norm(config.architecture.names.final_norm);
+    if let Some(inputs) = config.layer_inputs {
+        let all = config.layers.saturating_mul(inputs.size);
+        ends.matrix(names::LAYER_INPUTS.table, inputs.vocabulary, all, false);
+        ends.matrix(names::LAYER_INPUTS.projection, all, config.hidden_size, false);
+        ends.norm_of(names::LAYER_INPUTS.norm, inputs.size, 1);
+    }
     ends.needed.into_iter().chain((0..config.layers).flat_map(move |index| layer(config, index, &has)))
 }
 
@@ -87,8 +93,10 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     let mut list = List::new(format!("model.layers.{index}."), config);
 
     let feeds = config.plan.get(index).is_none_or(|layer| layer.feeds);
+    let mixes = config.plan.get(index).is_none_or(|layer| layer.mixer != Mixer::Nothing);
     let norms: &[&str] = match style.placement {
         Placement::Before if !feeds => &[names.attention_norm],
+        Placement::Before if !mixes => &[names.mlp_norm],
         Placement::Parallel => &[names.attention_norm],
         Placement::Before => &[names.attention_norm, names.mlp_norm],
         Placement::After => &[names.attention_post_norm, names.mlp_post_norm],
@@ -103,18 +111,36 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
         (Some(Mixer::Recurrent), Some(Recurrent::Delta(delta))) => delta_net(delta, &mut list, has),
         (Some(Mixer::Recurrent), Some(Recurrent::ShortConv(conv))) => short_conv(conv, &mut list),
         (Some(Mixer::Recurrent), Some(Recurrent::Mamba(sizes))) => mamba(sizes, &mut list),
+        (Some(Mixer::Nothing), _) => {}
         _ if let Some(latent) = config.latent => latent_attention(&latent, &mut list, has),
-        _ => attention(&mut list),
+        _ => attention(&mut list, index),
+    }
+    if style.scaled_layers {
+        list.vector(names.scalar, 1, 1);
+    }
+    if let Some(inputs) = config.layer_inputs {
+        list.matrix(names::LAYER_INPUTS.gate, inputs.size, hidden, false);
+        list.matrix(names::LAYER_INPUTS.back, hidden, inputs.size, false);
+        list.norm(names::LAYER_INPUTS.post_norm);
     }
     if !feeds {
         return list.needed;
     }
 
-    if config.experts.is_some() && config.plan.get(index).is_some_and(|layer| layer.sparse) {
+    if let Some(mixed) = config.experts
+        && config.plan.get(index).is_some_and(|layer| layer.sparse)
+    {
         experts(config, &mut list, has);
-        return list.needed;
+        if !mixed.beside {
+            return list.needed;
+        }
+        for norm in names.experts.norms {
+            list.norm(norm);
+        }
+        list.vector(names.experts.router_norm, hidden, 1);
+        list.vector(names.experts.factors, mixed.routing.count, 1);
     }
-    let inner = config.intermediate_size;
+    let inner = config.plan.get(index).and_then(|layer| layer.inner).unwrap_or(config.intermediate_size);
     if let Some([gate, up, down]) = names.split_mlp
         && has(&format!("{}{gate}", list.prefix))
     {
@@ -131,15 +157,19 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     list.needed
 }
 
-fn attention(list: &mut List) {
+fn attention(list: &mut List, index: usize) {
     let config = list.config;
     let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
-    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let keys = config.key_heads(index);
+    let (q, kv) = (config.heads * keys.dim, keys.count * keys.dim);
+    let has_keys = config.plan.get(index).is_none_or(|layer| layer.keys_of.is_none());
     match style.qk_norm {
         None => {}
         Some(QkNorm::Heads | QkNorm::Rotated) => {
-            list.norm_of(names.q_norm, config.head_dim, 1);
-            list.norm_of(names.k_norm, config.head_dim, 1);
+            list.norm_of(names.q_norm, keys.dim, 1);
+            if has_keys {
+                list.norm_of(names.k_norm, keys.dim, 1);
+            }
         }
         Some(QkNorm::Whole) => {
             list.norm_of(names.q_norm, q, 1);
@@ -151,7 +181,12 @@ fn attention(list: &mut List) {
         }
     }
     let q_rows = if style.gated_attention { 2 * q } else { q };
-    let rows: &[usize] = if names.qkv.len() == 1 { &[q_rows + 2 * kv] } else { &[q_rows, kv, kv] };
+    let rows: &[usize] = match (names.qkv.len(), has_keys, keys.are_values) {
+        (1, ..) => &[q_rows + 2 * kv],
+        (_, false, _) => &[q_rows],
+        (_, true, true) => &[q_rows, kv],
+        (_, true, false) => &[q_rows, kv, kv],
+    };
     for (name, &rows) in names.qkv.iter().zip(rows) {
         list.matrix(name, rows, hidden, config.attention_bias.qkv);
     }
@@ -235,19 +270,26 @@ fn mamba(sizes: &Mamba, list: &mut List) {
 
 fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     let Some(experts) = config.experts else { return };
-    let (names, hidden) = (&config.architecture.names.experts, config.hidden_size);
+    let (names, states, gated) = (&config.architecture.names.experts, config.hidden_size, config.style.gated);
+    let hidden = experts.squeezed.unwrap_or(states);
+    if experts.squeezed.is_some() {
+        list.matrix(names.squeeze[0], hidden, states, false);
+        list.matrix(names.squeeze[1], states, hidden, false);
+    }
+    let parts = if gated { 0..3 } else { 1..3 };
     let (count, inner) = (experts.routing.count, experts.intermediate_size);
     let there = |name: &str| has(&format!("{}{name}", list.prefix));
-    let (is_stacked, is_fused) = (there(names.stacked[0]), there(names.fused[0]));
+    let (is_stacked, is_fused) = (there(names.stacked[1]), there(names.fused[0]));
     let transposed = names.transposed.filter(|names| there(names[0]));
     let split_shared = names.split_shared.filter(|[gate, _]| there(gate));
-    list.matrix(names.router, count, hidden, experts.bias);
+    list.matrix(names.router, count, states, experts.bias);
     if experts.routing.corrected {
         list.vector(names.correction, count, 1);
     }
     if is_stacked {
-        let rows = [inner, inner, hidden];
-        for (index, columns) in [hidden, hidden, inner].into_iter().enumerate() {
+        let (rows, columns) = ([inner, inner, hidden], [hidden, hidden, inner]);
+        for index in parts {
+            let columns = columns[index];
             list.matrix(names.stacked[index], count * rows[index], columns, false);
             if experts.bias {
                 list.vector(&format!("{}.bias", names.stacked[index]), count * rows[index], count);
@@ -268,7 +310,9 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     } else {
         for expert in 0..count {
             let name = |part: usize| format!("{}.{expert}.{}", names.each, names.parts[part]);
-            list.matrix(&name(0), inner, hidden, false);
+            if gated {
+                list.matrix(&name(0), inner, hidden, false);
+            }
             list.matrix(&name(1), inner, hidden, false);
             list.matrix(&name(2), hidden, inner, false);
         }
@@ -276,19 +320,17 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     if let Some(shared) = experts.shared {
         let [gate, up, down] = names.shared;
         let inner = shared.intermediate_size;
-        if let Some(split) = split_shared {
-            for name in split {
-                list.matrix(name, inner, hidden, false);
+        match (split_shared, up.is_empty()) {
+            (Some(split), _) => split.iter().for_each(|name| list.matrix(name, inner, states, false)),
+            (None, true) => list.matrix(gate, if gated { 2 * inner } else { inner }, states, false),
+            (None, false) => {
+                list.matrix(gate, inner, states, false);
+                list.matrix(up, inner, states, false);
             }
-        } else if up.is_empty() {
-            list.matrix(gate, 2 * inner, hidden, false);
-        } else {
-            list.matrix(gate, inner, hidden, false);
-            list.matrix(up, inner, hidden, false);
         }
-        list.matrix(down, hidden, inner, false);
+        list.matrix(down, states, inner, false);
         if shared.gated {
-            list.matrix(names.shared_gate, 1, hidden, false);
+            list.matrix(names.shared_gate, 1, states, false);
         }
     }
 }

@@ -229,6 +229,13 @@ impl<'a> Answer<'a> {
         Ok(true)
     }
 
+    /// Takes in the tokens that come next; those to be computed if the answer goes on.
+    pub fn next(&mut self, logits: &mut [f32], channel: &mut Channel) -> Result<Option<Vec<u32>>> {
+        let coming = self.coming(|| Ok(logits))?;
+        let goes_on = self.take_all(&coming, channel)? && !self.is_complete();
+        Ok(goes_on.then_some(coming))
+    }
+
     /// Whether the format ends the answer here.
     pub fn is_complete(&self) -> bool {
         self.constraint.as_ref().is_some_and(Constraint::is_complete)

@@ -6,6 +6,7 @@ pub mod draft;
 mod prompt;
 mod saved;
 mod speculate;
+mod together;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,11 +20,14 @@ use self::decode::ids;
 pub(super) use self::decode::{Pending, item};
 use self::draft::Drafter;
 pub use self::saved::Identity;
+pub(super) use self::together::Member;
+pub use self::together::{Exchange, Next};
 use crate::engine::cache::{KvCache, LONGEST_STEP, Mark};
 use crate::engine::constrain::{Constraint, Grammars};
 use crate::engine::memory;
 use crate::engine::models::{LanguageModel, Logits};
 use crate::engine::outcome::{Drafts, Event, Generation, Timings, Usage};
+use crate::engine::policy::CachePlan;
 use crate::engine::request::{Format, GenerateRequest};
 use crate::engine::sample::Sampler;
 use crate::engine::text::{ChatTemplate, Tokenizer};
@@ -46,6 +50,9 @@ pub struct Generator {
     /// Most tokens that prompt and answer may have together.
     pub context: usize,
     pub cache: KvCache,
+    /// How caches are kept, and most bytes that those of several sequences may have.
+    pub cache_plan: CachePlan,
+    pub cache_room: u64,
     /// The tokens whose keys and values are in the cache.
     pub held: Vec<u32>,
     /// What followed the last prompt: another answer to it begins without computing.
@@ -88,6 +95,69 @@ impl Channel<'_> {
     }
 }
 
+/// A request that is ready to be computed.
+struct Begun<'a> {
+    answer: Answer<'a>,
+    /// As the model sees it.
+    prompt: String,
+    tokens: Vec<u32>,
+}
+
+/// How an answer came to be.
+struct Course {
+    started: Instant,
+    /// When computing began.
+    computing: Instant,
+    /// Tokens of the prompt that need no computing.
+    cached: usize,
+    /// Those that were computed.
+    computed: usize,
+}
+
+impl Course {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { started: now, computing: now, cached: 0, computed: 0 }
+    }
+
+    /// Computing begins.
+    fn compute(&mut self, cached: usize) {
+        (self.computing, self.cached) = (Instant::now(), cached);
+    }
+
+    /// The answer ends now.
+    fn end(&self, prompt: String, prompt_tokens: usize, decoded: Decoded) -> Generation {
+        let ended = Instant::now();
+        let first = decoded.first_token.unwrap_or(ended);
+        let per_second =
+            |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        Generation {
+            prompt,
+            finish_reason: decoded.finish_reason,
+            usage: Usage {
+                prompt_tokens,
+                cached_tokens: self.cached,
+                generated_tokens: decoded.tokens.len(),
+                ..Usage::default()
+            },
+            timings: Timings {
+                ttft_s: (first - self.started).as_secs_f64(),
+                prompt_tokens_per_s: per_second(self.computed, (first - self.computing).as_secs_f64()),
+                generation_tokens_per_s: per_second(
+                    decoded.tokens.len().saturating_sub(1),
+                    (ended - first).as_secs_f64(),
+                ),
+                total_s: (ended - self.started).as_secs_f64(),
+            },
+            peak_bytes: memory::peak_bytes(),
+            text: decoded.text,
+            reasoning: decoded.reasoning,
+            tokens: decoded.tokens,
+            logprobs: decoded.logprobs,
+        }
+    }
+}
+
 impl Generator {
     /// Answers one request. The cache keeps what was computed; on an error it is emptied.
     pub fn generate(&mut self, request: &GenerateRequest, channel: &mut Channel) -> Result<Generation> {
@@ -122,83 +192,61 @@ impl Generator {
     }
 
     fn answer(&mut self, request: &GenerateRequest, channel: &mut Channel) -> Result<Generation> {
-        let started = Instant::now();
-        let sampler = Sampler::new(request.sampling, self.bias(&request.logit_bias)?)?;
-        let constraint = request.format.as_ref().map(|format| self.constraint(format)).transpose()?;
-        let (prompt, prompt_tokens) = self.prompt(request)?;
+        let mut course = Course::begin();
         let (tokenizer, end_of_turn) = (Arc::clone(&self.tokenizer), self.end_of_turn.clone());
-        let means = Means {
-            tokenizer: &tokenizer,
-            end_of_turn: &end_of_turn,
-            sampler,
-            constraint,
-            reasoning: self.reasoning(request, &prompt),
-            limit: self.room_for(prompt_tokens.len(), request.max_tokens)?,
-        };
-        let answer = Answer::new(means, request, &prompt_tokens)?;
+        let Begun { answer, prompt, tokens } = self.begin(request, &tokenizer, &end_of_turn)?;
 
         // The same prompt again needs nothing; else at least one token is computed for its logits.
-        let again = self.again(&prompt_tokens);
+        let again = self.again(&tokens);
         let cached = if again.is_some() {
-            prompt_tokens.len()
+            tokens.len()
         } else {
-            let common = self.held.iter().zip(&prompt_tokens).take_while(|(held, new)| held == new).count();
-            self.rewind(common.min(prompt_tokens.len() - 1))
+            let common = self.held.iter().zip(&tokens).take_while(|(held, new)| held == new).count();
+            self.rewind(common.min(tokens.len() - 1))
         };
-        (channel.emit)(Event::Prompt {
-            text: prompt.clone(),
-            tokens: prompt_tokens.len(),
-            cached_tokens: cached,
-        });
+        (channel.emit)(Event::Prompt { text: prompt.clone(), tokens: tokens.len(), cached_tokens: cached });
 
-        let prefill_started = Instant::now();
+        course.compute(cached);
         let on_device = answer.is_on_device() && self.drafter.is_none();
         let first = match again {
             Some(logits) => Some(self.pending(logits, on_device)?),
-            None => self.prefill(&prompt_tokens[cached..], on_device, channel)?,
+            None => self.prefill(&tokens[cached..], on_device, channel)?,
         };
+        let prompt_tokens = tokens.len();
         let (decoded, drafts) = match first {
             Some(first) => {
-                self.last_prompt = Some(LastPrompt {
-                    tokens: prompt_tokens.clone(),
-                    logits: first.logits().clone(),
-                    mark: self.cache.mark(),
-                });
+                let (logits, mark) = (first.logits().clone(), self.cache.mark());
+                self.last_prompt = Some(LastPrompt { tokens, logits, mark });
                 self.continue_with(first, answer, channel)?
             }
             None => (Decoded::interrupted(), Drafts::default()),
         };
-        let ended = Instant::now();
+        course.computed = self.held.len().min(prompt_tokens) - cached;
+        let mut generation = course.end(prompt, prompt_tokens, decoded);
+        generation.usage.drafted_tokens = drafts.drafted;
+        generation.usage.accepted_tokens = drafts.accepted;
+        Ok(generation)
+    }
 
-        let first = decoded.first_token.unwrap_or(ended);
-        let per_second =
-            |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-        let computed = self.held.len().min(prompt_tokens.len()) - cached;
-        Ok(Generation {
-            prompt,
-            finish_reason: decoded.finish_reason,
-            usage: Usage {
-                prompt_tokens: prompt_tokens.len(),
-                cached_tokens: cached,
-                generated_tokens: decoded.tokens.len(),
-                drafted_tokens: drafts.drafted,
-                accepted_tokens: drafts.accepted,
-            },
-            timings: Timings {
-                ttft_s: (first - started).as_secs_f64(),
-                prompt_tokens_per_s: per_second(computed, (first - prefill_started).as_secs_f64()),
-                generation_tokens_per_s: per_second(
-                    decoded.tokens.len().saturating_sub(1),
-                    (ended - first).as_secs_f64(),
-                ),
-                total_s: (ended - started).as_secs_f64(),
-            },
-            peak_bytes: memory::peak_bytes(),
-            text: decoded.text,
-            reasoning: decoded.reasoning,
-            tokens: decoded.tokens,
-            logprobs: decoded.logprobs,
-        })
+    /// Makes the request ready to be computed.
+    fn begin<'a>(
+        &mut self,
+        request: &GenerateRequest,
+        tokenizer: &'a Tokenizer,
+        end_of_turn: &'a [u32],
+    ) -> Result<Begun<'a>> {
+        let sampler = Sampler::new(request.sampling, self.bias(&request.logit_bias)?)?;
+        let constraint = request.format.as_ref().map(|format| self.constraint(format)).transpose()?;
+        let (prompt, tokens) = self.prompt(request)?;
+        let means = Means {
+            tokenizer,
+            end_of_turn,
+            sampler,
+            constraint,
+            reasoning: self.reasoning(request, &prompt),
+            limit: self.room_for(tokens.len(), request.max_tokens)?,
+        };
+        Ok(Begun { answer: Answer::new(means, request, &tokens)?, prompt, tokens })
     }
 
     /// Generates the answer, with drafts where there is a drafter.

@@ -24,10 +24,10 @@ mod project;
 mod scratch;
 mod select;
 
-pub use attention::{Attention, AttentionOutput, attention};
+pub use attention::{Attention, AttentionOutput, Place, attention, attention_together, most_together};
 pub use embed::embed;
 pub use encode::{SequenceAttention, sequence_attention};
-pub use experts::{Experts, experts};
+pub use experts::{ExpertVectors, Experts, experts};
 pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};

@@ -12,13 +12,14 @@ use super::norm::{HeadNorms, Norm};
 use super::projection::Projection;
 use super::rope::Rope;
 use super::sequences::{Batch, SequenceAttention, Sight};
+use super::step::{Sequence, Step};
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::cache::Values;
 use crate::engine::config::style::Growth;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Sizes of one attention block.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +46,8 @@ pub struct Attention {
     /// `None`: nothing is rotated.
     pub rope: Option<Rc<Rope>>,
     pub input: Input,
+    /// The earlier layer whose keys and values are looked at; the input is queries alone then.
+    pub keys_of: Option<usize>,
     pub head_norms: Option<HeadNorms>,
     /// Norm, then what weights the result, by its sigmoid.
     pub gate: Option<Projection>,
@@ -101,12 +104,12 @@ impl AttentionVectors {
 }
 
 impl Attention {
-    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache,
-    /// which has room for them (see [`KvCache::reserve`]).
-    pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
+    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of each sequence follow those in its cache.
+    pub fn forward(&self, x: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+        let layer = self.keys_of.unwrap_or(layer);
         self.around(x, |qkv| match self.backend {
-            Backend::Stock => self.attend_stock(qkv, cache, layer),
-            Backend::Kernels => self.attend_fused(qkv, cache, layer),
+            Backend::Stock => step.each([qkv], |[qkv], cache| self.attend_stock(qkv, cache, layer)),
+            Backend::Kernels => self.attend_fused(qkv, step, layer),
         })
     }
 
@@ -173,15 +176,35 @@ impl Attention {
     }
 
     #[cfg(target_os = "linux")]
-    fn attend_fused(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
+    fn attend_fused(&self, qkv: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+        let caches = step.sequences().iter().map(|sequence| sequence.cache.tokens(layer));
+        let caches = caches.collect::<Result<Vec<_>>>()?;
+        let arrays = caches.first().map_or(0, |first| first.parts().len());
+        // Caches may be packed from some length on.
+        let are_alike = caches.iter().all(|cache| cache.parts().len() == arrays);
+        let most = if are_alike { kernels::most_together(arrays) } else { 1 };
+        step.by(most, [qkv], |[qkv], sequences| self.attend_some(qkv, sequences, layer))
+    }
+
+    /// Attention of sequences with caches of one form.
+    #[cfg(target_os = "linux")]
+    fn attend_some(&self, qkv: &Array, sequences: &mut [Sequence], layer: usize) -> Result<Array> {
         let AttentionShape { heads, kv_heads, head_dim, value_dim, scale, soft_cap, growth } = self.shape;
-        let tokens = cache.tokens(layer)?;
+        let mut places = Vec::with_capacity(sequences.len());
+        for sequence in &*sequences {
+            let cache = sequence.cache.tokens(layer)?;
+            let (tokens, offset) = (sequence.tokens, sequence.cache.offset());
+            places.push(kernels::Place { tokens, offset, held: cache.held(), caches: cache.parts() });
+        }
+        let [first, ..] = &*sequences else { return Err(Error::internal("a step without a sequence")) };
+        let tokens = first.cache.tokens(layer)?;
         let rope = self.rope.as_ref();
         let asked = kernels::Attention {
             heads,
             kv_heads,
             head_dim,
             value_dim,
+            appends: self.keys_of.is_none(),
             values_in_keys: matches!(tokens.shape().values, Values::InKeys(_)),
             rotary_dims: rope.map_or(0, |rope| rope.dimensions),
             traditional: rope.is_some_and(|rope| rope.interleaved),
@@ -191,21 +214,25 @@ impl Attention {
             growth,
             weighs_queries: self.vectors.query_weights.is_some(),
             has_sinks: self.vectors.sinks.is_some(),
-            offset: cache.offset(),
+            offset: first.cache.offset(),
             held: tokens.held(),
             window: tokens.window(),
             keep: tokens.keep(),
             packing: tokens.quantization().map(|packed| (packed.bits(), packed.group())),
         };
+        let arrays = tokens.parts().len();
         let vectors = self.vectors.together.as_ref();
-        let attended = kernels::attention(qkv, tokens.parts(), vectors, &asked)?;
-        cache.set_tokens(layer, attended.caches);
+        let attended = kernels::attention_together(qkv, &places, vectors, &asked)?;
+        let mut made = attended.caches.into_iter();
+        for sequence in sequences {
+            sequence.cache.set_tokens(layer, made.by_ref().take(arrays).collect());
+        }
         Ok(attended.output)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn attend_fused(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        self.attend_stock(qkv, cache, layer)
+    fn attend_fused(&self, qkv: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+        step.each([qkv], |[qkv], cache| self.attend_stock(qkv, cache, layer))
     }
 
     fn attend_stock(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
@@ -233,15 +260,22 @@ impl Attention {
             let factors = Array::from_slice(&factors, &[length, 1]).as_dtype(queries.dtype())?;
             queries = ops::multiply(&queries, &factors)?;
         }
+        let scoring = Scoring { scale, soft_cap, sinks: self.vectors.sinks.as_ref() };
+        let together = |attended: Array| -> Result<Array> {
+            Ok(attended.swap_axes(0, 1)?.reshape(&[length, (heads * value_dim) as i32])?)
+        };
+        if self.keys_of.is_some() {
+            let tokens = cache.tokens(layer)?;
+            return together(attend(&queries, tokens.parts(), tokens, scoring)?);
+        }
         let keys = rotated(qkv.index((.., q_end..k_end)), kv_heads)?;
         let has_values = qkv.dim(1) > k_end;
         let values = has_values.then(|| by_head(qkv.index((.., k_end..)), kv_heads)).transpose()?;
 
         let tokens = cache.tokens(layer)?;
         let parts = append(tokens, &keys, values.as_ref())?;
-        let scoring = Scoring { scale, soft_cap, sinks: self.vectors.sinks.as_ref() };
         let attended = attend(&queries, &parts, tokens, scoring)?;
         cache.set_tokens(layer, parts);
-        Ok(attended.swap_axes(0, 1)?.reshape(&[length, (heads * value_dim) as i32])?)
+        together(attended)
     }
 }

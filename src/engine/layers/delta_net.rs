@@ -8,6 +8,7 @@ use super::delta_rule::{Tokens, delta_rule};
 use super::matrix::{parts, select_rows, split_rows};
 use super::norm::Norm;
 use super::projection::{Projection, activate};
+use super::step::Step;
 use crate::engine::cache::KvCache;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::recurrent::Delta;
@@ -66,19 +67,32 @@ impl DeltaNet {
         })
     }
 
-    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache.
-    pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
+    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of each sequence follow those in its cache.
+    pub fn forward(&self, x: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+        let (channels, heads) = (self.sizes.channels() as i32, self.sizes.value_heads as i32);
+        let [mixed, gates] = parts(&self.input.forward(x)?.as_dtype(Dtype::Float32)?, &[channels])?;
+        let [rates, decays] = parts(&self.pace.forward(x)?.as_dtype(Dtype::Float32)?, &[heads])?;
+        let found = step.each([&mixed, &rates, &decays], |rows, cache| self.remember(rows, cache, layer))?;
+
+        let normed = fast::rms_norm(&found, Some(&self.norm), self.norm_eps)?.reshape(&[x.dim(0), -1])?;
+        let gated = ops::multiply(&normed, activate(&gates, Activation::Silu)?)?;
+        self.output.forward_onto(&gated.as_dtype(x.dtype())?, x, self.factor)
+    }
+
+    /// Convolution and delta rule over one sequence's `mixed [L, channels]`, `rates` and `decays [L, H]`:
+    /// `[L, H, D]`.
+    fn remember(
+        &self,
+        [mixed, rates, decays]: [&Array; 3],
+        cache: &mut KvCache,
+        layer: usize,
+    ) -> Result<Array> {
         let Delta { key_heads, value_heads, key_dim, tiled, .. } = self.sizes;
-        let length = x.dim(0);
         let [conv, state] = cache.state(layer)? else {
             return Err(Error::internal("a delta rule without its two states"));
         };
-        let (keys, channels) = (self.sizes.keys() as i32, self.sizes.channels() as i32);
-        let heads = value_heads as i32;
-        let [mixed, gates] = parts(&self.input.forward(x)?.as_dtype(Dtype::Float32)?, &[channels])?;
-        let [rates, decays] = parts(&self.pace.forward(x)?.as_dtype(Dtype::Float32)?, &[heads])?;
-
-        let (mixed, conv) = self.conv.forward(&mixed, conv)?;
+        let (length, keys, heads) = (mixed.dim(0), self.sizes.keys() as i32, value_heads as i32);
+        let (mixed, conv) = self.conv.forward(mixed, conv)?;
         let [queries, keys, values] = parts(&activate(&mixed, Activation::Silu)?, &[keys, 2 * keys])?;
         let unit = |x: &Array| -> Result<Array> {
             let x = x.reshape(&[length, key_heads as i32, key_dim as i32])?;
@@ -92,20 +106,17 @@ impl DeltaNet {
             })
         };
         let scale = Array::from_f32((key_dim as f32).sqrt().recip());
-        let softplus = ops::logaddexp(ops::add(&decays, &self.decay_bias)?, Array::from_f32(0.0))?;
+        let softplus = ops::logaddexp(ops::add(decays, &self.decay_bias)?, Array::from_f32(0.0))?;
         let tokens = Tokens {
             queries: ops::multiply(unit(&queries)?, &scale)?,
             keys: unit(&keys)?,
             values: values.reshape(&[length, heads, -1])?,
             decays: ops::multiply(&softplus, &self.decay)?,
-            rates: ops::sigmoid(&rates)?,
+            rates: ops::sigmoid(rates)?,
         };
         let (found, state) = delta_rule(&tokens, state)?;
         cache.set_state(layer, vec![conv, state]);
-
-        let normed = fast::rms_norm(&found, Some(&self.norm), self.norm_eps)?.reshape(&[length, -1])?;
-        let gated = ops::multiply(&normed, activate(&gates, Activation::Silu)?)?;
-        self.output.forward_onto(&gated.as_dtype(x.dtype())?, x, self.factor)
+        Ok(found)
     }
 
     /// The arrays to evaluate at load.

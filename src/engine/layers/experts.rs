@@ -24,18 +24,24 @@ pub struct Experts {
     norm: Option<Norm>,
     /// Scores of the experts.
     router: Projection,
+    /// Whether the scores come from what the norm has not seen.
+    scores_apart: bool,
     /// What is added to the scores to choose by, `[experts]` float32.
     correction: Option<Array>,
+    /// Factors of the experts, `[experts]` float32.
+    factors: Option<Array>,
     weights: Weights,
     routing: Routing,
     gating: Gating,
     intermediate_size: usize,
     shared: Option<Shared>,
+    /// Into what the experts see, and back.
+    squeeze: Option<[Projection; 2]>,
     post_norm: Option<Norm>,
     factor: f32,
 }
 
-/// Gate, up and down of all experts, one below the other.
+/// Gate, up and down of all experts, one below the other; up again where there is no gate.
 #[derive(Debug)]
 enum Weights {
     /// Biases are `[experts, rows of one]`.
@@ -74,9 +80,14 @@ impl Experts {
             let split = names.split_shared.filter(|[gate, _]| loader.has(&at(gate)));
             let gate_up = split.unwrap_or([gate, up]);
             let gate_up: Vec<String> = gate_up.iter().filter(|it| !it.is_empty()).map(|it| at(it)).collect();
+            let gated = config.style.gated;
             let mlp = Mlp {
-                gate_up: Projection::load_gated(loader, &gate_up, inner, hidden, None, false)?,
-                gated: true,
+                gate_up: if gated {
+                    Projection::load_gated(loader, &gate_up, inner, hidden, None, false)?
+                } else {
+                    Projection::load(loader, &gate_up, &[inner], hidden, None, false)?
+                },
+                gated,
                 activation: config.style.activation,
                 down: plain(at(down), hidden, inner, false)?,
                 post_norm: None,
@@ -85,16 +96,43 @@ impl Experts {
             let gate = shared.gated.then(|| plain(at(names.shared_gate), 1, hidden, false)).transpose()?;
             Ok(Shared { mlp, gate })
         });
+        let router_norm = sizes.beside.then(|| -> Result<Norm> {
+            let weights = loader.vector(&at(names.router_norm), hidden)?;
+            let weights = scaled(weights, (hidden as f32).sqrt().recip())?;
+            Ok(Norm::rms(weights, config.norm_eps, loader.backend))
+        });
+        let router = Projection::load(
+            loader,
+            &[at(names.router)],
+            &[count],
+            hidden,
+            router_norm.transpose()?,
+            sizes.bias,
+        )?;
+        let factors = sizes.beside.then(|| loader.floats(&at(names.factors), count));
         let correction = sizes.routing.corrected.then(|| -> Result<Array> {
             Ok(loader.vector(&at(names.correction), count)?.as_dtype(Dtype::Float32)?)
         });
         Ok(Self {
             norm,
-            router: plain(at(names.router), count, hidden, sizes.bias)?,
+            router,
+            scores_apart: sizes.beside,
             correction: correction.transpose()?,
+            factors: factors.transpose()?,
             weights: Weights::load(loader, config, sizes, layer)?,
             routing: sizes.routing,
-            gating: sizes.gating.unwrap_or(Gating::Plain(config.style.activation)),
+            gating: match sizes.gating {
+                Some(gating) => gating,
+                None if config.style.gated => Gating::Plain(config.style.activation),
+                None => Gating::Alone(config.style.activation),
+            },
+            squeeze: match sizes.squeezed {
+                Some(size) => {
+                    let [into, back] = names.squeeze.map(at);
+                    Some([plain(into, size, hidden, false)?, plain(back, hidden, size, false)?])
+                }
+                None => None,
+            },
             intermediate_size: sizes.intermediate_size,
             shared: shared.transpose()?,
             post_norm,
@@ -108,10 +146,14 @@ impl Experts {
             Some(norm) => &norm.apply(x)?,
             None => x,
         };
-        let scores = self.router.forward(normed)?;
+        let scores = self.router.forward(if self.scores_apart { x } else { normed })?;
+        let seen = match &self.squeeze {
+            Some([into, _]) => &into.forward(normed)?,
+            None => normed,
+        };
         let mut mixed = match &self.weights {
             Weights::Stock { matrices, biases } => {
-                self.mix_stock(normed, &scores, matrices, biases.as_ref())?
+                self.mix_stock(seen, &scores, matrices, biases.as_ref())?
             }
             #[cfg(target_os = "linux")]
             Weights::Packed { matrices, biases } => {
@@ -120,10 +162,17 @@ impl Experts {
                     gating: self.gating,
                     intermediate_size: self.intermediate_size,
                 };
-                let correction = self.correction.as_ref();
-                kernels::experts(normed, &scores, correction, matrices.each_ref(), biases.as_ref(), &kind)?
+                let vectors = kernels::ExpertVectors {
+                    correction: self.correction.as_ref(),
+                    factors: self.factors.as_ref(),
+                    biases: biases.as_ref(),
+                };
+                kernels::experts(seen, &scores, matrices.each_ref(), &vectors, &kind)?
             }
         };
+        if let Some([_, back]) = &self.squeeze {
+            mixed = back.forward(&mixed)?;
+        }
         if let Some(shared) = &self.shared {
             let mut result = shared.mlp.apply(normed)?;
             if let Some(gate) = &shared.gate {
@@ -146,7 +195,10 @@ impl Experts {
         biases: Option<&[Array; 3]>,
     ) -> Result<Array> {
         let (count, used) = (self.routing.count as i32, self.routing.used as i32);
-        let (chosen, weights) = route(&self.routing, scores, self.correction.as_ref())?;
+        let (chosen, mut weights) = route(&self.routing, scores, self.correction.as_ref())?;
+        if let Some(factors) = &self.factors {
+            weights = ops::multiply(&weights, factors.take_axis(&chosen, 0)?)?;
+        }
         // [L, 1, 1, hidden] times [experts, hidden, inner] → [L, used, 1, inner]
         let (length, hidden) = (x.dim(0), x.dim(1));
         let each = x.reshape(&[length, 1, 1, hidden])?;
@@ -155,7 +207,11 @@ impl Experts {
             let Some(biases) = biases else { return Ok(product) };
             Ok(ops::add(&product, biases[index].take_axis(&chosen, 0)?.expand_dims(-2)?)?)
         };
-        let inner = gated(self.gating, &product(gate, &each, 0)?, &product(up, &each, 1)?)?;
+        let up = product(up, &each, 1)?;
+        let inner = match self.gating {
+            Gating::Alone(activation) => activate(&up, activation)?,
+            gating => gated(gating, &product(gate, &each, 0)?, &up)?,
+        };
         let outputs = product(down, &inner, 2)?.reshape(&[length, used, hidden])?;
         let weights = weights.as_dtype(outputs.dtype())?.reshape(&[length, used, 1])?;
         Ok(ops::multiply(&outputs, &weights)?.sum_axis(1, false)?)
@@ -164,7 +220,7 @@ impl Experts {
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays = self.router.arrays();
-        arrays.extend(&self.correction);
+        arrays.extend(self.correction.iter().chain(&self.factors));
         arrays.extend(self.norm.iter().chain(&self.post_norm).flat_map(Norm::arrays));
         // Packed weights are computed when they are packed.
         match &self.weights {
@@ -175,6 +231,7 @@ impl Experts {
             #[cfg(target_os = "linux")]
             Weights::Packed { biases, .. } => arrays.extend(biases),
         }
+        arrays.extend(self.squeeze.iter().flatten().flat_map(Projection::arrays));
         if let Some(shared) = &self.shared {
             arrays.extend(shared.mlp.arrays());
             arrays.extend(shared.gate.iter().flat_map(Projection::arrays));
@@ -235,6 +292,7 @@ fn leave_groups(groups: Groups, ranks: &Array) -> Result<Array> {
 fn gated(gating: Gating, gate: &Array, up: &Array) -> Result<Array> {
     match gating {
         Gating::Plain(activation) => Ok(ops::multiply(activate(gate, activation)?, up)?),
+        Gating::Alone(activation) => activate(up, activation),
         Gating::Clamped { alpha, limit } => {
             let number = |value: f32| Array::from_f32(value).as_dtype(gate.dtype());
             let gate = ops::minimum(gate, number(limit)?)?;
@@ -247,50 +305,56 @@ fn gated(gating: Gating, gate: &Array, up: &Array) -> Result<Array> {
 
 impl Weights {
     fn load(loader: &Loader, config: &ModelConfig, sizes: &style::Experts, layer: &str) -> Result<Self> {
-        let parts = read(loader, config, sizes, layer)?;
+        let (gate, up, down) = read(loader, config, sizes, layer)?;
         let biases = sizes.bias.then(|| biases(loader, config, sizes, layer)).transpose()?;
         match loader.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => {
-                let [gate, up, down] = &parts;
-                let pack = |part| PackedMatrix::pack_parts(part, sizes.routing.count);
+                let pack = |part: &WeightData| PackedMatrix::pack_parts(part, sizes.routing.count);
                 let flat = |biases: [Array; 3]| -> Result<Array> {
                     let [gate, up, down] = biases.map(|bias| bias.reshape(&[-1]));
                     Ok(ops::concatenate(&[gate?, up?, down?], 0)?)
                 };
                 let biases = biases.map(flat).transpose()?;
-                Ok(Self::Packed { matrices: [pack(gate)?, pack(up)?, pack(down)?], biases })
+                let (up, down) = (pack(&up)?, pack(&down)?);
+                let gate = gate.as_ref().map_or_else(|| Ok(up.clone()), pack)?;
+                Ok(Self::Packed { matrices: [gate, up, down], biases })
             }
             _ => {
-                let [gate, up, down] = parts.map(|part| Matrix::new(&affine::for_mlx(part), loader.dtype));
-                Ok(Self::Stock { matrices: [gate?, up?, down?], biases })
+                let matrix = |part| Matrix::new(&affine::for_mlx(part), loader.dtype);
+                let (up, down) = (matrix(up)?, matrix(down)?);
+                let gate = gate.map_or_else(|| Ok(up.clone()), matrix)?;
+                Ok(Self::Stock { matrices: [gate, up, down], biases })
             }
         }
     }
 }
 
-/// Gate, up and down of all experts, however the checkpoint lays them out.
+/// Gate, where there is one, up and down of all experts, however the checkpoint lays them out.
 fn read(
     loader: &Loader,
     config: &ModelConfig,
     sizes: &style::Experts,
     layer: &str,
-) -> Result<[WeightData; 3]> {
+) -> Result<(Option<WeightData>, WeightData, WeightData)> {
     let names = &config.architecture.names.experts;
     let at = |name: &str| format!("{layer}.{name}");
-    let (hidden, inner, count) = (config.hidden_size, sizes.intermediate_size, sizes.routing.count);
+    let hidden = sizes.squeezed.unwrap_or(config.hidden_size);
+    let (inner, count, gated) = (sizes.intermediate_size, sizes.routing.count, config.style.gated);
     let shapes = [(inner, hidden), (inner, hidden), (hidden, inner)];
-    if loader.has(&at(names.stacked[0])) {
+    if loader.has(&at(names.stacked[1])) {
         let part = |index: usize| {
             let (rows, columns) = shapes[index];
             loader.matrix(&at(names.stacked[index]), count * rows, columns)
         };
-        return Ok([part(0)?, part(1)?, part(2)?]);
+        return Ok((gated.then(|| part(0)).transpose()?, part(1)?, part(2)?));
     }
     if loader.has(&at(names.fused[0])) {
         let both = loader.matrix(&at(names.fused[0]), count * 2 * inner, hidden)?;
         let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
-        return Ok([half(0)?, half(1)?, loader.matrix(&at(names.fused[1]), count * hidden, inner)?]);
+        // GGUF files fuse gate and up only.
+        let down = if loader.has(&at(names.fused[1])) { names.fused[1] } else { names.stacked[2] };
+        return Ok((Some(half(0)?), half(1)?, loader.matrix(&at(down), count * hidden, inner)?));
     }
     if let Some([gate_up, down]) = names.transposed
         && loader.has(&at(gate_up))
@@ -301,7 +365,7 @@ fn read(
         };
         let both = turned(gate_up, count * hidden, 2 * inner)?;
         let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
-        return Ok([half(0)?, half(1)?, turned(down, count * inner, hidden)?]);
+        return Ok((Some(half(0)?), half(1)?, turned(down, count * inner, hidden)?));
     }
     let part = |index: usize| -> Result<WeightData> {
         let (rows, columns) = shapes[index];
@@ -318,7 +382,7 @@ fn read(
             )),
         }
     };
-    Ok([part(0)?, part(1)?, part(2)?])
+    Ok((gated.then(|| part(0)).transpose()?, part(1)?, part(2)?))
 }
 
 /// The rows of all gates (half 0) or ups (half 1) in a matrix that holds both of each expert.

@@ -8,6 +8,7 @@ use super::matrix::parts;
 use super::norm::Norm;
 use super::projection::{Projection, activate};
 use super::scan::{Tokens, scan};
+use super::step::Step;
 use crate::engine::cache::KvCache;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::recurrent::Mamba as Sizes;
@@ -59,25 +60,36 @@ impl Mamba {
         })
     }
 
-    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache.
-    pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
+    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of each sequence follow those in its cache.
+    pub fn forward(&self, x: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+        let (length, inner) = (x.dim(0), self.sizes.values() as i32);
+        let projected = self.input.forward(x)?.as_dtype(Dtype::Float32)?;
+        let [gates, mixed, times] = parts(&projected, &[inner, inner + self.sizes.channels() as i32])?;
+        let found = step.each([&mixed, &times], |rows, cache| self.remember(rows, cache, layer))?;
+
+        let gated = ops::multiply(&found, activate(&gates, Activation::Silu)?)?;
+        let by_group = gated.reshape(&[length, self.sizes.groups as i32, -1])?;
+        let normed = fast::rms_norm(&by_group, None, self.norm_eps)?.reshape(&[length, inner])?;
+        let normed = ops::multiply(&normed, &self.norm)?.as_dtype(x.dtype())?;
+        self.output.forward_onto(&normed, x, self.factor)
+    }
+
+    /// Convolution and scan over one sequence's `mixed [L, channels]` and `times [L, H]`: `[L, inner]`.
+    fn remember(&self, [mixed, times]: [&Array; 2], cache: &mut KvCache, layer: usize) -> Result<Array> {
         let Sizes { heads, head_dim, groups, state_dim, .. } = self.sizes;
-        let length = x.dim(0);
         let [conv, state] = cache.state(layer)? else {
             return Err(Error::internal("a state space without its two states"));
         };
         let (inner, shared) = (self.sizes.values() as i32, (groups * state_dim) as i32);
-        let projected = self.input.forward(x)?.as_dtype(Dtype::Float32)?;
-        let [gates, mixed, times] = parts(&projected, &[inner, inner + self.sizes.channels() as i32])?;
-
-        let (mixed, conv) = self.conv.forward(&mixed, conv)?;
+        let length = mixed.dim(0);
+        let (mixed, conv) = self.conv.forward(mixed, conv)?;
         let [values, keys, queries] = parts(&activate(&mixed, Activation::Silu)?, &[inner, inner + shared])?;
         let for_heads = |x: &Array| -> Result<Array> {
             let x = x.reshape(&[length, groups as i32, state_dim as i32])?;
             let each = heads / groups;
             Ok(if each > 1 { ops::repeat_axis::<f32>(x, each as i32, 1)? } else { x })
         };
-        let times = self.time_steps(&times)?;
+        let times = self.time_steps(times)?;
         let values = values.reshape(&[length, heads as i32, head_dim as i32])?;
         let tokens = Tokens {
             queries: for_heads(&queries)?,
@@ -88,12 +100,7 @@ impl Mamba {
         let (found, state) = scan(&tokens, state)?;
         cache.set_state(layer, vec![conv, state]);
 
-        let found = ops::add(&found, ops::multiply(&values, &self.skip)?)?.reshape(&[length, inner])?;
-        let gated = ops::multiply(&found, activate(&gates, Activation::Silu)?)?;
-        let by_group = gated.reshape(&[length, groups as i32, -1])?;
-        let normed = fast::rms_norm(&by_group, None, self.norm_eps)?.reshape(&[length, inner])?;
-        let normed = ops::multiply(&normed, &self.norm)?.as_dtype(x.dtype())?;
-        self.output.forward_onto(&normed, x, self.factor)
+        Ok(ops::add(&found, ops::multiply(&values, &self.skip)?)?.reshape(&[length, inner])?)
     }
 
     /// `[L, H]`: how long each token lasts.

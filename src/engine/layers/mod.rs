@@ -2,7 +2,7 @@
 //! operations (any device), and the fused kernels of the Linux CPU device. A model file does not
 //! see the difference.
 //!
-//! Activations are `[L, K]`: L tokens of one sequence, row-major.
+//! Activations are `[L, K]`: L tokens, row-major, of one sequence or of several, one below the other.
 
 mod adapted;
 mod attend;
@@ -14,6 +14,7 @@ mod delta_rule;
 pub mod embedding;
 pub mod experts;
 pub mod latent;
+pub mod layer_inputs;
 pub mod mamba;
 pub mod matrix;
 pub mod mlp;
@@ -23,6 +24,7 @@ pub mod rope;
 mod scan;
 pub mod sequences;
 pub mod short_conv;
+pub mod step;
 
 #[cfg(test)]
 pub(crate) use attend::append;

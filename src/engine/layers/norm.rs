@@ -2,6 +2,7 @@
 
 use mlx_rs::{Array, fast, ops};
 
+use super::matrix::parts;
 use super::{Backend, Loader};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::style::{NormKind, QkNorm};
@@ -50,6 +51,11 @@ impl Norm {
     #[must_use]
     pub fn with_epsilon(self, eps: f32) -> Self {
         Self { eps, ..self }
+    }
+
+    /// One that takes no mean away, with these weights.
+    pub fn rms(weight: Array, eps: f32, backend: Backend) -> Self {
+        Self { centred: false, weight, bias: None, eps, backend }
     }
 
     /// One that takes the mean away, of weights that are there.
@@ -120,11 +126,12 @@ pub fn capped(x: &Array, cap: f32) -> Result<Array> {
     Ok(ops::multiply(ops::tanh(ops::divide(x, &number)?)?, &number)?)
 }
 
-/// The norms of queries and keys.
+/// The norms of queries, of keys where a layer has its own, and maybe of values.
 #[derive(Debug, Clone)]
 pub struct HeadNorms {
     queries: Norm,
-    keys: Norm,
+    keys: Option<Norm>,
+    values: Option<Norm>,
     /// Heads of queries and of keys.
     heads: [usize; 2],
     head_dim: usize,
@@ -133,50 +140,74 @@ pub struct HeadNorms {
 }
 
 impl HeadNorms {
-    /// `modules` are those of queries and of keys.
-    pub fn load(loader: &Loader, config: &ModelConfig, style: QkNorm, modules: [&str; 2]) -> Result<Self> {
-        let heads = [config.heads, config.kv_heads];
+    /// Of a layer; `modules` are those of queries and of keys.
+    pub fn load(
+        loader: &Loader,
+        config: &ModelConfig,
+        layer: usize,
+        style: QkNorm,
+        modules: [&str; 2],
+    ) -> Result<Self> {
+        let keys = config.key_heads(layer);
+        let heads = [config.heads, keys.count];
         let size = |heads: usize| match style {
-            QkNorm::Heads | QkNorm::Rotated => config.head_dim,
-            QkNorm::EachHead | QkNorm::Whole => heads * config.head_dim,
+            QkNorm::Heads | QkNorm::Rotated => keys.dim,
+            QkNorm::EachHead | QkNorm::Whole => heads * keys.dim,
         };
         // A rotation changes no length: only the weights have to wait for it, see [`rotated_weights`].
         let norm = |index: usize| match style {
-            QkNorm::Rotated => Norm::plain(loader, config, config.head_dim),
+            QkNorm::Rotated => Norm::plain(loader, config, keys.dim),
             _ => Norm::load(loader, config, modules[index], size(heads[index])),
         };
+        let has_keys = config.plan.get(layer).is_none_or(|plan| plan.keys_of.is_none());
+        let has_values = has_keys && config.style.normed_values;
         Ok(Self {
             queries: norm(0)?,
-            keys: norm(1)?,
+            keys: has_keys.then(|| norm(1)).transpose()?,
+            values: has_values.then(|| Norm::plain(loader, config, keys.dim)).transpose()?,
             heads,
-            head_dim: config.head_dim,
+            head_dim: keys.dim,
             style,
             backend: loader.backend,
         })
     }
 
-    /// `qkv [L, (heads + 2 kv_heads) * head_dim]` with queries and keys normalised.
+    /// `qkv [L, (heads + 2 kv_heads) * head_dim]`, or queries alone, normalised.
     pub fn forward(&self, qkv: &Array) -> Result<Array> {
+        let Some(keys) = &self.keys else { return self.by_head(&self.queries, qkv) };
+        let normed = self.queries_and_keys(qkv, keys)?;
+        let Some(values) = &self.values else { return Ok(normed) };
+        let end = self.heads.iter().sum::<usize>() * self.head_dim;
+        let [before, own] = parts(&normed, &[end as i32])?;
+        Ok(ops::concatenate(&[before, self.by_head(values, &own)?], -1)?)
+    }
+
+    /// Each head of `x [L, heads * head_dim]`, all with the same weights.
+    fn by_head(&self, norm: &Norm, x: &Array) -> Result<Array> {
+        Ok(norm.apply(&x.reshape(&[-1, self.head_dim as i32])?)?.reshape(&[x.dim(0), -1])?)
+    }
+
+    fn queries_and_keys(&self, qkv: &Array, keys: &Norm) -> Result<Array> {
         match self.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => {
                 let widths = self.heads.map(|heads| heads * self.head_dim);
                 let units = if self.style == QkNorm::Whole { widths } else { [self.head_dim; 2] };
-                let (queries, keys) = (self.queries.in_kernels(), self.keys.in_kernels());
+                let (queries, keys) = (self.queries.in_kernels(), keys.in_kernels());
                 Ok(kernels::norm_heads(qkv, &kernels::HeadNorms { queries, keys, widths, units })?)
             }
-            _ => self.forward_stock(qkv),
+            _ => self.queries_and_keys_stock(qkv, keys),
         }
     }
 
-    fn forward_stock(&self, qkv: &Array) -> Result<Array> {
+    fn queries_and_keys_stock(&self, qkv: &Array, own: &Norm) -> Result<Array> {
         let [queries, keys] = self.heads.map(|heads| (heads * self.head_dim) as i32);
         let parts = ops::split_at_indices(qkv, &[queries, queries + keys], -1)?;
         let mut normed = Vec::with_capacity(parts.len());
         for (index, part) in parts.into_iter().enumerate() {
             let norm = match index {
                 0 => &self.queries,
-                1 => &self.keys,
+                1 => own,
                 _ => {
                     normed.push(part);
                     continue;
@@ -195,10 +226,10 @@ impl HeadNorms {
                 } else {
                     fast::rms_norm(&heads, None, norm.eps)?
                 };
-                let own = |values: &Array| values.reshape(&[-1, self.head_dim as i32]);
-                let mut heads = ops::multiply(&plain, own(&norm.weight)?)?;
+                let apart = |values: &Array| values.reshape(&[-1, self.head_dim as i32]);
+                let mut heads = ops::multiply(&plain, apart(&norm.weight)?)?;
                 if let Some(bias) = &norm.bias {
-                    heads = ops::add(&heads, own(bias)?)?;
+                    heads = ops::add(&heads, apart(bias)?)?;
                 }
                 heads
             } else {
@@ -211,7 +242,10 @@ impl HeadNorms {
 
     /// The arrays to evaluate at load.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.queries.arrays().chain(self.keys.arrays())
+        [Some(&self.queries), self.keys.as_ref(), self.values.as_ref()]
+            .into_iter()
+            .flatten()
+            .flat_map(Norm::arrays)
     }
 }
 

@@ -247,6 +247,7 @@ pub fn activate(x: &Array, activation: Activation) -> Result<Array> {
     Ok(match activation {
         Activation::Silu => ops::multiply(x, ops::sigmoid(x)?)?,
         Activation::Relu => ops::maximum(x, number(0.0)?)?,
+        Activation::ReluSquared => ops::maximum(x, number(0.0)?)?.square()?,
         Activation::Gelu => {
             let erf = ops::erf(ops::divide(x, number(SQRT_2)?)?)?;
             ops::multiply(ops::multiply(x, number(0.5)?)?, ops::add(erf, number(1.0)?)?)?

@@ -79,6 +79,13 @@ pub fn frequencies(config: &config::Rope, context: usize) -> Vec<f32> {
     };
     let scaled: Vec<f64> = match &config.scaling {
         RopeScaling::Default | RopeScaling::Dynamic { .. } => plain.collect(),
+        RopeScaling::Proportional { share, factor } => {
+            let turning = (f64::from(*share) * dims / 2.0) as usize;
+            let turn = |(pair, frequency): (usize, f64)| {
+                if pair < turning { frequency / f64::from(*factor) } else { 0.0 }
+            };
+            plain.enumerate().map(turn).collect()
+        }
         RopeScaling::Linear { factor } => plain.map(|frequency| frequency / f64::from(*factor)).collect(),
         RopeScaling::Factors(factors) => divided(factors),
         RopeScaling::Long { short, long, original_max_position_embeddings } => {

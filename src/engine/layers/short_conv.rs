@@ -6,7 +6,7 @@ use super::Loader;
 use super::conv::CausalConv;
 use super::norm::Norm;
 use super::projection::Projection;
-use crate::engine::cache::KvCache;
+use super::step::Step;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::recurrent::ShortConv as Sizes;
 use crate::engine::models::names;
@@ -45,18 +45,21 @@ impl ShortConv {
         })
     }
 
-    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of `x` follow those in the cache.
-    pub fn forward(&self, x: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
-        let [past] = cache.state(layer)? else {
-            return Err(Error::internal("a short convolution without its state"));
-        };
+    /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of each sequence follow those in its cache.
+    pub fn forward(&self, x: &Array, step: &mut Step, layer: usize) -> Result<Array> {
         let projected = self.input.forward(x)?.as_dtype(Dtype::Float32)?;
         let parts = ops::split_equal(&projected, 3, -1)?;
         let [before, after, inner] = parts.as_slice() else {
             return Err(Error::internal("columns that do not split in three"));
         };
-        let (mixed, past) = self.conv.forward(&ops::multiply(before, inner)?, past)?;
-        cache.set_state(layer, vec![past]);
+        let mixed = step.each([&ops::multiply(before, inner)?], |[rows], cache| {
+            let [past] = cache.state(layer)? else {
+                return Err(Error::internal("a short convolution without its state"));
+            };
+            let (mixed, past) = self.conv.forward(rows, past)?;
+            cache.set_state(layer, vec![past]);
+            Ok(mixed)
+        })?;
         let gated = ops::multiply(after, &mixed)?;
         self.output.forward_onto(&gated.as_dtype(x.dtype())?, x, self.factor)
     }

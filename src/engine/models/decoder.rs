@@ -4,30 +4,32 @@
 use std::rc::Rc;
 
 use mlx_rs::ops::indexing::IndexOp;
-use mlx_rs::{Array, Dtype, transforms};
+use mlx_rs::{Array, Dtype, ops, transforms};
 
-use super::{LAYERS_AHEAD, LanguageModel, Logits};
-use crate::engine::cache::{CacheShape, KvCache};
+use super::{LAYERS_AHEAD, LanguageModel};
+use crate::engine::cache::CacheShape;
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
-use crate::engine::layers::Loader;
 use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors, Input};
 use crate::engine::layers::delta_net::DeltaNet;
 use crate::engine::layers::embedding::Embedding;
 use crate::engine::layers::experts::Experts;
 use crate::engine::layers::latent::LatentParts;
+use crate::engine::layers::layer_inputs::{LayerInput, LayerInputs};
 use crate::engine::layers::mamba::Mamba;
 use crate::engine::layers::mlp::Mlp;
-use crate::engine::layers::norm::{HeadNorms, Norm, capped, rotated_weights};
+use crate::engine::layers::norm::{HeadNorms, Norm, capped, onto, rotated_weights};
 use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
 use crate::engine::layers::sequences::{Batch, Sight};
 use crate::engine::layers::short_conv::ShortConv;
+use crate::engine::layers::step::{Sequence, Step};
+use crate::engine::layers::{Backend, Loader};
 use crate::error::{Error, Result};
 
-/// Steps of so many tokens are computed a few layers at a time ...
-const LONG: i32 = 16;
+/// Steps in which a sequence has so many tokens are computed a few layers at a time ...
+const LONG: usize = 16;
 /// ... so many, while as many before them are under way. MLX makes room for every result when it hands an
 /// operation to the CPU's thread, and runs far ahead of a thread that has much to compute: twenty layers and
 /// more, all of whose results would be in memory at once.
@@ -46,8 +48,10 @@ pub struct Decoder {
 pub(super) struct Stack {
     pub(super) embed_tokens: Embedding,
     embedding_scale: f32,
+    inputs: Option<LayerInputs>,
     pub(super) blocks: Vec<Block>,
     dtype: Dtype,
+    backend: Backend,
 }
 
 pub(super) struct Block {
@@ -55,6 +59,9 @@ pub(super) struct Block {
     feed_forward: FeedForward,
     /// Whether the feed-forward block sees what attention saw.
     parallel: bool,
+    /// What the layer gets beside the states, and the number that multiplies all of it.
+    input: Option<Box<LayerInput>>,
+    scalar: Option<Array>,
 }
 
 enum Mixing {
@@ -62,24 +69,42 @@ enum Mixing {
     Delta(Box<DeltaNet>),
     ShortConv(Box<ShortConv>),
     Mamba(Box<Mamba>),
+    Nothing,
 }
 
 enum FeedForward {
     Dense(Box<Mlp>),
     Sparse(Box<Experts>),
+    Both(Box<Beside>),
     Nothing,
+}
+
+/// A feed-forward block and a mixture of experts that see the same: `x + norm(norm1(dense(x)) + experts(x))`,
+/// where the experts have norms before and behind them.
+struct Beside {
+    dense: Mlp,
+    dense_norm: Norm,
+    experts: Experts,
+    post_norm: Option<Norm>,
 }
 
 impl Stack {
     pub(super) fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
-        let rope = |rope: &config::Rope| Rc::new(Rope::new(rope, config.head_dim, loader.context));
-        let ropes = Ropes { everywhere: rope(&config.rope), local: config.local_rope.as_ref().map(rope) };
+        let rope = |rope: &config::Rope, head_dim| Rc::new(Rope::new(rope, head_dim, loader.context));
+        let ropes = Ropes {
+            everywhere: rope(&config.rope, config.full_head_dim()),
+            local: config.local_rope.as_ref().map(|local| rope(local, config.head_dim)),
+        };
+        let inputs =
+            config.layer_inputs.map(|sizes| LayerInputs::load(loader, config, &sizes)).transpose()?;
         let embed_tokens = Embedding::load(loader, "model.embed_tokens", config.vocab_size, hidden)?;
         let blocks = (0..config.layers)
             .map(|index| Block::load(loader, config, index, &ropes))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { embed_tokens, embedding_scale: config.embedding_scale, blocks, dtype: loader.dtype })
+        let embedding_scale = config.embedding_scale;
+        let (dtype, backend) = (loader.dtype, loader.backend);
+        Ok(Self { embed_tokens, embedding_scale, inputs, blocks, dtype, backend })
     }
 
     /// `tokens [L] int32 → [L, hidden]` in the compute type.
@@ -87,8 +112,32 @@ impl Stack {
         self.embed_tokens.forward(tokens, self.embedding_scale, self.dtype)
     }
 
+    /// Through all blocks, or as many as fill the caches where no logits are wanted.
+    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Array> {
+        let mut x = self.embed(tokens)?;
+        let inputs = self.inputs.as_ref().map(|inputs| inputs.forward(tokens, &x, self.dtype)).transpose()?;
+        let filling = self.blocks.iter().rposition(Block::fills).map_or(0, |last| last + 1);
+        let count = if step.only_fills() { filling } else { self.blocks.len() };
+        let is_long = step.sequences().iter().any(|sequence| sequence.tokens >= LONG);
+        let in_parts = is_long && self.backend.is_kernels();
+        let mut started: Option<Array> = None;
+        for (index, block) in self.blocks.iter().enumerate().take(count) {
+            let input = inputs.as_ref().map(|all| all.index((.., index as i32, ..)));
+            x = block.forward(&x, step, index, input.as_ref())?;
+            // Not behind the last one, whose result nobody wants where the step only fills the caches.
+            if in_parts && (index + 1).is_multiple_of(LAYERS_AT_ONCE) && index + 1 < count {
+                transforms::async_eval([&x])?;
+                if let Some(before) = started.replace(x.clone()) {
+                    before.eval()?;
+                }
+            }
+        }
+        Ok(x)
+    }
+
     pub(super) fn arrays(&self) -> Vec<&Array> {
         let mut arrays = self.embed_tokens.arrays();
+        arrays.extend(self.inputs.iter().flat_map(LayerInputs::arrays));
         arrays.extend(self.blocks.iter().flat_map(Block::arrays));
         arrays
     }
@@ -149,10 +198,10 @@ impl Block {
 
         let rope = ropes.local.as_ref().filter(|_| plan.slides).unwrap_or(&ropes.everywhere);
         let rope = plan.rotates.then_some(rope);
-        let first = if parallel {
-            Some(norm(names.attention_norm)?)
-        } else {
-            has_norm(before, names.attention_norm)?
+        let first = match plan.mixer {
+            Mixer::Nothing => None,
+            _ if parallel => Some(norm(names.attention_norm)?),
+            _ => has_norm(before, names.attention_norm)?,
         };
         let layer = format!("model.layers.{index}");
         let post_norm = has_norm(after, names.attention_post_norm)?;
@@ -169,39 +218,76 @@ impl Block {
                 let mamba = Mamba::load(loader, config, sizes, &at(names.mamba), first.clone())?;
                 Mixing::Mamba(Box::new(mamba))
             }
+            (Mixer::Nothing, _) => Mixing::Nothing,
             _ => {
-                let attention = attention(loader, config, &layer, rope, first.clone(), post_norm)?;
+                let attention = attention(loader, config, index, rope, first.clone(), post_norm)?;
                 Mixing::Attention(Box::new(attention))
             }
         };
 
+        let input = config
+            .layer_inputs
+            .map(|sizes| LayerInput::load(loader, config, &sizes, &layer).map(Box::new))
+            .transpose()?;
+        let scalar = style.scaled_layers.then(|| loader.vector(&at(names.scalar), 1)).transpose()?;
+        let block = |feed_forward| Self { mixer, feed_forward, parallel, input, scalar };
         if !plan.feeds {
-            return Ok(Self { mixer, feed_forward: FeedForward::Nothing, parallel });
+            return Ok(block(FeedForward::Nothing));
         }
         let second = if parallel { first } else { has_norm(before, names.mlp_norm)? };
         let post_norm = has_norm(after, names.mlp_post_norm)?;
-        let feed_forward = if let Some(experts) = config.experts.filter(|_| plan.sparse) {
-            let experts = Experts::load(loader, config, &experts, &layer, second, post_norm)?;
-            FeedForward::Sparse(Box::new(experts))
-        } else {
-            let split = names.split_mlp.filter(|[gate, ..]| loader.has(&at(gate)));
-            let (gate_up, down) = match split {
-                Some([gate, up, down]) => (all(&[gate, up]), at(down)),
-                None => (all(names.gate_up), at(names.down)),
-            };
-            FeedForward::Dense(Box::new(dense(loader, config, &gate_up, &down, second, post_norm)?))
+        let split = names.split_mlp.filter(|[gate, ..]| loader.has(&at(gate)));
+        let modules = match split {
+            Some([gate, up, down]) => (all(&[gate, up]), at(down)),
+            None => (all(names.gate_up), at(names.down)),
         };
-        Ok(Self { mixer, feed_forward, parallel })
+        let inner = plan.inner.unwrap_or(config.intermediate_size);
+        let feed_forward = match config.experts.filter(|_| plan.sparse) {
+            Some(sizes) if sizes.beside => {
+                let [before, behind, dense_norm] = names.experts.norms;
+                let (before, behind) = (Some(norm(before)?), Some(norm(behind)?));
+                FeedForward::Both(Box::new(Beside {
+                    dense: dense(loader, config, &modules, inner, second, None)?,
+                    dense_norm: norm(dense_norm)?,
+                    experts: Experts::load(loader, config, &sizes, &layer, before, behind)?,
+                    post_norm,
+                }))
+            }
+            Some(sizes) => {
+                let experts = Experts::load(loader, config, &sizes, &layer, second, post_norm)?;
+                FeedForward::Sparse(Box::new(experts))
+            }
+            None => FeedForward::Dense(Box::new(dense(loader, config, &modules, inner, second, post_norm)?)),
+        };
+        Ok(block(feed_forward))
     }
 
-    fn forward(&self, x: &Array, cache: &mut KvCache, index: usize) -> Result<Array> {
+    /// Whether the block leaves something of the tokens in the cache.
+    fn fills(&self) -> bool {
+        match &self.mixer {
+            Mixing::Attention(attention) => attention.keys_of.is_none(),
+            Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) => true,
+            Mixing::Nothing => false,
+        }
+    }
+
+    /// `input [L, size]` is what the layer gets beside the states.
+    fn forward(&self, x: &Array, step: &mut Step, index: usize, input: Option<&Array>) -> Result<Array> {
         let mixed = match &self.mixer {
-            Mixing::Attention(attention) => attention.forward(x, cache, index)?,
-            Mixing::Delta(delta) => delta.forward(x, cache, index)?,
-            Mixing::ShortConv(conv) => conv.forward(x, cache, index)?,
-            Mixing::Mamba(mamba) => mamba.forward(x, cache, index)?,
+            Mixing::Attention(attention) => attention.forward(x, step, index)?,
+            Mixing::Delta(delta) => delta.forward(x, step, index)?,
+            Mixing::ShortConv(conv) => conv.forward(x, step, index)?,
+            Mixing::Mamba(mamba) => mamba.forward(x, step, index)?,
+            Mixing::Nothing => x.clone(),
         };
-        self.feed(x, mixed)
+        let mut x = self.feed(x, mixed)?;
+        if let (Some(own), Some(input)) = (&self.input, input) {
+            x = own.forward(&x, input)?;
+        }
+        match &self.scalar {
+            Some(scalar) => Ok(ops::multiply(&x, scalar)?),
+            None => Ok(x),
+        }
     }
 
     /// The block for the sequences of a batch, see [`Attention::forward_sequences`]; only attention knows
@@ -223,7 +309,7 @@ impl Block {
     pub(super) fn rope(&self) -> Option<&Rc<Rope>> {
         match &self.mixer {
             Mixing::Attention(attention) => attention.rope.as_ref(),
-            Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) => None,
+            Mixing::Delta(_) | Mixing::ShortConv(_) | Mixing::Mamba(_) | Mixing::Nothing => None,
         }
     }
 
@@ -233,6 +319,7 @@ impl Block {
         match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward_onto(input, &mixed),
             FeedForward::Sparse(experts) => experts.forward_onto(input, &mixed),
+            FeedForward::Both(both) => both.forward_onto(input, &mixed),
             FeedForward::Nothing => Ok(mixed),
         }
     }
@@ -243,52 +330,89 @@ impl Block {
             Mixing::Delta(delta) => delta.arrays(),
             Mixing::ShortConv(conv) => conv.arrays(),
             Mixing::Mamba(mamba) => mamba.arrays(),
+            Mixing::Nothing => Vec::new(),
         };
         arrays.extend(match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.arrays(),
             FeedForward::Sparse(experts) => experts.arrays(),
+            FeedForward::Both(both) => both.arrays(),
             FeedForward::Nothing => Vec::new(),
         });
+        arrays.extend(self.input.iter().flat_map(|input| input.arrays()));
+        arrays.extend(&self.scalar);
         arrays
     }
 }
 
-/// `layer` is the name that the modules begin with.
+impl Beside {
+    /// `x [L, hidden]`, added to `residual [L, hidden]`.
+    fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
+        let dense = self.dense_norm.apply(&self.dense.apply(x)?)?;
+        let both = self.experts.forward_onto(x, &dense)?;
+        match &self.post_norm {
+            Some(norm) => norm.forward_onto(&both, residual, 1.0),
+            None => onto(residual, both, 1.0),
+        }
+    }
+
+    fn arrays(&self) -> Vec<&Array> {
+        let mut arrays = self.dense.arrays();
+        arrays.extend(self.experts.arrays());
+        arrays.extend(
+            [Some(&self.dense_norm), self.post_norm.as_ref()].into_iter().flatten().flat_map(Norm::arrays),
+        );
+        arrays
+    }
+}
+
+/// The attention of the layer `index`.
 fn attention(
     loader: &Loader,
     config: &ModelConfig,
-    layer: &str,
+    index: usize,
     rope: Option<&Rc<Rope>>,
     norm: Option<Norm>,
     post_norm: Option<Norm>,
 ) -> Result<Attention> {
     let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
+    let layer = format!("model.layers.{index}");
     let at = |name: &str| format!("{layer}.{name}");
-    let (heads, head_dim, bias) = (config.heads, config.head_dim, config.attention_bias);
-    let (q, kv) = (heads * head_dim, config.kv_heads * head_dim);
-    let qkv: Vec<String> = names.qkv.iter().map(|name| at(name)).collect();
+    let (keys, keys_of) = (config.key_heads(index), config.plan[index].keys_of);
+    let (heads, head_dim, bias) = (config.heads, keys.dim, config.attention_bias);
+    let (q, kv) = (heads * head_dim, keys.count * head_dim);
+    let modules = match *names.qkv {
+        [query, key, _] if keys.are_values => &[query, key, key][..],
+        _ => names.qkv,
+    };
+    let modules = if keys_of.is_some() { &modules[..1] } else { modules };
+    let qkv: Vec<String> = modules.iter().map(|name| at(name)).collect();
     let mut value_dim = head_dim;
     let mut attended = q;
     let (input, gate) = if let Some(latent) = &config.latent {
         (value_dim, attended) = (latent.rank, heads * latent.value);
-        (Input::Latent(Box::new(LatentParts::load(loader, config, latent, layer, norm)?)), None)
+        (Input::Latent(Box::new(LatentParts::load(loader, config, latent, &layer, norm)?)), None)
     } else if style.gated_attention {
         let (input, gate) =
             Projection::load_with_gate(loader, &qkv, [q, kv], head_dim, hidden, norm, bias.qkv)?;
         (Input::Plain(input), Some(gate))
     } else {
-        let rows: &[usize] = if qkv.len() == 1 { &[q + 2 * kv] } else { &[q, kv, kv] };
+        let rows: &[usize] = match (qkv.len(), keys_of) {
+            (1, None) => &[q + 2 * kv],
+            (1, Some(_)) => &[q],
+            _ => &[q, kv, kv],
+        };
         (Input::Plain(Projection::load(loader, &qkv, rows, hidden, norm, bias.qkv)?), None)
     };
     let (q_norm, k_norm) = (at(names.q_norm), at(names.k_norm));
-    let head_norms = style.qk_norm.map(|kind| HeadNorms::load(loader, config, kind, [&q_norm, &k_norm]));
+    let head_norms =
+        style.qk_norm.map(|kind| HeadNorms::load(loader, config, index, kind, [&q_norm, &k_norm]));
     let is_late = style.qk_norm == Some(QkNorm::Rotated);
     let query_weights = is_late.then(|| rotated_weights(loader, config, [&q_norm, &k_norm]));
     let sinks = config.attention_sinks.then(|| loader.vector(&at(names.sinks), heads));
     Ok(Attention {
         shape: AttentionShape {
             heads,
-            kv_heads: config.kv_heads,
+            kv_heads: keys.count,
             head_dim,
             value_dim,
             scale: config.attention_scale,
@@ -297,6 +421,7 @@ fn attention(
         },
         rope: rope.map(Rc::clone),
         input,
+        keys_of,
         head_norms: head_norms.transpose()?,
         gate,
         vectors: AttentionVectors::new(
@@ -312,15 +437,16 @@ fn attention(
     })
 }
 
+/// `modules` are gate and up, in one or two, and down.
 fn dense(
     loader: &Loader,
     config: &ModelConfig,
-    gate_up: &[String],
-    down: &str,
+    (gate_up, down): &(Vec<String>, String),
+    inner: usize,
     norm: Option<Norm>,
     post_norm: Option<Norm>,
 ) -> Result<Mlp> {
-    let (hidden, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+    let (hidden, bias) = (config.hidden_size, config.mlp_bias);
     let gated = config.style.gated;
     Ok(Mlp {
         gate_up: if gated {
@@ -330,35 +456,17 @@ fn dense(
         },
         gated,
         activation: config.style.activation,
-        down: Projection::load(loader, &[down.to_owned()], &[hidden], inner, None, bias)?,
+        down: Projection::load(loader, std::slice::from_ref(down), &[hidden], inner, None, bias)?,
         post_norm,
         factor: config.residual_scale,
     })
 }
 
 impl LanguageModel for Decoder {
-    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
-        let length = tokens.dim(0);
-        cache.reserve(length as usize)?;
-        let mut x = self.stack.embed(tokens)?;
-        let is_long = length >= LONG && self.cache_shape.backend.is_kernels();
-        let mut started: Option<Array> = None;
-        for (index, block) in self.stack.blocks.iter().enumerate() {
-            x = block.forward(&x, cache, index)?;
-            if is_long && (index + 1).is_multiple_of(LAYERS_AT_ONCE) {
-                transforms::async_eval([&x])?;
-                if let Some(before) = started.replace(x.clone()) {
-                    before.eval()?;
-                }
-            }
-        }
-        cache.advance(length as usize);
-        match logits {
-            Logits::None => Ok(None),
-            Logits::All => Ok(Some(self.logits(&x)?)),
-            Logits::Last if length == 1 => Ok(Some(self.logits(&x)?)),
-            Logits::Last => Ok(Some(self.logits(&x.index((length - 1..length, ..)))?)),
-        }
+    fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>> {
+        let mut step = Step::begin(tokens.dim(0) as usize, sequences)?;
+        let x = self.stack.forward(tokens, &mut step)?;
+        step.end(x)?.map(|x| self.logits(&x)).transpose()
     }
 
     fn cache_shape(&self) -> &CacheShape {

@@ -1,7 +1,7 @@
 //! DeepSeek-V3 (arXiv:2412.19437) and R1, and Kimi K2: attention over latents, and a mixture of experts
 //! that are chosen by groups.
 
-use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad};
 use super::glm4_moe::{EXPERTS, leave_ahead, mix, mix_gguf};
 use super::names::{self, Names};
 use crate::engine::config::fields::Fields;
@@ -15,6 +15,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     // The aliases are those that mlx-lm runs with it as well.
     model_types: &["deepseek_v3", "kimi_k2", "kimi_k25", "joyai_llm_flash"],
     sparse: true,
+    also_dense: false,
     style: STYLE,
     names: Names { experts: EXPERTS, ..names::PLAIN },
     defaults: Defaults {
@@ -27,8 +28,14 @@ pub const ARCHITECTURE: Architecture = Architecture {
     },
     read,
     gguf: Some(Gguf { names: &["deepseek2"], interleaved: true, read: read_gguf }),
-    on_load: OnLoad { precise: &[], whole: &["mlp.gate"] },
-    ..PLAIN
+    on_load: ON_LOAD,
+};
+
+/// The router, and the matrices of single heads, which are small and not computed with as they lie in the file:
+/// packing them would cost accuracy and save nothing.
+pub const ON_LOAD: OnLoad = OnLoad {
+    precise: &[],
+    whole: &["mlp.gate", "self_attn.kv_b_proj", "self_attn.embed_q", "self_attn.unembed_out"],
 };
 
 pub const STYLE: Style = Style { interleaved: true, ..style::PLAIN };

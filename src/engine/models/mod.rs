@@ -16,6 +16,7 @@ mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
@@ -31,6 +32,7 @@ mod ministral3;
 mod mistral;
 mod mixtral;
 pub mod names;
+mod nemotron_h;
 mod olmo2;
 mod olmo3;
 mod phi;
@@ -49,9 +51,12 @@ mod starcoder2;
 mod states;
 
 use mlx_rs::{Array, Dtype, transforms};
+use serde_json::{Map, Value};
 
 pub use architecture::{Architecture, Defaults, Gguf, OnLoad};
 pub use states::{StateModel, longest as longest_text};
+
+pub use crate::engine::layers::step::{Logits, Sequence};
 
 use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::format::adapter::Adapter;
@@ -75,6 +80,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
+    gemma4::ARCHITECTURE,
     phi::ARCHITECTURE,
     phi3::ARCHITECTURE,
     smollm3::ARCHITECTURE,
@@ -99,11 +105,27 @@ pub static ARCHITECTURES: &[Architecture] = &[
     lfm2::ARCHITECTURE,
     mamba2::ARCHITECTURE,
     granitemoehybrid::ARCHITECTURE,
+    nemotron_h::ARCHITECTURE,
 ];
 
 /// The architecture of a `model_type` of config.json.
 pub fn of_type(model_type: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().find(|architecture| architecture.model_types.contains(&model_type))
+}
+
+/// Types of multimodal models that say in `text_config` what their text part is.
+pub static WRAPPERS: &[&str] = &["mistral3", "llava"];
+
+/// The `model_type` of a config.json, or that of its text part where that tells.
+pub fn text_type(config: &Map<String, Value>) -> Option<&str> {
+    let model_type = config.get("model_type")?.as_str()?;
+    let inner = config.get("text_config").filter(|_| WRAPPERS.contains(&model_type));
+    inner.and_then(|inner| inner.get("model_type")?.as_str()).or(Some(model_type))
+}
+
+/// The architecture of a config.json.
+pub fn of_config(config: &Map<String, Value>) -> Option<&'static Architecture> {
+    of_type(text_type(config)?)
 }
 
 /// The architecture of a GGUF file, which may have the same name for a mixture of experts.
@@ -143,29 +165,23 @@ pub fn nearest(model_type: &str) -> Vec<&'static str> {
 /// Layers whose results may be in memory at once while a prompt is computed by the kernels.
 pub const LAYERS_AHEAD: usize = 4;
 
-/// Which positions' logits are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Logits {
-    /// Of every position: `[L, vocabulary]`.
-    All,
-    /// Of the last position: `[1, vocabulary]`.
-    Last,
-    /// None: the step only fills the cache.
-    None,
-}
-
 /// A language model with its weights in memory. Bound to the thread that loaded it.
 pub trait LanguageModel {
-    /// Appends `tokens [L] int32` to the cache and gives logits in the compute type (lazily).
-    /// The result is `None` for [`Logits::None`].
-    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>>;
+    /// Appends `tokens [L] int32`, those of one sequence after those of another, to the sequences' caches and
+    /// gives the wanted logits in the compute type (lazily), `[R, vocabulary]`; `None` if none are wanted.
+    fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>>;
+
+    /// The same for one sequence. The result is `None` for [`Logits::None`].
+    fn forward(&self, tokens: &Array, cache: &mut KvCache, logits: Logits) -> Result<Option<Array>> {
+        self.forward_together(tokens, &mut [Sequence { tokens: tokens.size(), cache, logits }])
+    }
 
     /// The same where there are to be logits.
     fn logits(&self, tokens: &Array, cache: &mut KvCache, wanted: Logits) -> Result<Array> {
         self.forward(tokens, cache, wanted)?.ok_or_else(|| Error::internal("a step without logits"))
     }
 
-    /// Sizes of the cache that `forward` works on.
+    /// Sizes of the caches that it works on.
     fn cache_shape(&self) -> &CacheShape;
 
     /// Every weight, to be evaluated at load.

@@ -24,6 +24,8 @@ pub struct Names {
     pub split_mlp: Option<[&'static str; 3]>,
     /// The last norm of the model, by its full name.
     pub final_norm: &'static str,
+    /// The number that a layer's result is multiplied by, by its full name below the layer.
+    pub scalar: &'static str,
     /// What the names of a state space's modules begin with.
     pub mamba: &'static str,
     /// What GGUF files have in recurrent layers, and its name here: tensors by their names below the layer.
@@ -57,6 +59,14 @@ pub struct ExpertNames {
     pub split_shared: Option<[&'static str; 2]>,
     /// What weighs the shared expert.
     pub shared_gate: &'static str,
+    /// What squeezes states for the experts, and what brings their results back.
+    pub squeeze: [&'static str; 2],
+    /// Where they stand beside the dense block: the norm before them, the one behind them, and the one
+    /// behind the dense block.
+    pub norms: [&'static str; 3],
+    /// The weights of the router's own norm and the factors of experts, by their full names.
+    pub router_norm: &'static str,
+    pub factors: &'static str,
 }
 
 /// Modules of a layer with the gated delta rule, below the layer.
@@ -148,6 +158,7 @@ pub const PLAIN: Names = Names {
     down: "mlp.down_proj",
     split_mlp: None,
     final_norm: "model.norm",
+    scalar: "layer_scalar",
     mamba: "mamba",
     recurrent: &[],
     experts: EXPERTS,
@@ -167,6 +178,32 @@ pub const EXPERTS: ExpertNames = ExpertNames {
     shared: ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"],
     split_shared: None,
     shared_gate: "mlp.shared_expert_gate",
+    squeeze: ["mixer.fc1_latent_proj", "mixer.fc2_latent_proj"],
+    norms: ["pre_feedforward_layernorm_2", "post_feedforward_layernorm_2", "post_feedforward_layernorm_1"],
+    router_norm: "router.scale",
+    factors: "router.per_expert_scale",
+};
+
+/// Modules of what layers get of a token beside the states: of all layers by their full names, then below
+/// a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerInputNames {
+    pub table: &'static str,
+    pub projection: &'static str,
+    pub norm: &'static str,
+    pub gate: &'static str,
+    pub back: &'static str,
+    pub post_norm: &'static str,
+}
+
+/// Gemma's.
+pub const LAYER_INPUTS: LayerInputNames = LayerInputNames {
+    table: "model.embed_tokens_per_layer",
+    projection: "model.per_layer_model_projection",
+    norm: "model.per_layer_projection_norm",
+    gate: "per_layer_input_gate",
+    back: "per_layer_projection",
+    post_norm: "post_per_layer_input_norm",
 };
 
 /// The gated delta rule in GGUF files: the parts of `DELTA.split`, or, as the first converters left them, fused.

@@ -48,6 +48,11 @@ impl StateModel {
         Ok(model)
     }
 
+    /// Tokens that the model knows.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     /// Tokens of the longest text that the model can take.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
@@ -87,6 +92,7 @@ pub fn longest(checkpoint: &Checkpoint) -> Result<usize> {
     let recurs = config.plan.iter().any(|layer| layer.mixer != Mixer::Attention);
     let lacks = [
         (recurs, "has layers without attention"),
+        (config.style.scaled_layers, "scales what leaves its layers"),
         (config.latent.is_some(), "has attention over latents"),
         (config.attention_cap.is_some(), "caps the scores of attention"),
         (config.attention_sinks, "has sinks beside the scores of attention"),

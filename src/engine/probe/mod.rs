@@ -7,7 +7,8 @@ mod quantization;
 use std::path::{Path, PathBuf};
 
 use crate::engine::cache::LayerShape;
-use crate::engine::config::style::Direction;
+use crate::engine::config::recurrent::Recurrent;
+use crate::engine::config::style::{Direction, LayerPlan, Mixer};
 use crate::engine::config::{ConfigFiles, ModelConfig, Outline};
 use crate::engine::embed::{StateFiles, check_pipeline};
 use crate::engine::format::checkpoint::{Checkpoint, Configuration};
@@ -89,7 +90,7 @@ pub struct Demand {
 /// What computing takes beside weights and cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Working {
-    /// Numbers that the operations of a layer make of one token.
+    /// Numbers that the operations of the widest layer make of one token.
     pub numbers: usize,
     pub layers: usize,
     /// Tokens that the tokenizer knows.
@@ -98,14 +99,40 @@ pub struct Working {
 
 impl Working {
     fn of(config: &ModelConfig) -> Self {
-        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let inner = match config.experts {
-            Some(experts) => experts.routing.used * experts.intermediate_size,
-            None => config.intermediate_size,
+        let of_layer = |(index, plan): (usize, &LayerPlan)| {
+            // Both results as well.
+            mixing(config, index, plan) + feeding(config, plan) + 2 * config.hidden_size
         };
-        // Queries, keys and values; what attention finds; the feed-forward block's inside; both results.
-        let numbers = 2 * q + 2 * kv + inner + 2 * config.hidden_size;
+        let numbers = config.plan.iter().enumerate().map(of_layer).max().unwrap_or(0);
         Self { numbers, layers: config.layers, tokens: config.vocab_size }
+    }
+}
+
+/// Numbers of a token in a layer's attention, or in what stands in its place.
+fn mixing(config: &ModelConfig, index: usize, plan: &LayerPlan) -> usize {
+    let keys = config.key_heads(index);
+    match (plan.mixer, &config.recurrent) {
+        (Mixer::Nothing, _) => 0,
+        // Before and behind the convolution; gates, what is found, and the product of both.
+        (Mixer::Recurrent, Some(Recurrent::Delta(delta))) => 2 * delta.channels() + 3 * delta.values(),
+        (Mixer::Recurrent, Some(Recurrent::Mamba(mamba))) => 2 * mamba.channels() + 3 * mamba.values(),
+        // Both gates and what they multiply, the product, and what the convolution makes of it.
+        (Mixer::Recurrent, Some(Recurrent::ShortConv(conv))) => 5 * conv.channels,
+        // Queries, keys and values, and what attention finds.
+        _ => 2 * config.heads * keys.dim + 2 * keys.count * keys.dim,
+    }
+}
+
+/// The same inside its feed-forward block.
+fn feeding(config: &ModelConfig, plan: &LayerPlan) -> usize {
+    let dense = plan.inner.unwrap_or(config.intermediate_size);
+    match config.experts.filter(|_| plan.sparse) {
+        _ if !plan.feeds => 0,
+        Some(experts) => {
+            let own = experts.routing.used * experts.intermediate_size;
+            if experts.beside { own + dense } else { own }
+        }
+        None => dense,
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, minilm};
+use crate::sandbox::Sandbox;
 
 /// A small model in the store of the sandbox.
 fn with_tiny() -> Sandbox {
@@ -80,6 +80,41 @@ fn each_test_is_measured_as_often_as_asked() {
         data["environment"]["mlx"].is_string()
             && data["environment"]["memory_bytes"].as_u64() > Some(1 << 20)
     );
+}
+
+/// A tiny model that makes vectors.
+fn embedder() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/embed/bert_mean_normalized");
+    folder.to_str().expect("UTF-8").to_owned()
+}
+
+fn mean(data: &Value, test: &str, unit: &str) -> f64 {
+    let results = data["results"].as_array().expect("results");
+    let found = results.iter().find(|it| it["test"] == test && it["unit"] == unit);
+    found.unwrap_or_else(|| panic!("{test} in {unit}: {data}"))["mean"].as_f64().expect("a number")
+}
+
+#[test]
+fn an_embedding_model_is_measured_by_lengths_of_texts() {
+    let sandbox = with_tiny();
+    let model = embedder();
+    let data = bench(&sandbox, &[&model, "-p", "4,16,0", "-r", "2"]);
+    for (tokens, length) in [("emb4", 4.0), ("emb16", 16.0)] {
+        let texts = tokens.replace("emb", "texts");
+        let (tokens, texts) = (mean(&data, tokens, "tokens/s"), mean(&data, &texts, "texts/s"));
+        assert!((tokens / texts / length - 1.0).abs() < 0.5 && texts > 0.0, "{tokens} {texts}");
+    }
+    let names = tests(&data);
+    assert!(names.contains(&"load") && names.contains(&"peak_memory"), "{names:?}");
+    assert!(!names.iter().any(|test| test.starts_with("ttft") || *test == "kv_cache"), "{names:?}");
+    // As long as the model takes them, beside a model that writes; and as many at once as is asked for.
+    let data = bench(&sandbox, &[&model, "tiny", "-r", "1", "-p", "8", "--batch", "1,3", "--no-save"]);
+    for (test, unit) in [("emb8@b1", "tokens/s"), ("texts8@b3", "texts/s"), ("pp8", "tokens/s")] {
+        mean(&data, test, unit);
+    }
+    let data = bench(&sandbox, &[&model, "-r", "1", "--warmup", "0"]);
+    let lengths: Vec<_> = tests(&data).into_iter().filter(|test| test.starts_with("emb")).collect();
+    assert_eq!(lengths, ["emb8", "emb32"]);
 }
 
 #[test]
@@ -154,9 +189,9 @@ fn another_program_is_measured_in_turn() {
 #[test]
 fn what_cannot_be_measured_is_refused() {
     let sandbox = with_tiny();
-    let minilm = minilm();
-    let minilm = minilm.to_str().expect("UTF-8");
-    let cases: [(&[&str], i32, &str); 17] = [
+    let embedder = embedder();
+    let embedder = embedder.as_str();
+    let cases: [(&[&str], i32, &str); 23] = [
         (&["tiny", "-p", "0", "-g", "0"], 2, "INVALID_REQUEST"),
         (&["tiny", "-p", "100000000"], 2, "INVALID_REQUEST"),
         (&["tiny", "-r", "0"], 2, "INVALID_REQUEST"),
@@ -173,7 +208,13 @@ fn what_cannot_be_measured_is_refused() {
         (&["--store", "--threads", "1"], 2, "INVALID_REQUEST"),
         (&["--history"], 3, "FILE_NOT_FOUND"),
         (&["nothing/here"], 6, "OFFLINE"),
-        (&[minilm], 7, "CAPABILITY_MISSING"),
+        (&["tiny", "--batch", "0"], 2, "INVALID_REQUEST"),
+        (&[embedder, "-g", "8"], 7, "CAPABILITY_MISSING"),
+        (&[embedder, "tiny", "--depth", "8"], 7, "CAPABILITY_MISSING"),
+        (&[embedder, "--against-command", "true"], 7, "CAPABILITY_MISSING"),
+        (&[embedder, "-p", "100000"], 2, "INVALID_REQUEST"),
+        (&[embedder, "-p", "0"], 2, "INVALID_REQUEST"),
+        (&["--store", "--batch", "2"], 2, "INVALID_REQUEST"),
     ];
     for (args, status, code) in cases {
         let (ended, error) = sandbox.error(&[&["bench"], args].concat());

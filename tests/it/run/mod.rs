@@ -2,6 +2,7 @@
 
 mod adapters;
 mod answers;
+mod batch;
 mod chat;
 mod drafts;
 mod formats;

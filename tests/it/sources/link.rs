@@ -68,6 +68,25 @@ fn a_folder_of_links_is_loaded_by_any_tool_and_taken_away_again() {
 }
 
 #[test]
+fn a_model_that_goes_leaves_files_of_their_own_to_whom_it_was_shown() {
+    let sandbox = Sandbox::new();
+    stored(&sandbox, "llama_tied", "me/tiny");
+    let shelf = sandbox.home().join("shelf");
+    fs::create_dir(&shelf).expect("a folder");
+    data(&sandbox, &["link", "me/tiny", "--to", "shelf", "--yes"]);
+    refused(&sandbox, &["rm", "me/tiny", "--yes"], "LOCKED", "shelf");
+    let removed = data(&sandbox, &["rm", "me/tiny", "--restore-links", "--yes"]);
+    assert_eq!(removed["restored"].as_array().expect("a list").len(), 4, "{removed}");
+    for file in fs::read_dir(shelf.join("tiny")).expect("a folder").map(|file| file.expect("a file").path()) {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/llama_tied");
+        let content = fs::read(fixture.join(file.file_name().expect("a name"))).expect("a fixture");
+        assert!(fs::symlink_metadata(&file).expect("a file").is_file(), "{}", file.display());
+        assert_eq!(fs::read(&file).expect("a file"), content, "{}", file.display());
+    }
+    assert_eq!(names_for_links(&sandbox), 0);
+}
+
+#[test]
 fn nothing_of_another_tool_is_replaced() {
     let sandbox = Sandbox::new();
     stored(&sandbox, "llama_tied", "me/tiny");

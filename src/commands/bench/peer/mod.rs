@@ -54,10 +54,15 @@ impl Peer {
     /// Whether it is held against this one of the trials. One that prints a speed is held against the first
     /// that generates; where there is none, against the first.
     pub fn takes(&self, trial: Trial, trials: &[Trial]) -> bool {
+        // None of them tells what several sequences at once took.
+        if trial.batch > 1 {
+            return false;
+        }
         match &self.kind {
             Kind::Command(_) => {
-                let generates = |trial: &&Trial| matches!(trial.work, Work::Generate(_));
-                trials.iter().find(generates).or(trials.first()) == Some(&trial)
+                let mut alone = trials.iter().filter(|trial| trial.batch == 1);
+                let first = alone.clone().next();
+                alone.find(|trial| matches!(trial.work, Work::Generate(_))).or(first) == Some(&trial)
             }
             Kind::Served(_) => ollama::takes(trial),
         }

@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 
+use crate::commands::bench::trials::name;
 use crate::context::Context;
 use crate::engine::measure::{Trial, Work};
 use crate::error::{Code, Error, Result};
@@ -64,10 +65,10 @@ impl Served {
             Some(level) => format!("Ollama {version}, {level}"),
             None => format!("Ollama {version}"),
         };
-        for trial in trials.iter().filter(|trial| !takes(**trial)) {
+        for trial in trials.iter().filter(|trial| trial.batch == 1 && !takes(**trial)) {
             context.output.warn(format!(
                 "Ollama does not tell how fast it reads a prompt beyond a filled cache: {} is not held against it",
-                super::super::name(*trial)
+                name(*trial)
             ));
         }
         let longest = trials.iter().map(Trial::tokens).max().unwrap_or_default();
@@ -104,7 +105,7 @@ impl Served {
     /// SERVER_CRASHED if the server stops, or tells no speed.
     pub fn measure(&mut self, trial: Trial, context: &Context) -> Result<f64> {
         let (wanted, count, duration) = match trial.work {
-            Work::Prompt(tokens) => {
+            Work::Prompt(tokens) | Work::Embed(tokens) => {
                 let counters = self.ask(tokens, 1, context)?;
                 (tokens, counters.prompt_eval_count, counters.prompt_eval_duration)
             }
@@ -114,7 +115,7 @@ impl Served {
             }
         };
         if count == 0 || duration == 0 {
-            let message = format!("Ollama told no speed of {} for {}", self.model, super::super::name(trial));
+            let message = format!("Ollama told no speed of {} for {}", self.model, name(trial));
             return Err(Error::new(Code::ServerCrashed, message).hint("look at what Ollama says in its log"));
         }
         if count < wanted as u64 / 2 && !self.has_warned {
@@ -122,7 +123,7 @@ impl Served {
             context.output.warn(format!(
                 "ollama:{} did {count} of {wanted} tokens in {}: its speed is that of fewer",
                 self.model,
-                super::super::name(trial)
+                name(trial)
             ));
         }
         Ok(count as f64 / seconds(duration))

@@ -1,52 +1,11 @@
 //! A text a line, or between NUL bytes.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 
-use super::{Carried, LONGEST, Record, Records, decode, too_long, unreadable};
+use super::{Carried, Record, Records, decode, too_long};
 use crate::cli::embed::Invalid;
+use crate::commands::pieces::Pieces;
 use crate::error::Result;
-
-const BUFFER: usize = 256 << 10;
-const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
-
-/// Reads pieces that end with a byte, which they do not keep.
-pub(super) struct Pieces {
-    reader: BufReader<Box<dyn Read + Send>>,
-    end: u8,
-    pub(super) number: u64,
-    pub(super) position: u64,
-}
-
-impl Pieces {
-    pub(super) fn new(reader: Box<dyn Read + Send>, end: u8) -> Self {
-        Self { reader: BufReader::with_capacity(BUFFER, reader), end, number: 0, position: 0 }
-    }
-
-    /// The next piece, without the `\r` of a line's end.
-    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut piece = Vec::new();
-        let read =
-            self.reader.by_ref().take(LONGEST + 1).read_until(self.end, &mut piece).map_err(unreadable)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        self.number += 1;
-        self.position += read as u64;
-        if read as u64 > LONGEST {
-            return Err(too_long(self.number));
-        }
-        if piece.last() == Some(&self.end) {
-            piece.pop();
-            if self.end == b'\n' && piece.last() == Some(&b'\r') {
-                piece.pop();
-            }
-        }
-        if self.number == 1 && piece.starts_with(BYTE_ORDER_MARK) {
-            piece.drain(..BYTE_ORDER_MARK.len());
-        }
-        Ok(Some(piece))
-    }
-}
 
 pub(super) struct Lines {
     pieces: Pieces,
@@ -55,7 +14,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(reader: Box<dyn Read + Send>, end: u8, invalid: Invalid) -> Self {
-        Self { pieces: Pieces::new(reader, end), invalid }
+        Self { pieces: Pieces::new(reader, end, too_long), invalid }
     }
 }
 

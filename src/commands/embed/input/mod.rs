@@ -5,16 +5,13 @@ mod objects;
 mod rows;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::cli::embed::{EmbedArgs, Empty, InputFormat, Invalid};
+use crate::commands::pieces::{self, LONGEST};
 use crate::error::{Code, Error, Result};
-
-/// The longest text, or line that has one, in bytes.
-const LONGEST: u64 = 64 << 20;
 
 /// One text and what came with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +80,7 @@ impl Input {
         }
         let (reader, name, bytes): (Box<dyn Read + Send>, _, _) = match &args.input.input {
             Some(path) if !from_stdin => {
-                let (file, bytes) = open_file(path)?;
+                let (file, bytes) = pieces::open(path, "texts")?;
                 (Box::new(file), Some(path.display().to_string()), bytes)
             }
             _ => {
@@ -185,19 +182,6 @@ impl Records for Arguments {
     }
 }
 
-fn open_file(path: &PathBuf) -> Result<(File, Option<u64>)> {
-    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-    let metadata = file.metadata().map_err(|error| Error::io("read", path, error))?;
-    if metadata.is_dir() {
-        return Err(Error::new(
-            Code::InvalidRequest,
-            format!("{} is a folder, not a file of texts", path.display()),
-        )
-        .hint("name one file"));
-    }
-    Ok((file, metadata.is_file().then_some(metadata.len())))
-}
-
 fn by_ending(path: Option<&Path>) -> InputFormat {
     let ending = path.and_then(Path::extension).map(OsStr::to_ascii_lowercase);
     match ending.as_deref().and_then(|ending| ending.to_str()) {
@@ -251,8 +235,4 @@ fn broken(number: u64, reason: &str) -> Error {
 fn too_long(number: u64) -> Error {
     broken(number, &format!("is longer than {} MiB", LONGEST >> 20))
         .hint("break the text up; --null reads texts that end with a NUL byte")
-}
-
-fn unreadable(error: io::Error) -> Error {
-    Error::io("read", Path::new("the input"), error)
 }

@@ -4,9 +4,9 @@ use std::io::Read;
 
 use serde_json::Value;
 
-use super::lines::Pieces;
-use super::{Carried, Record, Records, broken, decode};
+use super::{Carried, Record, Records, broken, decode, too_long};
 use crate::cli::embed::Invalid;
+use crate::commands::pieces::Pieces;
 use crate::error::{Error, Result};
 
 pub(super) struct Objects {
@@ -21,7 +21,7 @@ pub(super) struct Objects {
 impl Objects {
     pub(super) fn new(reader: Box<dyn Read + Send>, field: Option<&str>, invalid: Invalid) -> Self {
         let path = field.unwrap_or("text").split('.').map(str::to_owned).collect();
-        Self { pieces: Pieces::new(reader, b'\n'), path, plain: field.is_none(), invalid }
+        Self { pieces: Pieces::new(reader, b'\n', too_long), path, plain: field.is_none(), invalid }
     }
 
     fn text(&self, line: &str, number: u64) -> Result<String> {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
-use super::{Carried, LONGEST, Record, Records, broken, decode, too_long, unreadable};
+use super::{Carried, Record, Records, broken, decode, too_long};
 use crate::cli::embed::Invalid;
+use crate::commands::pieces::{LONGEST, unreadable};
 use crate::error::{Code, Error, Result};
 
 pub(super) struct Rows {

@@ -9,7 +9,7 @@ use crate::engine::format::inventory::Needed;
 use crate::engine::format::quantize::Quantizer;
 use crate::engine::format::tensors::Tensor;
 use crate::engine::format::weight::WeightData;
-use crate::engine::models::{OnLoad, names};
+use crate::engine::models::OnLoad;
 use crate::error::{Code, Error, Result};
 
 /// Bytes of floats that are quantized at a time.
@@ -57,9 +57,7 @@ impl Checkpoint {
     pub(super) fn target(&self, asked: Packing, module: &str, columns: usize) -> Option<Packing> {
         let OnLoad { precise, whole } = self.config.architecture.on_load;
         let is_among = |ends: &[&str]| ends.iter().any(|end| module.ends_with(end));
-        // Matrices by heads are taken apart and turned round when they are loaded.
-        let by_heads = [names::LATENT.both, names::LATENT.keys, names::LATENT.values];
-        if is_among(whole) || is_among(&by_heads) || !columns.is_multiple_of(asked.group()) {
+        if is_among(whole) || !columns.is_multiple_of(asked.group()) {
             return None;
         }
         let packing = if is_among(precise) { PRECISE } else { asked };

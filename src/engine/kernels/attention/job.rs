@@ -62,40 +62,28 @@ impl Job<'_> {
         first..self.visible(tokens.end - 1).end
     }
 
-    /// Puts the keys, rotated, and the values of the new tokens into the caches.
-    pub(super) fn append(&self) {
-        pool::run(self.tokens.div_ceil(APPENDED), &|chunk| {
-            let tokens = chunk * APPENDED..self.tokens.min((chunk + 1) * APPENDED);
-            // SAFETY: each token is one worker's; the level was detected.
-            unsafe { self.isa.run(Append { job: self, tokens }) };
-        });
+    /// Tokens whose queries are answered together, and how many runs of them there are.
+    fn runs(&self) -> (usize, usize) {
+        let together = (QUERIES / self.group()).clamp(1, MAX_TOKENS);
+        (together, self.tokens.div_ceil(together))
     }
 
-    /// Attention of all new tokens; their keys and values are in the caches.
-    pub(super) fn attend(&self) {
-        let together = (QUERIES / self.group()).clamp(1, MAX_TOKENS);
-        let runs = self.tokens.div_ceil(together);
-        let chunks = runs * self.layer.kv_heads;
-        let wanted = pool::threads() * CHUNKS;
-        let parts = (self.span(&(0..self.tokens)).len() / MIN_PART).min(wanted.div_ceil(chunks)).max(1);
-        if parts > 1 && runs == 1 {
-            return self.attend_in_parts(parts);
+    /// Attention of one key head over one run of tokens.
+    fn attend(&self, chunk: usize) {
+        let (together, runs) = self.runs();
+        // The last tokens see most: they go first, so that the short work comes at the end.
+        let first = (runs - 1 - chunk / self.layer.kv_heads) * together;
+        let tokens = first..self.tokens.min(first + together);
+        let head = chunk % self.layer.kv_heads;
+        let positions = self.span(&tokens);
+        let heads = Heads { job: self, head, tokens, positions };
+        let mut sums = Scratch::new(heads.sums_length());
+        let sums = Sums::new(&heads, &mut sums);
+        // SAFETY: the level was detected; these heads of these tokens are this worker's.
+        unsafe {
+            self.isa.run(heads.over(sums));
+            self.isa.run(heads.ending(&[sums]));
         }
-        pool::run(chunks, &|chunk| {
-            // The last tokens see most: they go first, so that the short work comes at the end.
-            let first = (runs - 1 - chunk / self.layer.kv_heads) * together;
-            let tokens = first..self.tokens.min(first + together);
-            let head = chunk % self.layer.kv_heads;
-            let positions = self.span(&tokens);
-            let heads = Heads { job: self, head, tokens, positions };
-            let mut sums = Scratch::new(heads.sums_length());
-            let sums = Sums::new(&heads, &mut sums);
-            // SAFETY: the level was detected; these heads of these tokens are this worker's.
-            unsafe {
-                self.isa.run(heads.over(sums));
-                self.isa.run(heads.ending(&[sums]));
-            }
-        });
     }
 
     fn attend_in_parts(&self, parts: usize) {
@@ -125,6 +113,47 @@ impl Job<'_> {
             unsafe { self.isa.run(heads.ending(&sums)) };
         }
     }
+}
+
+/// Puts the keys, rotated, and the values of the new tokens into the caches.
+pub(super) fn append(jobs: &[Job<'_>]) {
+    let chunks = |job: &Job<'_>| job.tokens.div_ceil(APPENDED);
+    share_out(jobs, chunks, |job, chunk| {
+        let tokens = chunk * APPENDED..job.tokens.min((chunk + 1) * APPENDED);
+        // SAFETY: each token is one worker's; the level was detected.
+        unsafe { job.isa.run(Append { job, tokens }) };
+    });
+}
+
+/// Attention of all new tokens; their keys and values are in the caches.
+pub(super) fn attend(jobs: &[Job<'_>]) {
+    let chunks = |job: &Job<'_>| job.runs().1 * job.layer.kv_heads;
+    if let [job] = jobs {
+        let wanted = pool::threads() * CHUNKS;
+        let seen = job.span(&(0..job.tokens)).len();
+        let parts = (seen / MIN_PART).min(wanted.div_ceil(chunks(job))).max(1);
+        if parts > 1 && job.runs().1 == 1 {
+            return job.attend_in_parts(parts);
+        }
+    }
+    share_out(jobs, chunks, Job::attend);
+}
+
+/// Does the chunks of all jobs, each of which has so many.
+fn share_out<'a>(
+    jobs: &[Job<'a>],
+    chunks: impl Fn(&Job<'a>) -> usize,
+    work: impl Fn(&Job<'a>, usize) + Sync,
+) {
+    let mut ends = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        ends.push(ends.last().copied().unwrap_or(0) + chunks(job));
+    }
+    pool::run(ends.last().copied().unwrap_or(0), &|chunk| {
+        let index = ends.partition_point(|&end| end <= chunk);
+        let before = index.checked_sub(1).map_or(0, |last| ends[last]);
+        work(&jobs[index], chunk - before);
+    });
 }
 
 struct Append<'a> {

@@ -13,7 +13,7 @@ use mlx_rs::{Array, Dtype};
 use super::check;
 use super::isa::Isa;
 use crate::engine::config::style::Growth;
-use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use crate::engine::ffi::{Buffers, Kernel, MAX_OUTPUTS, OutputSpec, cpu_op};
 use job::Job;
 use side::{Packing, Side};
 
@@ -30,6 +30,9 @@ pub struct Attention {
     pub head_dim: usize,
     /// Dv, elements of a value.
     pub value_dim: usize,
+    /// Whether the tokens have keys and values of their own, which are put into the caches; else those of
+    /// another layer lie there already.
+    pub appends: bool,
     /// Values are the last Dv elements of the keys; else they lie beside them.
     pub values_in_keys: bool,
     /// The first dimensions of a head that are rotated: even, at most D; 0 for none.
@@ -60,6 +63,18 @@ pub struct Attention {
     pub packing: Option<(usize, usize)>,
 }
 
+/// A sequence's part in attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// How many of the new tokens are its own.
+    pub tokens: usize,
+    /// As in [`Attention`].
+    pub offset: usize,
+    pub held: usize,
+    /// As [`attention`] takes them.
+    pub caches: &'a [Array],
+}
+
 /// What attention gives back.
 #[derive(Debug)]
 pub struct AttentionOutput {
@@ -72,7 +87,7 @@ pub struct AttentionOutput {
 /// Attention of `L` new tokens over everything before and themselves.
 ///
 /// - `qkv` `[L, (H + Hkv) * D + Hkv * Dv]`: queries, keys and values of a token side by side, not yet
-///   rotated; without values where they are in the keys;
+///   rotated; without values where they are in the keys, without both where nothing is appended;
 /// - `caches`: keys `[Hkv, capacity, D]`, then values `[Hkv, capacity, Dv]` where they lie beside them,
 ///   updated in place at `held..held + L`. Where packed, numbers, scales and biases take the place of each.
 ///   Earlier entries are never written, so older handles of the same memory stay valid up to their length;
@@ -87,7 +102,23 @@ pub fn attention(
     vectors: Option<&Array>,
     layer: &Attention,
 ) -> Result<AttentionOutput, Exception> {
-    let Attention { heads, kv_heads, head_dim, value_dim, rotary_dims, held, window, .. } = *layer;
+    let (tokens, _) = check::matrix(qkv, "queries, keys and values")?;
+    let place = Place { tokens, offset: layer.offset, held: layer.held, caches };
+    attention_together(qkv, &[place], vectors, layer)
+}
+
+/// The same for several sequences, at most [`most_together`]. The tokens of one follow those of another in
+/// `qkv` and in the result, and its caches those of the other. Where they stand is told by `places`.
+///
+/// # Errors
+/// Shapes or types that do not fit each other, or a cache that is too small.
+pub fn attention_together(
+    qkv: &Array,
+    places: &[Place<'_>],
+    vectors: Option<&Array>,
+    layer: &Attention,
+) -> Result<AttentionOutput, Exception> {
+    let Attention { heads, kv_heads, head_dim, value_dim, rotary_dims, window, .. } = *layer;
     let fits = heads > 0
         && kv_heads > 0
         && heads % kv_heads == 0
@@ -108,7 +139,6 @@ pub fn attention(
             "queries, keys and values of width {width} do not fit {layer:?}"
         )));
     }
-    let capacity = side::check(caches, layer)?;
     match (vectors, layer.vectors()) {
         (Some(vectors), lengths) => {
             check::shape(vectors, "frequencies, weights and sinks", &[lengths.iter().sum()])?;
@@ -116,17 +146,28 @@ pub fn attention(
         (None, [0, 0, 0]) => {}
         (None, _) => return Err(Exception::custom("attention without its vectors")),
     }
-    if held.checked_add(tokens).is_none_or(|end| end > capacity) {
-        return Err(Exception::custom(format!(
-            "{tokens} tokens after {held} do not fit a cache of {capacity}"
-        )));
+    let shared: usize = places.iter().map(|place| place.tokens).sum();
+    if shared != tokens || !(1..=MAX_TOGETHER).contains(&places.len()) {
+        return Err(Exception::custom(format!("{} sequences of {tokens} tokens", places.len())));
+    }
+    let mut spans = [Span::default(); MAX_TOGETHER];
+    for (span, place) in spans.iter_mut().zip(places) {
+        let Place { tokens, offset, held, caches } = *place;
+        let capacity = side::check(caches, layer)?;
+        if tokens == 0 || held.checked_add(tokens).is_none_or(|end| end > capacity) {
+            return Err(Exception::custom(format!(
+                "{tokens} tokens after {held} do not fit a cache of {capacity}"
+            )));
+        }
+        *span = Span { tokens, offset, held, capacity };
     }
     let shape = [check::dimension(tokens)?, check::dimension(heads * value_dim)?];
     let has_vectors = vectors.is_some();
-    let kernel = Attend { isa: Isa::current(), layer: *layer, tokens, capacity, has_vectors };
+    let kernel = Attend { isa: Isa::current(), layer: *layer, spans, count: places.len(), has_vectors };
     let mut outputs = vec![OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
-    outputs.extend((1..=caches.len()).map(OutputSpec::InPlace));
-    let inputs: Vec<&Array> = [qkv].into_iter().chain(caches).chain(vectors).collect();
+    let caches = || places.iter().flat_map(|place| place.caches);
+    outputs.extend((1..=caches().count()).map(OutputSpec::InPlace));
+    let inputs: Vec<&Array> = [qkv].into_iter().chain(caches()).chain(vectors).collect();
     let mut made = cpu_op(kernel, &inputs, &outputs)?.into_iter();
     let output = made.next().ok_or_else(|| Exception::custom("mlx made no output"))?;
     Ok(AttentionOutput { output, caches: made.collect() })
@@ -136,7 +177,8 @@ impl Attention {
     /// Elements of a token's queries, keys and values.
     fn width(&self) -> Option<usize> {
         let beside = if self.values_in_keys { 0 } else { self.value_dim };
-        let own = self.kv_heads.checked_mul(self.head_dim.checked_add(beside)?)?;
+        let own =
+            if self.appends { self.kv_heads.checked_mul(self.head_dim.checked_add(beside)?)? } else { 0 };
         self.heads.checked_mul(self.head_dim)?.checked_add(own)
     }
 
@@ -156,12 +198,29 @@ impl Attention {
     }
 }
 
+/// How many sequences one operation takes whose caches have so many arrays, each an output of it.
+pub fn most_together(arrays: usize) -> usize {
+    (MAX_TOGETHER / arrays.max(1)).max(1)
+}
+
+const MAX_TOGETHER: usize = MAX_OUTPUTS - 1;
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    tokens: usize,
+    offset: usize,
+    held: usize,
+    capacity: usize,
+}
+
 #[derive(Clone, Copy)]
 struct Attend {
     isa: Isa,
     layer: Attention,
-    tokens: usize,
-    capacity: usize,
+    /// Of the first `count` sequences.
+    spans: [Span; MAX_TOGETHER],
+    count: usize,
     has_vectors: bool,
 }
 
@@ -169,29 +228,42 @@ impl Kernel for Attend {
     const NAME: &'static CStr = c"Attention";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let arrays = if self.layer.packing.is_some() { 3 } else { 1 };
-        let sides = self.layer.sides().count();
-        let vectors = if self.has_vectors { buffers.input(1 + sides * arrays) } else { &[] };
+        let spans = &self.spans[..self.count];
+        let (sides, arrays) = (self.layer.sides().count(), if self.layer.packing.is_some() { 3 } else { 1 });
+        let own = sides * arrays;
+        let vectors = if self.has_vectors { buffers.input(1 + self.count * own) } else { &[] };
         let [pairs, weights, _] = self.layer.vectors();
         let (frequencies, rest) = vectors.split_at(pairs);
         let (query_weights, sinks) = rest.split_at(weights);
-        let side = |index: usize, width| Side::of(buffers, 1 + index * arrays, width, self.layer.packing());
-        rotary::with_table(&self.layer, self.tokens, frequencies, |table| {
-            let job = Job {
-                isa: self.isa,
-                layer: self.layer,
-                tokens: self.tokens,
-                capacity: self.capacity,
-                qkv: buffers.input(0),
-                table,
-                query_weights: self.layer.weighs_queries.then_some(query_weights),
-                sinks: self.layer.has_sinks.then_some(sinks),
-                out: buffers.output(0),
-                keys: side(0, self.layer.head_dim),
-                values: (sides == 2).then(|| side(1, self.layer.value_dim)),
-            };
-            job.append();
-            job.attend();
+        let (qkv, out) = (buffers.input::<f32>(0), buffers.output::<f32>(0));
+        let tokens: usize = spans.iter().map(|span| span.tokens).sum();
+        let (width, out_width) = (qkv.len() / tokens, out.len() / tokens);
+        rotary::with_tables(&self.layer, spans, frequencies, |tables| {
+            let (mut jobs, mut first) = (Vec::with_capacity(spans.len()), 0);
+            for (index, (span, table)) in spans.iter().zip(tables).enumerate() {
+                let Span { tokens, offset, held, capacity } = *span;
+                let side = |side: usize, width| {
+                    Side::of(buffers, 1 + index * own + side * arrays, width, self.layer.packing())
+                };
+                jobs.push(Job {
+                    isa: self.isa,
+                    layer: Attention { offset, held, ..self.layer },
+                    tokens,
+                    capacity,
+                    qkv: &qkv[first * width..][..tokens * width],
+                    table,
+                    query_weights: self.layer.weighs_queries.then_some(query_weights),
+                    sinks: self.layer.has_sinks.then_some(sinks),
+                    out: out.part(first * out_width, tokens * out_width),
+                    keys: side(0, self.layer.head_dim),
+                    values: (sides == 2).then(|| side(1, self.layer.value_dim)),
+                });
+                first += tokens;
+            }
+            if self.layer.appends {
+                job::append(&jobs);
+            }
+            job::attend(&jobs);
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::Attention;
+use super::{Attention, Span};
 use crate::engine::ffi::SharedSlice;
 use crate::engine::kernels::pool;
 
@@ -19,27 +19,37 @@ pub(super) struct Table {
 const TOGETHER: usize = 32;
 
 thread_local! {
-    /// The last table of the thread that runs the operations: the next layer most often wants the same.
-    static LAST: RefCell<Option<Table>> = const { RefCell::new(None) };
+    /// The last tables of the thread that runs the operations: the next layer most often wants the same.
+    static LAST: RefCell<Vec<Table>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with the table of `tokens` positions from the layer's offset on.
-pub(super) fn with_table(layer: &Attention, tokens: usize, frequencies: &[f32], f: impl FnOnce(&Table)) {
-    let last = LAST.take().filter(|table| table.fits(layer, tokens, frequencies));
-    let table = last.unwrap_or_else(|| Table::new(layer, tokens, frequencies));
-    f(&table);
-    LAST.set(Some(table));
+/// Tables that are kept: more than a step has sequences.
+const KEPT: usize = 256;
+
+/// Calls `f` with the tables of the positions of these sequences.
+pub(super) fn with_tables(layer: &Attention, spans: &[Span], frequencies: &[f32], f: impl FnOnce(&[Table])) {
+    let mut last = LAST.take();
+    let mut tables = Vec::with_capacity(spans.len());
+    for span in spans {
+        let known = last.iter().position(|table| table.fits(layer, *span, frequencies));
+        tables.push(known.map_or_else(|| Table::new(layer, *span, frequencies), |at| last.swap_remove(at)));
+    }
+    f(&tables);
+    // The newest come first: what no step wants any more falls off the end.
+    tables.append(&mut last);
+    tables.truncate(KEPT);
+    LAST.set(tables);
 }
 
 impl Table {
-    fn fits(&self, layer: &Attention, tokens: usize, frequencies: &[f32]) -> bool {
-        self.offset == layer.offset
+    fn fits(&self, layer: &Attention, span: Span, frequencies: &[f32]) -> bool {
+        self.offset == span.offset
             && self.scale.to_bits() == layer.rope_scale.to_bits()
-            && self.values.len() == 2 * tokens * frequencies.len()
+            && self.values.len() == 2 * span.tokens * frequencies.len()
             && self.frequencies == frequencies
     }
 
-    fn new(layer: &Attention, tokens: usize, frequencies: &[f32]) -> Self {
+    fn new(layer: &Attention, Span { tokens, offset, .. }: Span, frequencies: &[f32]) -> Self {
         let count = frequencies.len();
         let mut values = vec![0.0; 2 * tokens * count];
         let all = SharedSlice::new(&mut values);
@@ -50,13 +60,13 @@ impl Table {
                 let (cosines, sines) = row.split_at_mut(count);
                 for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
                     // The angle is rounded to float32 as in the implementations that models come from.
-                    let (s, c) = ((layer.offset + token) as f32 * frequency).sin_cos();
+                    let (s, c) = ((offset + token) as f32 * frequency).sin_cos();
                     *cosine = c * layer.rope_scale;
                     *sine = s * layer.rope_scale;
                 }
             }
         });
-        Self { frequencies: frequencies.to_vec(), scale: layer.rope_scale, offset: layer.offset, values }
+        Self { frequencies: frequencies.to_vec(), scale: layer.rope_scale, offset, values }
     }
 
     /// Writes one head of one token rotated and multiplied by `factor`.

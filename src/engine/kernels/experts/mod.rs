@@ -32,23 +32,33 @@ pub struct Experts {
     pub intermediate_size: usize,
 }
 
+/// What experts have beside matrices.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExpertVectors<'a> {
+    /// Added to the scores to choose by, `[count]`.
+    pub correction: Option<&'a Array>,
+    /// Multiply the weights, `[count]`.
+    pub factors: Option<&'a Array>,
+    /// Those of all gates, ups and downs, one after the other.
+    pub biases: Option<&'a Array>,
+}
+
 /// `Σ weight · down(act(gate(x)) * up(x))` over each token's experts, `[L, H]` from `x` `[L, H]`.
 ///
-/// `scores` `[L, count]` are what the weights come from; `correction` `[count]` is added to choose by.
-/// Gate and up are `[count · I, H]`, down is `[count · H, I]`: the matrices of all experts one below the
-/// other, packed by [`PackedMatrix::pack_parts`]. `biases` are those of all gates, ups and downs, one after
-/// the other.
+/// `scores` `[L, count]` are what the weights come from. Gate and up are `[count · I, H]`, down is
+/// `[count · H, I]`: the matrices of all experts one below the other, packed by
+/// [`PackedMatrix::pack_parts`]. Where there is no gate, up stands in its place.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
 pub fn experts(
     x: &Array,
     scores: &Array,
-    correction: Option<&Array>,
     matrices: [&PackedMatrix; 3],
-    biases: Option<&Array>,
+    vectors: &ExpertVectors<'_>,
     kind: &Experts,
 ) -> Result<Array, Exception> {
+    let ExpertVectors { correction, factors, biases } = *vectors;
     let (tokens, hidden) = check::matrix(x, "the input of experts")?;
     let Routing { count, used, groups, corrected, .. } = kind.routing;
     check::shape(scores, "the scores of experts", &[tokens, count])?;
@@ -81,12 +91,17 @@ pub fn experts(
         check::shape(correction, "the correction of experts", &[count])?;
         inputs.push(correction);
     }
+    if let Some(factors) = factors {
+        check::shape(factors, "the factors of experts", &[count])?;
+        inputs.push(factors);
+    }
     let kernel = Mixture {
         isa: Isa::current(),
         tokens,
         hidden,
         layouts: matrices.map(PackedMatrix::layout),
         biased: biases.is_some(),
+        has_factors: factors.is_some(),
         kind: *kind,
     };
     let shape = [check::dimension(tokens)?, check::dimension(hidden)?];
@@ -102,6 +117,8 @@ struct Mixture {
     layouts: [Layout; 3],
     /// Whether they have biases.
     biased: bool,
+    /// Whether each expert has a factor.
+    has_factors: bool,
     kind: Experts,
 }
 
@@ -118,7 +135,13 @@ impl Kernel for Mixture {
         };
         let mut biases = take(self.biased);
         let correction = take(self.kind.routing.corrected);
-        let visits = routing::visits(&self.kind.routing, buffers.input::<f32>(1), correction);
+        let each = take(self.has_factors);
+        let mut visits = routing::visits(&self.kind.routing, buffers.input::<f32>(1), correction);
+        if let Some(factors) = each {
+            for visit in &mut visits {
+                visit.weight *= factors[visit.expert];
+            }
+        }
         let factors: [Factors<'_>; 3] = std::array::from_fn(|i| {
             let rows = [self.inner(), self.inner(), self.hidden][i];
             let bias = biases.map(|all| {

@@ -109,12 +109,19 @@ impl Inside<'_> {
         let mut products = Scratch::new(run.len() * PANEL);
         for block in blocks {
             let of = |factors: &'_ Factors<'_>| factors.block(expert, block);
-            let second = Some((&self.up.view, of(self.up)));
-            panel::multiply(self.isa, x, (&self.gate.view, of(self.gate)), second, depth, &mut products);
+            let up = (&self.up.view, of(self.up));
+            let (first, second) =
+                if self.is_gated() { ((&self.gate.view, of(self.gate)), Some(up)) } else { (up, None) };
+            panel::multiply(self.isa, x, first, second, depth, &mut products);
             let end = EndInside { inside: self, expert, first: run.start, block, products: &products };
             // SAFETY: this block of these visits is this worker's; the level was detected.
             unsafe { self.isa.run(end) };
         }
+    }
+
+    /// Whether there is a gate; else what stands in its place is the same as up, and not computed.
+    fn is_gated(&self) -> bool {
+        !matches!(self.gating, Gating::Alone(_))
     }
 
     /// Stores a block of one visit.
@@ -152,7 +159,9 @@ impl<const T: usize> Task for FewInside<'_, T> {
             unsafe {
                 let mut products = [[V::zero(); T]; 2];
                 let factors = [inside.gate, inside.up];
-                for ((products, factors), sums) in products.iter_mut().zip(factors).zip(&inside.sums) {
+                let skipped = usize::from(!inside.is_gated());
+                let parts = products.iter_mut().zip(factors).zip(&inside.sums).skip(skipped);
+                for ((products, factors), sums) in parts {
                     let layout = factors.view.layout;
                     let weights = factors.view.block(factors.block(expert, block)).as_ptr();
                     *products = gemv::products::<V, T>(layout, weights, x, sums_at(layout, sums, first));
@@ -183,7 +192,9 @@ impl Task for EndInside<'_> {
         for (visit, row) in self.products.chunks_exact(PANEL).enumerate() {
             // SAFETY: the caller's; a row holds two vectors.
             unsafe {
-                let (gate, up) = (V::load(row.as_ptr()), V::load(row.as_ptr().add(BLOCK)));
+                let first = V::load(row.as_ptr());
+                let second = if self.inside.is_gated() { V::load(row.as_ptr().add(BLOCK)) } else { first };
+                let (gate, up) = (first, second);
                 self.inside.finish(self.expert, self.first + visit, self.block, gate, up);
             }
         }
@@ -320,6 +331,7 @@ unsafe fn gated<V: Lanes>(gating: Gating, gate: V, up: V) -> V {
     unsafe {
         match gating {
             Gating::Plain(activation) => activate(activation, gate).mul(up),
+            Gating::Alone(activation) => activate(activation, up),
             Gating::Clamped { alpha, limit } => {
                 let gate = gate.clamp(V::splat(-f32::MAX), V::splat(limit));
                 let up = up.clamp(V::splat(-limit), V::splat(limit)).add(V::splat(1.0));

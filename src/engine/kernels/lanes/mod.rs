@@ -232,6 +232,10 @@ pub(super) unsafe fn activate<V: Lanes>(activation: Activation, x: V) -> V {
             Activation::Gelu => gelu(x),
             Activation::GeluTanh => gelu_tanh(x),
             Activation::Relu => x.max(V::zero()),
+            Activation::ReluSquared => {
+                let x = x.max(V::zero());
+                x.mul(x)
+            }
         }
     }
 }

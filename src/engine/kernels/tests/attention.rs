@@ -4,7 +4,7 @@ use mlx_rs::{Array, fast, ops};
 use super::{Random, assert_close};
 use crate::engine::config::style::Growth;
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::{Attention, attention};
+use crate::engine::kernels::{Attention, Place, attention, attention_together, most_together};
 
 /// The same by MLX's operations: `rope`, and softmax over masked scores. The output, and the caches' entries
 /// as far as they are in use.
@@ -126,6 +126,7 @@ fn some_layer(random: &mut Random) -> Attention {
         kv_heads,
         head_dim,
         value_dim,
+        appends: true,
         values_in_keys,
         rotary_dims: random.pick(&[head_dim, head_dim, head_dim / 4 * 2, 0]),
         traditional: random.below(2) == 0,
@@ -178,6 +179,11 @@ fn attention_equals_mlx_over_random_shapes() {
             // be what makes a packed number another.
             let tolerance = if layer.packing.is_some() { 3e-2 } else { 2e-4 };
             assert_close(&ours.output, &out, tolerance, &what);
+            // Queries alone find the same once the entries are there.
+            let alone = qkv.index((.., ..(layer.heads * layer.head_dim) as i32)).contiguous().unwrap();
+            let looking = Attention { appends: false, ..layer };
+            let again = attention(&alone, &ours.caches, Some(&vectors), &looking).unwrap();
+            assert_close(&again.output, &out, tolerance, &what);
             let filled = (layer.held + tokens) as i32;
             let filled: Vec<Array> =
                 ours.caches.iter().map(|part| part.index((.., ..filled, ..)).contiguous().unwrap()).collect();
@@ -185,6 +191,67 @@ fn attention_equals_mlx_over_random_shapes() {
             for (ours, all) in filled.chunks(parts).zip(all.chunks(parts)) {
                 let tolerance = if layer.packing.is_some() { 5e-2 } else { 1e-4 };
                 assert_close(&read(ours, &layer), &read(all, &layer), tolerance, &what);
+            }
+        });
+    }
+}
+
+#[test]
+fn sequences_together_are_as_each_alone() {
+    let mut random = Random(23);
+    for round in 0..60 {
+        let plain = Attention { weighs_queries: false, has_sinks: false, ..some_layer(&mut random) };
+        let layer = Attention { appends: true, ..plain };
+        let arrays = sides(&layer) * if layer.packing.is_some() { 3 } else { 1 };
+        let count = 1 + random.below(most_together(arrays));
+        let frequencies = random.array(&[layer.rotary_dims / 2]);
+        let vectors = (layer.rotary_dims > 0).then_some(&frequencies);
+        let own = if layer.values_in_keys { 0 } else { layer.kv_heads * layer.value_dim };
+        let width = (layer.heads + layer.kv_heads) * layer.head_dim + own;
+        let mut sequences = Vec::new();
+        for _ in 0..count {
+            let (tokens, held) = (random.pick(&[1, 1, 1, 2, 30]), random.pick(&[0, 1, 40, 300]));
+            let capacity = held + tokens + random.below(9);
+            let caches: Vec<Array> = [layer.head_dim, layer.value_dim][..sides(&layer)]
+                .iter()
+                .flat_map(|&width| stored(&random.array(&[layer.kv_heads, capacity, width]), &layer))
+                .collect();
+            mlx_rs::transforms::eval(&caches).unwrap();
+            sequences.push((random.array(&[tokens, width]), held + random.below(50), held, caches));
+        }
+        let rows: Vec<&Array> = sequences.iter().map(|(qkv, ..)| qkv).collect();
+        let rows = ops::concatenate(&rows, 0).unwrap();
+        let clones = |caches: &[Array]| caches.iter().map(Array::deep_clone).collect::<Vec<_>>();
+        forced::each(|isa| {
+            let copies: Vec<Vec<Array>> = sequences.iter().map(|(.., caches)| clones(caches)).collect();
+            let places: Vec<Place> = sequences
+                .iter()
+                .zip(&copies)
+                .map(|((qkv, offset, held, _), caches)| Place {
+                    tokens: qkv.dim(0) as usize,
+                    offset: *offset,
+                    held: *held,
+                    caches,
+                })
+                .collect();
+            let together = attention_together(&rows, &places, vectors, &layer).unwrap();
+            assert_eq!(together.caches.len(), count * arrays);
+            let (mut start, mut made) = (0, together.caches.iter());
+            for (qkv, offset, held, caches) in &sequences {
+                let what = format!("{isa:?}, {round}: {count} sequences, {layer:?}");
+                let alone = Attention { offset: *offset, held: *held, ..layer };
+                let alone = attention(qkv, &clones(caches), vectors, &alone).unwrap();
+                let end = start + qkv.dim(0);
+                assert_close(&together.output.index((start..end, ..)), &alone.output, 1e-4, &what);
+                let filled = *held as i32 + qkv.dim(0);
+                for (own, alone) in made.by_ref().take(arrays).zip(&alone.caches) {
+                    let filled = |part: &Array| part.index((.., ..filled, ..)).contiguous().unwrap();
+                    assert!(
+                        filled(own).eq(filled(alone)).unwrap().all(None).unwrap().item_exact::<bool>(),
+                        "{what}"
+                    );
+                }
+                start = end;
             }
         });
     }
@@ -224,6 +291,7 @@ const PLAIN: Attention = Attention {
     kv_heads: 1,
     head_dim: 8,
     value_dim: 8,
+    appends: true,
     values_in_keys: false,
     rotary_dims: 0,
     traditional: false,

@@ -6,7 +6,7 @@ use super::{Random, affine, assert_close, dense};
 use crate::engine::config::style::{Activation, Gating, Routing, Scoring};
 use crate::engine::format::weight::WeightData;
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::{Experts, PackedMatrix, experts};
+use crate::engine::kernels::{ExpertVectors, Experts, PackedMatrix, experts};
 use crate::engine::layers::projection::activate;
 
 /// The same for one token, expert by expert, by MLX's operations.
@@ -49,6 +49,7 @@ fn reference(
         let (gate, up) = (product(x, 0, expert), product(x, 1, expert));
         let inner = match kind.gating {
             Gating::Plain(activation) => ops::multiply(activate(&gate, activation).unwrap(), &up).unwrap(),
+            Gating::Alone(activation) => activate(&up, activation).unwrap(),
             Gating::Clamped { alpha, limit } => {
                 let gate = ops::minimum(&gate, number(limit)).unwrap();
                 let up = ops::maximum(ops::minimum(&up, number(limit)).unwrap(), number(-limit)).unwrap();
@@ -84,7 +85,7 @@ fn experts_equal_mlx_over_random_shapes() {
         } else {
             (random.pick(&[32, 64]), random.pick(&[32, 96]))
         };
-        let gating = random.pick(&[plain[0], plain[1], clamped]);
+        let gating = random.pick(&[plain[0], plain[1], clamped, Gating::Alone(Activation::ReluSquared)]);
         let kind = Experts { routing, gating, intermediate_size: inner };
         // Enough for one expert to get more than its products take row by row.
         let tokens = random.pick(&[1, 2, 9, 40]);
@@ -115,15 +116,20 @@ fn experts_equal_mlx_over_random_shapes() {
         let expected = ops::concatenate(&by_token.collect::<Vec<_>>(), 0).unwrap();
         expected.eval().unwrap();
         forced::each(|isa| {
-            let ours = experts(&x, &scores, correction, packed.each_ref(), flat.as_ref(), &kind).unwrap();
+            let vectors = ExpertVectors { correction, factors: None, biases: flat.as_ref() };
+            let ours = experts(&x, &scores, packed.each_ref(), &vectors, &kind).unwrap();
             let what = format!("{isa:?}, {round}: {tokens} tokens, {hidden} and {inner}, {kind:?}");
             assert_close(&ours, &expected, 2e-5, &what);
+            let halves = ops::full::<f32>(&[routing.count as i32], Array::from_f32(0.5)).unwrap();
+            let vectors = ExpertVectors { factors: Some(&halves), ..vectors };
+            let halved = experts(&x, &scores, packed.each_ref(), &vectors, &kind).unwrap();
+            assert_close(&ops::add(&halved, &halved).unwrap(), &expected, 2e-5, &what);
         });
     }
 }
 
 fn run(x: &Array, scores: &Array, matrices: [&PackedMatrix; 3], kind: &Experts) -> Result<Array, Exception> {
-    experts(x, scores, None, matrices, None, kind)
+    experts(x, scores, matrices, &ExpertVectors::default(), kind)
 }
 
 #[test]
@@ -151,6 +157,8 @@ fn experts_that_do_not_fit_are_errors() {
     assert!(run(&x, &scores, [&gate, &gate, &down], &Experts { routing: corrected, ..kind }).is_err());
     assert!(run(&x, &random.array(&[3, 3]), [&gate, &gate, &down], &kind).is_err());
     assert!(run(&random.array(&[3, 17]), &scores, [&gate, &gate, &down], &kind).is_err());
-    assert!(experts(&x, &scores, None, [&gate, &gate, &down], Some(&bias), &kind).is_err());
+    let wrong = |vectors| experts(&x, &scores, [&gate, &gate, &down], &vectors, &kind).is_err();
+    assert!(wrong(ExpertVectors { biases: Some(&bias), ..ExpertVectors::default() }));
+    assert!(wrong(ExpertVectors { factors: Some(&bias), ..ExpertVectors::default() }));
     assert!(PackedMatrix::pack_parts(&dense(&mut random, 9, 4).0, 2).is_err());
 }

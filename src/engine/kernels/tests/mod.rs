@@ -13,8 +13,8 @@ use mlx_rs::{Array, ops};
 use crate::engine::config::style::Activation;
 use crate::engine::format::weight::{FloatType, Floats, WeightData};
 
-const ACTIVATIONS: [Activation; 4] =
-    [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::ReluSquared];
 
 /// A small generator: the tests must not depend on another crate's stream of numbers.
 struct Random(u64);
