@@ -137,7 +137,8 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     let names = &architecture.names;
     // Where no layer has attention, files say 0 of what belongs to it.
     let first = names.qkv.first().copied().unwrap_or_default();
-    let attends = architecture.names.recurrent.is_empty() || fields.has_anywhere(&format!("{first}.weight"));
+    let recurs = !names.recurrent.is_empty();
+    let attends = !recurs || fields.has_anywhere(&format!("{first}.weight"));
     let defaults = &architecture.defaults;
     let heads = match fields.required("attention.head_count")? {
         0 if !attends => defaults.heads.unwrap_or(1),
@@ -167,7 +168,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     let experts = experts(&fields)?;
     let plain = LayerPlan { sparse: experts.is_some(), ..LayerPlan::PLAIN };
     let mut plan = vec![plain; layers.min(MAX_LAYERS)];
-    let kv_heads = key_value_heads(&fields, heads, layers, &mut plan)?;
+    let kv_heads = key_value_heads(&fields, heads, recurs, &mut plan)?;
     let mut style = architecture.style;
     // The converter of llama.cpp has added the one.
     if style.norm == NormKind::RmsPlusOne {
@@ -235,27 +236,20 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     config.slide_all(config.sliding_window.is_some());
     limits::check(&config, path)?;
     (gguf.read)(&fields, &mut config)?;
-    if config.recurrent.is_none() && config.plan.iter().any(|layer| layer.mixer == Mixer::Recurrent) {
-        return Err(damaged(path, "has layers without heads of keys and values"));
-    }
     sliding(&fields, &mut config)?;
     config.settle(path)?;
     limits::check(&config, path)?;
     Ok(config)
 }
 
-/// Heads of keys and values in layers with attention; the others have none, and become recurrent ones.
-fn key_value_heads(
-    fields: &GgufFields,
-    heads: usize,
-    layers: usize,
-    plan: &mut [LayerPlan],
-) -> Result<usize> {
-    let Some(each) = fields.each("attention.head_count_kv", layers)? else { return Ok(heads) };
+/// Heads of keys and values in layers with attention; the others of a model that `recurs` have none, and become
+/// recurrent ones.
+fn key_value_heads(fields: &GgufFields, heads: usize, recurs: bool, plan: &mut [LayerPlan]) -> Result<usize> {
+    let Some(each) = fields.each("attention.head_count_kv", plan.len())? else { return Ok(heads) };
     let mut found = None;
     for (layer, count) in plan.iter_mut().zip(each) {
         match (count, found) {
-            (0, _) => layer.mixer = Mixer::Recurrent,
+            (0, _) if recurs => layer.mixer = Mixer::Recurrent,
             (count, None) => found = Some(count),
             (count, Some(known)) if count == known => {}
             _ => return Err(unsupported(fields.path(), "has different heads in different layers")),
