@@ -39,7 +39,11 @@ impl Checkpoint {
             self.tensors.get(&format!("{module}.weight")).is_some_and(|it| it.encoding.float().is_some())
         };
         if self.metadata().is_some() || !matrices().all(|(module, ..)| is_dense(&module)) {
-            let kind = if self.metadata().is_some() { "is a GGUF file" } else { "is quantized already" };
+            let kind = if self.metadata().is_some() {
+                "is a GGUF file, not an original"
+            } else {
+                "is quantized already"
+            };
             return refused(kind, "leave --quantize out, or take the original model, in safetensors");
         }
         let fits = |(module, rows, columns): (String, usize, usize)| {
