@@ -8,7 +8,7 @@ use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
 use crate::engine::layers::Backend;
-use crate::engine::layers::matrix::{Matrix, stack};
+use crate::engine::layers::matrix::{Matrix, side_by_side, stack};
 use crate::engine::layers::projection::activate;
 use crate::error::{Error, Result};
 
@@ -85,14 +85,7 @@ impl Linear {
     }
 
     fn compute_stock(&self, x: &Array, matrices: &[Matrix], after: After) -> Result<Array> {
-        let mut products = matrices.iter().map(|matrix| matrix.forward(x)).collect::<Result<Vec<_>>>()?;
-        let mut product = match (products.len(), products.pop()) {
-            (1, Some(only)) => only,
-            (_, last) => {
-                products.extend(last);
-                ops::concatenate(&products, -1)?
-            }
-        };
+        let mut product = side_by_side(matrices, x)?;
         if let Some(bias) = &self.bias {
             product = ops::add(&product, bias)?;
         }

@@ -13,9 +13,13 @@ use crate::engine::models::names;
 pub enum Needed {
     /// The matrix `[rows, columns]` of a module, packed or dense. Those of several experts lie in one
     /// tensor of three dimensions, and count as one matrix with all their rows.
-    Matrix { module: String, rows: usize, columns: usize },
-    /// The same of matrices by heads, which are unpacked where the kernels compute.
-    Heads { module: String, rows: usize, columns: usize },
+    Matrix {
+        module: String,
+        rows: usize,
+        columns: usize,
+        /// Whether it is made of matrices by heads, which are unpacked where the kernels compute.
+        by_heads: bool,
+    },
     /// A vector by its full name. Weights of single heads lie in as many rows.
     Vector { name: String, size: usize, rows: usize },
     /// The taps of a convolution by channel, by the full name: `[channels, width]`, with a one between them
@@ -60,11 +64,12 @@ impl<'a> List<'a> {
         if bias {
             self.vector(&format!("{name}.bias"), rows, 1);
         }
-        self.needed.push(Needed::Matrix { module, rows, columns });
+        self.needed.push(Needed::Matrix { module, rows, columns, by_heads: false });
     }
 
     fn heads(&mut self, name: &str, rows: usize, columns: usize) {
-        self.needed.push(Needed::Heads { module: format!("{}{name}", self.prefix), rows, columns });
+        let module = format!("{}{name}", self.prefix);
+        self.needed.push(Needed::Matrix { module, rows, columns, by_heads: true });
     }
 
     fn vector(&mut self, name: &str, size: usize, rows: usize) {

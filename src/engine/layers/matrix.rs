@@ -137,6 +137,18 @@ fn not_converted() -> Error {
     Error::internal("a weight that was not brought into MLX's form")
 }
 
+/// The products of `x [L, columns]` with each of the matrices, one beside the other: `[L, all rows]`.
+pub fn side_by_side(matrices: &[Matrix], x: &Array) -> Result<Array> {
+    let mut products = matrices.iter().map(|matrix| matrix.forward(x)).collect::<Result<Vec<_>>>()?;
+    Ok(match (products.len(), products.pop()) {
+        (1, Some(only)) => only,
+        (_, last) => {
+            products.extend(last);
+            ops::concatenate(&products, -1)?
+        }
+    })
+}
+
 /// Stacks weights that share their input, as far as they have one form: fewer, larger products.
 pub fn stack(weights: Vec<WeightData>) -> Result<Vec<WeightData>> {
     let mut stacked: Vec<WeightData> = Vec::with_capacity(weights.len());

@@ -50,11 +50,6 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Whether the kernels compute.
-    pub fn is_kernels(self) -> bool {
-        self == Self::Kernels
-    }
-
     /// The fastest backend of this device.
     pub fn of(on_gpu: bool) -> Self {
         if cfg!(target_os = "linux") && !on_gpu { Self::Kernels } else { Self::Stock }

@@ -6,7 +6,7 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::adapted::Delta;
-use super::matrix::{Matrix, select_rows, split_rows, stack};
+use super::matrix::{Matrix, select_rows, side_by_side, split_rows, stack};
 use super::norm::{Norm, onto, scaled};
 use super::{Backend, Loader};
 use crate::engine::config::style::Activation;
@@ -210,15 +210,7 @@ impl Projection {
             Some(norm) => &norm.forward(x)?,
             None => x,
         };
-        let mut products =
-            matrices.iter().map(|matrix| matrix.forward(normed)).collect::<Result<Vec<_>>>()?;
-        let mut product = match (products.len(), products.pop()) {
-            (1, Some(only)) => only,
-            (_, last) => {
-                products.extend(last);
-                ops::concatenate(&products, -1)?
-            }
-        };
+        let mut product = side_by_side(matrices, normed)?;
         if let Some(bias) = &self.bias {
             product = ops::add(&product, bias)?;
         }

@@ -119,7 +119,7 @@ impl Stack {
         let filling = self.blocks.iter().rposition(Block::fills).map_or(0, |last| last + 1);
         let count = if step.only_fills() { filling } else { self.blocks.len() };
         let is_long = step.sequences().iter().any(|sequence| sequence.tokens >= LONG);
-        let in_parts = is_long && self.backend.is_kernels();
+        let in_parts = is_long && self.backend == Backend::Kernels;
         let mut started: Option<Array> = None;
         for (index, block) in self.blocks.iter().enumerate().take(count) {
             let input = inputs.as_ref().map(|all| all.index((.., index as i32, ..)));

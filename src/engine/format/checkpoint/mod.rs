@@ -118,9 +118,7 @@ impl Checkpoint {
         // Checked one by one: a list of what an absurd configuration needs might not fit the memory.
         checkpoint.needed().try_for_each(|needed| checkpoint.check(&needed))?;
         let columns = checkpoint.needed().filter_map(|needed| match needed {
-            Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. } => {
-                Some((module, columns))
-            }
+            Needed::Matrix { module, columns, .. } => Some((module, columns)),
             Needed::Vector { .. } | Needed::Conv { .. } => None,
         });
         checkpoint.columns = columns.collect();
@@ -197,12 +195,12 @@ impl Checkpoint {
         let mut sizes = WeightSizes::default();
         for needed in self.needed() {
             match needed {
-                Needed::Matrix { module, rows, columns } => {
+                Needed::Matrix { module, rows, columns, by_heads: true } => {
+                    sizes.add_unpacked(rows, columns, self.storage(&module, columns));
+                }
+                Needed::Matrix { module, rows, columns, .. } => {
                     let (rows, columns) = self.turned(&module, rows, columns);
                     sizes.add_matrix(rows, columns, self.storage(&module, columns));
-                }
-                Needed::Heads { module, rows, columns } => {
-                    sizes.add_unpacked(rows, columns, self.storage(&module, columns));
                 }
                 Needed::Vector { size, .. } => sizes.add_vector(size),
                 Needed::Conv { channels, width, .. } => sizes.add_vector(channels * width),
@@ -367,7 +365,7 @@ impl Checkpoint {
     /// Checks one needed tensor without reading it.
     fn check(&self, needed: &Needed) -> Result<()> {
         let (name, expected) = match needed {
-            Needed::Matrix { module, rows, columns } | Needed::Heads { module, rows, columns } => {
+            Needed::Matrix { module, rows, columns, .. } => {
                 (&format!("{module}.weight"), vec![*rows, *columns])
             }
             Needed::Vector { name, size, rows: 1 } => (name, vec![*size]),
@@ -379,18 +377,9 @@ impl Checkpoint {
         let shape = match (needed, tensor.encoding) {
             (Needed::Vector { .. }, encoding) if encoding.float().is_some() => tensor.shape.clone(),
             (Needed::Conv { .. }, encoding) if encoding.float().is_some() => without_one(&tensor.shape),
-            (Needed::Matrix { .. } | Needed::Heads { .. }, encoding) if encoding.float().is_some() => {
-                flat(&tensor.shape)
-            }
-            (Needed::Matrix { .. } | Needed::Heads { .. }, Encoding::Ggml(kind))
-                if Form::of(kind).is_some() =>
-            {
-                flat(&tensor.shape)
-            }
-            (
-                Needed::Matrix { module, columns, .. } | Needed::Heads { module, columns, .. },
-                Encoding::Safetensors(Dtype::U32 | Dtype::U8),
-            ) => {
+            (Needed::Matrix { .. }, encoding) if encoding.float().is_some() => flat(&tensor.shape),
+            (Needed::Matrix { .. }, Encoding::Ggml(kind)) if Form::of(kind).is_some() => flat(&tensor.shape),
+            (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32 | Dtype::U8)) => {
                 let packed = self.packing(module, tensor, Some(*columns))?;
                 vec![packed.rows, packed.columns]
             }

@@ -29,22 +29,19 @@ impl Checkpoint {
         };
         let matrices = || {
             self.needed().filter_map(|needed| match needed {
-                Needed::Matrix { module, rows, columns } | Needed::Heads { module, rows, columns } => {
-                    Some((module, rows, columns))
-                }
+                Needed::Matrix { module, rows, columns, .. } => Some((module, rows, columns)),
                 Needed::Vector { .. } | Needed::Conv { .. } => None,
             })
         };
         let is_dense = |module: &str| {
             self.tensors.get(&format!("{module}.weight")).is_some_and(|it| it.encoding.float().is_some())
         };
-        if self.metadata().is_some() || !matrices().all(|(module, ..)| is_dense(&module)) {
-            let kind = if self.metadata().is_some() {
-                "is a GGUF file, not an original"
-            } else {
-                "is quantized already"
-            };
-            return refused(kind, "leave --quantize out, or take the original model, in safetensors");
+        let original = "leave --quantize out, or take the original model, in safetensors";
+        if self.metadata().is_some() {
+            return refused("is a GGUF file, not an original", original);
+        }
+        if !matrices().all(|(module, ..)| is_dense(&module)) {
+            return refused("is quantized already", original);
         }
         let fits = |(module, rows, columns): (String, usize, usize)| {
             self.target(packing, &module, self.turned(&module, rows, columns).1).is_some()
@@ -94,8 +91,7 @@ impl Checkpoint {
         let &[rows, columns] = shape.as_slice() else { return Ok(weight) };
         let Some(packing) = self.target(asked, module, columns) else { return Ok(weight) };
         let mut quantizer = Quantizer::new(packing, values.dtype, [rows, columns]);
-        let row = columns * values.dtype.size();
-        for rows in values.bytes.chunks((QUANTIZED / row.max(1)).max(1) * row) {
+        for rows in values.bytes.chunks(piece(columns * values.dtype.size())) {
             quantizer.push(rows)?;
         }
         let path = self.tensors.require(&format!("{module}.weight")).map(|it| self.tensors.path_of(it))?;
@@ -111,11 +107,15 @@ impl Checkpoint {
             return Ok(WeightData::Dense { shape: vec![rows, columns], values: self.floats(&name, tensor)? });
         };
         let mut quantizer = Quantizer::new(packing, dtype, [rows, columns]);
-        let row = columns * dtype.size();
-        let piece = (QUANTIZED / row.max(1)).max(1) * row;
-        self.tensors.read_pieces(tensor, piece, |rows| quantizer.push(rows))?;
+        self.tensors.read_pieces(tensor, piece(columns * dtype.size()), |rows| quantizer.push(rows))?;
         quantizer.finish().ok_or_else(|| not_finite(&name, path))
     }
+}
+
+/// How many bytes are quantized at a time: whole rows of `row` bytes, at least one.
+fn piece(row: usize) -> usize {
+    let row = row.max(1);
+    (QUANTIZED / row).max(1) * row
 }
 
 fn not_finite(name: &str, path: &Path) -> Error {

@@ -99,24 +99,22 @@ fn every_tiny_model_is_read_whole() {
         let mut packed = 0;
         for needed in checkpoint.needed() {
             match needed {
-                Needed::Matrix { module, rows, columns } | Needed::Heads { module, rows, columns } => {
-                    match checkpoint.weight(&module).unwrap() {
-                        WeightData::Dense { shape, values } => {
-                            assert_eq!(shape, [rows, columns], "{name} {module}");
-                            assert_eq!(values.bytes.len(), rows * columns * values.dtype.size());
-                        }
-                        WeightData::Affine { group, bits, packed: words, scales, biases, .. } => {
-                            assert_eq!(words.len() * 32, rows * columns * bits, "{name} {module}");
-                            assert_eq!(scales.bytes.len(), rows * columns / group * scales.dtype.size());
-                            assert_eq!(biases.bytes.len(), scales.bytes.len());
-                            packed += 1;
-                        }
-                        other => {
-                            assert_eq!(other.matrix_shape(), Some((rows, columns)), "{name} {module}");
-                            packed += 1;
-                        }
+                Needed::Matrix { module, rows, columns, .. } => match checkpoint.weight(&module).unwrap() {
+                    WeightData::Dense { shape, values } => {
+                        assert_eq!(shape, [rows, columns], "{name} {module}");
+                        assert_eq!(values.bytes.len(), rows * columns * values.dtype.size());
                     }
-                }
+                    WeightData::Affine { group, bits, packed: words, scales, biases, .. } => {
+                        assert_eq!(words.len() * 32, rows * columns * bits, "{name} {module}");
+                        assert_eq!(scales.bytes.len(), rows * columns / group * scales.dtype.size());
+                        assert_eq!(biases.bytes.len(), scales.bytes.len());
+                        packed += 1;
+                    }
+                    other => {
+                        assert_eq!(other.matrix_shape(), Some((rows, columns)), "{name} {module}");
+                        packed += 1;
+                    }
+                },
                 Needed::Vector { name: vector, size, .. } => {
                     assert_eq!(checkpoint.vector(&vector).unwrap().len(), size, "{name} {vector}");
                 }
