@@ -1,6 +1,6 @@
 //! What the memory gate counts, against what is there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mlx_cache::engine::config::Packing;
 use mlx_cache::engine::format::checkpoint::Checkpoint;
@@ -8,8 +8,8 @@ use mlx_cache::engine::format::weight::FloatType;
 use mlx_cache::engine::layers::Backend;
 use mlx_cache::engine::models;
 use mlx_rs::Dtype;
-use serde_json::json;
 
+#[cfg(target_os = "linux")]
 use crate::sandbox::{Sandbox, minilm, smollm2};
 
 /// Bytes that the gate counts for weights where MLX computes, and those of all arrays.
@@ -47,7 +47,7 @@ fn weights_are_counted_as_they_are() {
 #[cfg(target_os = "linux")]
 fn the_estimate_is_within_a_tenth_of_the_peak() {
     let sandbox = Sandbox::new();
-    let model: PathBuf = smollm2();
+    let model = smollm2();
     let model = model.to_str().expect("UTF-8");
     let prompt = |words: usize| vec!["word"; words].join(" ");
     let args = ["run", model, &prompt(200), "--raw", "--temp", "0", "-n", "2", "-c", "256"];
@@ -56,7 +56,7 @@ fn the_estimate_is_within_a_tenth_of_the_peak() {
     }
     // Four caches at a time.
     let lines: Vec<String> =
-        (0..4).map(|line| json!({ "prompt": format!("{line} {}", prompt(60)) }).to_string()).collect();
+        (0..4).map(|line| serde_json::json!({ "prompt": format!("{line} {}", prompt(60)) }).to_string()).collect();
     let path = sandbox.home().join("prompts.jsonl");
     std::fs::write(&path, lines.join("\n")).expect("prompts");
     let batch = ["run", model, "--batch", path.to_str().expect("UTF-8"), "--batch-size", "4"];

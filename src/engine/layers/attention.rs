@@ -12,14 +12,18 @@ use super::norm::{HeadNorms, Norm};
 use super::projection::Projection;
 use super::rope::Rope;
 use super::sequences::{Batch, SequenceAttention, Sight};
-use super::step::{Sequence, Step};
+#[cfg(target_os = "linux")]
+use super::step::Sequence;
+use super::step::Step;
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::cache::Values;
 use crate::engine::config::style::Growth;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
-use crate::error::{Error, Result};
+#[cfg(target_os = "linux")]
+use crate::error::Error;
+use crate::error::Result;
 
 /// Sizes of one attention block.
 #[derive(Debug, Clone, Copy)]
