@@ -123,7 +123,7 @@ pub struct Policy {
     pub cache: CachePlan,
     /// The caches of full contexts, as many as are answered at a time and fit, and that of the draft model.
     pub cache_bytes: u64,
-    /// What a step computes, and the tokenizers.
+    /// What a step computes, and the tokenizer.
     pub working_bytes: u64,
     /// Most bytes that the caches of sequences that are generated together may have: at least one of a full
     /// context.
@@ -166,8 +166,6 @@ struct DraftNeeds {
     cache: CachePlan,
     /// The context that it was made for.
     context: usize,
-    /// Tokens that its tokenizer knows.
-    tokens: usize,
 }
 
 impl Needs<'_> {
@@ -189,9 +187,8 @@ impl Needs<'_> {
         }
     }
 
-    /// What steps compute, and the tokenizers.
+    /// What steps compute, and the tokenizer. That of a draft model is gone once it is compared.
     fn working(&self, context: usize) -> u64 {
-        let tokens = self.working.tokens + self.draft.as_ref().map_or(0, |draft| draft.tokens);
         let step = self.tokens(context).min(self.step);
         let ahead = self.working.layers.min(LAYERS_AHEAD);
         let mut bytes = (self.working.numbers * self.size) as u64 * (step * ahead) as u64;
@@ -199,7 +196,7 @@ impl Needs<'_> {
             // The last step of a longer prompt is shorter, and does not fit where the others' results were.
             bytes += bytes / 2;
         }
-        bytes.saturating_add(tokens as u64 * TOKEN_BYTES)
+        bytes.saturating_add(self.working.tokens as u64 * TOKEN_BYTES)
     }
 
     fn all(&self, context: usize) -> u64 {
@@ -245,7 +242,6 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     let of_draft = |draft: &Demand| DraftNeeds {
         cache: CachePlan { layers: draft.cache.clone(), options: CacheOptions::default(), dtype },
         context: draft.context,
-        tokens: draft.working.tokens,
     };
     let sequences = options.sequences.unwrap_or(1).max(1);
     let needs = Needs {

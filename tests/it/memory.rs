@@ -55,8 +55,9 @@ fn the_estimate_is_within_a_tenth_of_the_peak() {
         is_within_a_tenth(&sandbox, &[&args[..], flags].concat());
     }
     // Four caches at a time.
-    let lines: Vec<String> =
-        (0..4).map(|line| serde_json::json!({ "prompt": format!("{line} {}", prompt(60)) }).to_string()).collect();
+    let lines: Vec<String> = (0..4)
+        .map(|line| serde_json::json!({ "prompt": format!("{line} {}", prompt(60)) }).to_string())
+        .collect();
     let path = sandbox.home().join("prompts.jsonl");
     std::fs::write(&path, lines.join("\n")).expect("prompts");
     let batch = ["run", model, "--batch", path.to_str().expect("UTF-8"), "--batch-size", "4"];

@@ -116,8 +116,8 @@ impl EncoderFiles {
             context: shape.max_tokens,
             dtype: weights.stored_type(),
             working: Working {
-                // Queries, keys and values, what attention finds, both parts' results and their norms.
-                numbers: 8 * shape.hidden + shape.inner,
+                // Queries, keys and values, what attention finds, both parts' results.
+                numbers: 6 * shape.hidden + shape.inner,
                 layers: shape.layers,
                 tokens: shape.vocabulary,
                 steps: Steps::Texts(usize::MAX),

@@ -19,11 +19,8 @@ use crate::engine::format::layout::Layout;
 use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Tensors};
 use crate::engine::format::weight::FloatType;
-<<<<<<< HEAD
 use crate::engine::layers::adapted;
-=======
 use crate::engine::text::files::is_tokenizer;
->>>>>>> main
 use crate::error::{Code, Error, Result};
 
 pub use kind::Kind;
