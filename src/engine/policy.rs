@@ -375,7 +375,12 @@ mod tests {
     /// 8 GB packed and 1 GB of float16, which the kernels keep; a thousand tokens of cache take 0.1 GB in float16.
     fn demand() -> Demand {
         Demand {
-            weights: WeightSizes { kernel_bytes: 9 * GB, packed_bytes: 8 * GB, floats: GB / 2 },
+            weights: WeightSizes {
+                kernel_bytes: 9 * GB,
+                packed_bytes: 8 * GB,
+                floats: GB / 2,
+                ..WeightSizes::default()
+            },
             cache: vec![LayerShape::Tokens(TokenShape {
                 heads: 1,
                 key_dim: 25_000,
@@ -465,7 +470,7 @@ mod tests {
     fn what_is_computed_and_a_draft_model_count_as_well() {
         let plain = decide(&machine(100, true), &asked(1000), &demand()).unwrap();
         let mut more = demand();
-        more.working = Working { numbers: 1000, layers: 30, tokens: 50_000 };
+        more.working = Working { numbers: 1000, layers: 30, tokens: 50_000, ..Working::default() };
         let working = decide(&machine(100, true), &asked(400), &more).unwrap().working_bytes;
         // Four layers of 400 tokens in float16, and the tokenizer.
         assert_eq!(working, 4 * 400 * 1000 * 2 + 50_000 * 280);
@@ -478,6 +483,12 @@ mod tests {
         // Its cache grows in whole steps, up to the context that it was made for.
         let own = CachePlan { options: CacheOptions::default(), ..plain.cache.clone() }.bytes(500);
         assert_eq!(both.cache_bytes, plain.cache_bytes + own);
+        // Those of several sequences count, as far as there is room for them.
+        let several = |sequences| LoadOptions { sequences: Some(sequences), ..asked(1000) };
+        let four = decide(&machine(100, true), &several(4), &demand()).unwrap();
+        assert_eq!(four.cache_bytes, 4 * plain.cache_bytes);
+        let all = decide(&machine(100, true), &several(1_000_000), &demand()).unwrap();
+        assert_eq!((all.cache_bytes, all.warnings.len()), (all.cache_room, 0));
         // What is left for several sequences is less by all of that.
         let less = plain.weights_bytes + own + both.working_bytes;
         assert_eq!(both.cache_room, plain.cache_room - less);

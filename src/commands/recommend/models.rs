@@ -329,10 +329,10 @@ mod tests {
             let embeds = model.purpose == Purpose::Embed;
             let attention = 2 * hidden * (heads + kv_heads) * head_dim;
             let matches = [1, 2].into_iter().any(|tables| {
-                // A feed-forward part without a gate has two matrices.
+                // A feed-forward part without a gate has two matrices; positions and biases are left out.
                 [2, 3].into_iter().filter(|&matrices| embeds || matrices == 3).any(|matrices| {
                     let all = tables * vocabulary * hidden + layers * (attention + matrices * hidden * inner);
-                    (all as f64 / model.parameters as f64 - 1.0).abs() < 0.01
+                    (all as f64 / model.parameters as f64 - 1.0).abs() < 0.02
                 })
             });
             assert!(matches, "{}", model.alias);
