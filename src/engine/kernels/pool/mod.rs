@@ -3,8 +3,8 @@
 //! Whoever calls [`run`], in practice MLX's stream thread, works itself; helpers join it. Chunks are
 //! claimed one by one, so a helper that comes late or never costs nothing. Idle helpers spin for a
 //! while, which covers the pauses between the operations of a token, then park. When other programs take
-//! the cores away in the middle of a chunk, which everybody has to wait for, the caller does without
-//! helpers for some time.
+//! the cores away in the middle of a chunk, which everybody has to wait for, and that costs more than helpers
+//! are worth, the caller does without them for some time.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -23,7 +23,11 @@ const WAIT_SPINS: u32 = 2_000;
 /// the middle of a chunk.
 const STALL: Duration = Duration::from_micros(100);
 const STALL_CHUNKS: u32 = 4;
-/// After a stall the caller works alone for so many times what it cost, and twice as long as the last
+/// Stalls are put up with as long as they cost less than one part of so many of the time, a little ahead or
+/// behind: this process has other threads, which take a core for a moment at every token.
+const BORNE: u32 = 4;
+const MOST_BORNE: Duration = Duration::from_millis(4);
+/// After a stall that is not, the caller works alone for so many times what it cost, and twice as long as the last
 /// time when sharing went well for no more than so many times that.
 const PENALTY: u32 = 4;
 const LONGEST_PENALTY: Duration = Duration::from_secs(1);
@@ -105,8 +109,10 @@ struct Pool {
 unsafe impl Sync for Pool {}
 
 /// How the machine's other work gets in the way.
-#[derive(Default)]
 struct Strain {
+    /// What stalls may cost from now on, as of then.
+    borne: Duration,
+    reckoned: Instant,
     /// Until when there is to be no sharing.
     alone_until: Option<Instant>,
     penalty: Duration,
@@ -133,7 +139,12 @@ impl Pool {
             let _ = helper.thread.set(spawned.thread().clone());
             helpers.push(helper);
         }
-        Self { shared, helpers, busy: AtomicBool::new(false), strain: UnsafeCell::default() }
+        Self {
+            shared,
+            helpers,
+            busy: AtomicBool::new(false),
+            strain: UnsafeCell::new(Strain::new(Instant::now())),
+        }
     }
 
     fn threads(&self) -> usize {
@@ -220,7 +231,18 @@ impl Drop for Pool {
 }
 
 impl Strain {
+    fn new(now: Instant) -> Self {
+        Self { borne: MOST_BORNE, reckoned: now, alone_until: None, penalty: Duration::ZERO }
+    }
+
     fn stalled(&mut self, waited: Duration, now: Instant) {
+        let earned = now.saturating_duration_since(self.reckoned) / BORNE;
+        let borne = (self.borne + earned).min(MOST_BORNE);
+        self.reckoned = now;
+        self.borne = borne.saturating_sub(waited);
+        if waited <= borne {
+            return;
+        }
         let again = self.alone_until.is_some_and(|until| now < until + self.penalty * PENALTY);
         let doubled = if again { self.penalty * 2 } else { Duration::ZERO };
         self.penalty = doubled.max(waited * PENALTY).min(LONGEST_PENALTY);

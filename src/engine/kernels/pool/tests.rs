@@ -75,8 +75,8 @@ fn a_panic_reaches_the_caller_and_leaves_the_pool_working() {
 
 #[test]
 fn stalls_keep_helpers_away_the_longer_the_sooner_they_return() {
-    let mut strain = Strain::default();
-    let (start, cost) = (Instant::now(), Duration::from_millis(3));
+    let (start, cost) = (Instant::now(), 3 * MOST_BORNE);
+    let mut strain = Strain::new(start);
     strain.stalled(cost, start);
     assert_eq!(strain.alone_until, Some(start + 4 * cost));
     let soon = start + 5 * cost;
@@ -87,6 +87,24 @@ fn stalls_keep_helpers_away_the_longer_the_sooner_they_return() {
     assert_eq!(strain.alone_until, Some(late + 4 * cost));
     strain.stalled(Duration::from_secs(9), late);
     assert_eq!(strain.alone_until, Some(late + LONGEST_PENALTY));
+}
+
+#[test]
+fn stalls_that_cost_little_of_the_time_are_borne() {
+    let mut now = Instant::now();
+    let mut strain = Strain::new(now);
+    let token = Duration::from_millis(3);
+    for _ in 0..1000 {
+        now += token;
+        strain.stalled(token / 5, now);
+    }
+    assert_eq!(strain.alone_until, None);
+    // Half of the time is too much, before long.
+    for _ in 0..8 {
+        now += token;
+        strain.stalled(token / 2, now);
+    }
+    assert!(strain.alone_until.is_some());
 }
 
 #[test]
