@@ -72,6 +72,40 @@ fn minilm_tokenizes_as_transformers_does() {
 }
 
 #[test]
+fn tiktoken_files_tokenize_as_tiktoken_does() {
+    let golden = fs::read_to_string(fixture("tiktoken/golden.json")).expect("golden file");
+    let golden: Value = serde_json::from_str(&golden).expect("golden JSON");
+    let texts: Vec<&str> = golden["texts"]
+        .as_array()
+        .expect("texts")
+        .iter()
+        .map(|text| text.as_str().expect("a text"))
+        .collect();
+    let families = golden["families"].as_array().expect("families");
+    assert_eq!((families.len(), texts.len()), (4, 163));
+    for family in families {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = family["file"].as_str().expect("a name");
+        fs::copy(fixture("tiktoken/ranks.tiktoken"), folder.path().join(file)).expect("a copy");
+        let config = folder.path().join("tokenizer_config.json");
+        fs::write(config, family["config"].to_string()).expect("written");
+        let tokenizer = Tokenizer::from_directory(folder.path()).expect("tokenizer");
+        for (text, expected) in texts.iter().zip(family["ids"].as_array().expect("ids")) {
+            let expected = ids(expected);
+            assert_eq!(tokenizer.encode(text, false).expect("ids"), expected, "{file}: {text:?}");
+            let decoded = tokenizer.decode(&expected, false).expect("text");
+            // Some families compose letters and their accents first.
+            assert_eq!(tokenizer.encode(&decoded, false).expect("ids"), expected, "{file}: {text:?}");
+            assert!(decoded == *text || file.ends_with(".tiktoken"), "{file}: {text:?}");
+        }
+        assert_eq!(tokenizer.vocab_size() as u64, family["size"].as_u64().expect("a size"), "{file}");
+        let eos = family["config"]["eos_token"].as_str();
+        assert_eq!(tokenizer.eos(), eos.and_then(|eos| tokenizer.token_to_id(eos)), "{file}");
+        assert!(tokenizer.end_tokens().iter().all(|&id| tokenizer.is_special(id)), "{file}");
+    }
+}
+
+#[test]
 fn a_tiny_model_tokenizes_alike_from_its_folder_and_its_gguf() {
     let folder = fixture("tiny/llama_gqa");
     let from_folder = Tokenizer::from_directory(&folder).expect("tokenizer");

@@ -13,10 +13,6 @@ use mlx_rs::{Array, Dtype};
 #[cfg(target_os = "linux")]
 use super::chain::{Chain, close};
 
-/// Elsewhere than on Linux there are no kernels whose results could wait.
-#[cfg(not(target_os = "linux"))]
-pub type Tensor = Array;
-
 /// Rows of numbers on their way through a model: arrays, or tensors, which the kernels gather into
 /// operations of several.
 pub trait Operand: Clone + From<Array> {
@@ -183,5 +179,32 @@ impl fmt::Debug for Tensor {
             .field("shape", &self.0.shape)
             .field("dtype", &self.0.dtype)
             .finish_non_exhaustive()
+    }
+}
+
+/// An array: elsewhere than on Linux there are no kernels whose results could wait.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug, Clone)]
+pub struct Tensor(Array);
+
+#[cfg(not(target_os = "linux"))]
+impl From<Array> for Tensor {
+    fn from(array: Array) -> Self {
+        Self(array)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Operand for Tensor {
+    fn array(&self) -> Result<Array, Exception> {
+        Ok(self.0.clone())
+    }
+
+    fn shape(&self) -> &[i32] {
+        self.0.shape()
+    }
+
+    fn dtype(&self) -> Dtype {
+        self.0.dtype()
     }
 }

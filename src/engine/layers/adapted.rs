@@ -2,8 +2,8 @@
 
 use mlx_rs::{Array, ops};
 
+use super::Loader;
 use super::matrix::Matrix;
-use super::{Backend, Loader};
 use crate::engine::ffi::Operand;
 use crate::engine::format::adapter::LowRank;
 use crate::engine::format::weight::{Floats, WeightData};
@@ -66,7 +66,9 @@ impl Delta {
         let (a, b) = (dense(&a, [rank, columns]), dense(&b, [all_rows, rank]));
         Ok(Some(Self(match loader.backend {
             #[cfg(target_os = "linux")]
-            Backend::Kernels => Parts::Packed { a: PackedMatrix::pack(&a)?, b: PackedMatrix::pack(&b)? },
+            super::Backend::Kernels => {
+                Parts::Packed { a: PackedMatrix::pack(&a)?, b: PackedMatrix::pack(&b)? }
+            }
             _ => Parts::Stock { a: Matrix::new(&a, loader.dtype)?, b: Matrix::new(&b, loader.dtype)? },
         })))
     }
@@ -75,6 +77,7 @@ impl Delta {
     pub fn add<X: Operand>(
         &self,
         x: &X,
+        #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "for the kernels"))]
         norm: Option<&super::norm::Norm>,
         product: &X,
         factor: f32,

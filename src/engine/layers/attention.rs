@@ -12,7 +12,9 @@ use super::norm::{HeadNorms, Norm};
 use super::projection::Projection;
 use super::rope::Rope;
 use super::sequences::{Batch, SequenceAttention, Sight};
-use super::step::{Sequence, Step};
+#[cfg(target_os = "linux")]
+use super::step::Sequence;
+use super::step::Step;
 use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::cache::Values;
@@ -20,7 +22,9 @@ use crate::engine::config::style::Growth;
 use crate::engine::ffi::{Operand, Tensor};
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
-use crate::error::{Error, Result};
+#[cfg(target_os = "linux")]
+use crate::error::Error;
+use crate::error::Result;
 
 /// The most sequences whose attention is one kernel.
 #[cfg(target_os = "linux")]

@@ -2,9 +2,9 @@
 
 use mlx_rs::{Array, Dtype};
 
+use super::Loader;
 use super::matrix::Matrix;
 use super::norm::scaled;
-use super::{Backend, Loader};
 use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
 #[cfg(target_os = "linux")]
@@ -24,7 +24,7 @@ impl Embedding {
         let weight = loader.matrix(name, vocabulary, columns)?;
         match loader.backend {
             #[cfg(target_os = "linux")]
-            Backend::Kernels => Ok(Self::Packed(PackedMatrix::pack(&weight)?)),
+            super::Backend::Kernels => Ok(Self::Packed(PackedMatrix::pack(&weight)?)),
             _ => Ok(Self::Stock(Matrix::new(&affine::for_mlx(weight), loader.dtype)?)),
         }
     }

@@ -5,10 +5,10 @@ use std::f32::consts::SQRT_2;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
+use super::Loader;
 use super::adapted::Delta;
 use super::matrix::{Matrix, select_rows, side_by_side, split_rows, stack};
 use super::norm::{Norm, onto, scaled};
-use super::{Backend, Loader};
 use crate::engine::config::style::Activation;
 use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
@@ -161,9 +161,11 @@ impl Projection {
     pub fn arrays(&self) -> Vec<&Array> {
         let mut arrays: Vec<&Array> = self.norm.iter().flat_map(Norm::arrays).chain(&self.bias).collect();
         arrays.extend(self.delta.iter().flat_map(|delta| delta.arrays()));
-        // Packed weights are computed when they are packed.
-        if let Weights::Stock(matrices) = &self.weights {
-            arrays.extend(matrices.iter().flat_map(Matrix::arrays));
+        match &self.weights {
+            Weights::Stock(matrices) => arrays.extend(matrices.iter().flat_map(Matrix::arrays)),
+            // Computed when they were packed.
+            #[cfg(target_os = "linux")]
+            Weights::Packed(_) => {}
         }
         arrays
     }
@@ -266,7 +268,7 @@ impl Weights {
     fn new(loader: &Loader, weights: Vec<WeightData>) -> Result<Self> {
         match loader.backend {
             #[cfg(target_os = "linux")]
-            Backend::Kernels => {
+            super::Backend::Kernels => {
                 Ok(Self::Packed(weights.iter().map(PackedMatrix::pack).collect::<Result<Vec<_>, _>>()?))
             }
             _ => Ok(Self::Stock(

@@ -17,6 +17,7 @@ use crate::engine::format::layout::Layout;
 use crate::engine::format::sizes::WeightSizes;
 use crate::engine::format::tensors::{self, Tensors};
 use crate::engine::format::weight::FloatType;
+use crate::engine::text::files::is_tokenizer;
 use crate::error::{Code, Error, Result};
 
 pub use kind::Kind;
@@ -337,13 +338,13 @@ impl Described<'_> {
     fn tokenizer(&self, path: &Path) -> Result<()> {
         let found = match self.configuration {
             Ok(Configuration::Gguf { metadata, .. }) => metadata.texts("tokenizer.ggml.tokens").is_some(),
-            _ => self.has_file("tokenizer.json"),
+            _ => self.files.iter().any(|file| file.to_str().is_some_and(is_tokenizer)),
         };
         if found {
             return Ok(());
         }
         Err(unsupported(path, "has no tokenizer that mlx-cache can read")
-            .hint("a folder needs a tokenizer.json, a GGUF file its tokenizer in the metadata"))
+            .hint("a folder needs a tokenizer.json, a tokenizer.model or a tiktoken file, a GGUF file its tokenizer in the metadata"))
     }
 }
 

@@ -57,6 +57,20 @@ impl TokenizerConfig {
         }
     }
 
+    /// The role of a token that the files do not name.
+    pub(super) fn default_token(&mut self, role: &str, text: &str) {
+        self.values.entry(role).or_insert_with(|| text.into());
+    }
+
+    /// The class that transformers reads the tokenizer with.
+    pub(super) fn class(&self) -> Result<Option<&str>> {
+        match self.values.get("tokenizer_class") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(class)) => Ok(Some(class)),
+            Some(_) => Err(self.wrong("tokenizer_class", "a name")),
+        }
+    }
+
     pub(super) fn bool(&self, key: &str) -> Result<Option<bool>> {
         match self.values.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -131,6 +145,13 @@ pub(super) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
     }
     let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
     String::from_utf8(bytes).map(Some).map_err(|error| broken(path, error))
+}
+
+/// A tokenizer's file that is not there.
+pub(super) fn missing(path: &Path) -> Error {
+    Error::new(Code::FileNotFound, format!("{} is not there", path.display()))
+        .hint("the model needs a tokenizer.json (transformers writes one with save_pretrained), a tokenizer.model or a tiktoken file")
+        .detail("path", path.display().to_string())
 }
 
 /// A file that does not hold what it should.

@@ -1,6 +1,7 @@
 //! Text to tokens and back: tokenizers, streaming detokenization, chat templates, stop texts.
 
 mod config;
+pub mod files;
 mod generation;
 mod gguf;
 mod python;
@@ -12,6 +13,7 @@ mod split;
 pub mod stop;
 pub mod stream;
 pub mod template;
+mod tiktoken;
 pub mod tokenizer;
 mod tokenizer_json;
 mod word_piece;
