@@ -95,11 +95,10 @@ impl<'a, 'b> Step<'a, 'b> {
         Ok(ops::concatenate(&made, 0)?)
     }
 
-    /// Counts the tokens, which every layer has taken in. The rows of `x` `[L, …]` whose logits are wanted.
-    pub fn end(self, x: Array) -> Result<Option<Array>> {
+    /// The rows of `x` `[L, …]` whose logits are wanted; `None` without any.
+    pub fn wanted(&self, x: &Array) -> Result<Option<Array>> {
         let (mut wanted, mut start) = (Vec::new(), 0);
-        for sequence in self.sequences {
-            sequence.cache.advance(sequence.tokens);
+        for sequence in &*self.sequences {
             let end = start + sequence.tokens as i32;
             match sequence.logits {
                 Logits::All => wanted.extend(start..end),
@@ -110,9 +109,16 @@ impl<'a, 'b> Step<'a, 'b> {
         }
         Ok(match wanted.as_slice() {
             [] => None,
-            all if all.len() == x.dim(0) as usize => Some(x),
+            all if all.len() == x.dim(0) as usize => Some(x.clone()),
             [only] => Some(x.index(*only..*only + 1)),
             rows => Some(x.take_axis(Array::from_slice(rows, &[rows.len() as i32]), 0)?),
         })
+    }
+
+    /// Counts the tokens, which every layer has taken in.
+    pub fn end(self) {
+        for sequence in self.sequences {
+            sequence.cache.advance(sequence.tokens);
+        }
     }
 }

@@ -112,8 +112,9 @@ impl Stack {
         self.embed_tokens.forward(tokens, self.embedding_scale, self.dtype)
     }
 
-    /// Through all blocks, or as many as fill the caches where no logits are wanted.
-    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Array> {
+    /// Through all blocks, or as many as fill the caches where no logits are wanted. The result has the rows
+    /// whose logits are wanted; `None` without any.
+    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Option<Array>> {
         let mut x = self.embed(tokens)?;
         let inputs = self.inputs.as_ref().map(|inputs| inputs.forward(tokens, &x, self.dtype)).transpose()?;
         let filling = self.blocks.iter().rposition(Block::fills).map_or(0, |last| last + 1);
@@ -123,7 +124,15 @@ impl Stack {
         let mut started: Option<Array> = None;
         for (index, block) in self.blocks.iter().enumerate().take(count) {
             let input = inputs.as_ref().map(|all| all.index((.., index as i32, ..)));
-            x = block.forward(&x, step, index, input.as_ref())?;
+            let mixed = block.mix(&x, step, index)?;
+            if index + 1 == self.blocks.len() {
+                // What follows looks at each row by itself.
+                let wanted = |rows: &Array| step.wanted(rows);
+                let (Some(x), Some(mixed)) = (wanted(&x)?, wanted(&mixed)?) else { return Ok(None) };
+                let input = input.as_ref().map(wanted).transpose()?.flatten();
+                return Ok(Some(block.finish(&x, mixed, input.as_ref())?));
+            }
+            x = block.finish(&x, mixed, input.as_ref())?;
             // Not behind the last one, whose result nobody wants where the step only fills the caches.
             if in_parts && (index + 1).is_multiple_of(LAYERS_AT_ONCE) && index + 1 < count {
                 transforms::async_eval([&x])?;
@@ -132,7 +141,7 @@ impl Stack {
                 }
             }
         }
-        Ok(x)
+        step.wanted(&x)
     }
 
     pub(super) fn arrays(&self) -> Vec<&Array> {
@@ -271,15 +280,20 @@ impl Block {
         }
     }
 
+    /// What attention, or what stands in its place, makes of `x [L, hidden]`, residual included.
+    fn mix(&self, x: &Array, step: &mut Step, index: usize) -> Result<Array> {
+        match &self.mixer {
+            Mixing::Attention(attention) => attention.forward(x, step, index),
+            Mixing::Delta(delta) => delta.forward(x, step, index),
+            Mixing::ShortConv(conv) => conv.forward(x, step, index),
+            Mixing::Mamba(mamba) => mamba.forward(x, step, index),
+            Mixing::Nothing => Ok(x.clone()),
+        }
+    }
+
+    /// The rest of the block, row by row: `x` are the states before it, `mixed` is of [`Block::mix`], and
     /// `input [L, size]` is what the layer gets beside the states.
-    fn forward(&self, x: &Array, step: &mut Step, index: usize, input: Option<&Array>) -> Result<Array> {
-        let mixed = match &self.mixer {
-            Mixing::Attention(attention) => attention.forward(x, step, index)?,
-            Mixing::Delta(delta) => delta.forward(x, step, index)?,
-            Mixing::ShortConv(conv) => conv.forward(x, step, index)?,
-            Mixing::Mamba(mamba) => mamba.forward(x, step, index)?,
-            Mixing::Nothing => x.clone(),
-        };
+    fn finish(&self, x: &Array, mixed: Array, input: Option<&Array>) -> Result<Array> {
         let mut x = self.feed(x, mixed)?;
         if let (Some(own), Some(input)) = (&self.input, input) {
             x = own.forward(&x, input)?;
@@ -466,7 +480,8 @@ impl LanguageModel for Decoder {
     fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>> {
         let mut step = Step::begin(tokens.dim(0) as usize, sequences)?;
         let x = self.stack.forward(tokens, &mut step)?;
-        step.end(x)?.map(|x| self.logits(&x)).transpose()
+        step.end();
+        x.map(|x| self.logits(&x)).transpose()
     }
 
     fn cache_shape(&self) -> &CacheShape {
