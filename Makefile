@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/mlx-cache
 PACKAGES := $(TARGET)/package
 
-.PHONY: help setup build demo test lint fuzz install uninstall package clean
+.PHONY: help setup build demo test lint macos fuzz install uninstall package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ test: setup ## Run every test
 lint: setup ## Check format and lints
 	@cargo fmt --all --check
 	@cargo clippy --release --locked --all-targets -- -D warnings
+
+macos: setup ## Check on Linux that everything compiles for macOS (fetches zig and Rust's library for it)
+	@native/check-macos.sh
 
 fuzz: setup ## Feed each reader of hostile bytes with random ones, FUZZ_SECONDS=30 each (needs a nightly Rust)
 	@fuzz/run.sh "$(or $(FUZZ_SECONDS),30)"

@@ -94,7 +94,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         assert!(open_regular(dir.path()).is_err());
         let fifo = dir.path().join("fifo");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("a fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
         assert!(open_regular(&fifo).expect_err("a fifo").message().contains("regular file"));
     }
 }

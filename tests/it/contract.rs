@@ -1,7 +1,6 @@
 //! What holds for every command: the envelope, usage errors, colours, quiet, closed pipes, signals.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
@@ -136,7 +135,7 @@ fn a_closed_pipe_ends_quietly() {
 #[cfg(target_os = "linux")]
 fn output_that_does_not_fit_on_the_disk_is_an_error() {
     let sandbox = Sandbox::new();
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
     let outcome = finish(sandbox.cmd(&["config"]).stdout(full).stderr(Stdio::piped()));
     assert_eq!(outcome.status, 5);
     assert!(outcome.stderr.starts_with("error: cannot write standard output: "), "{}", outcome.stderr);

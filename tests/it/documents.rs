@@ -239,6 +239,12 @@ fn the_tables_of_models_are_current() {
          or 128, and its small floats mxfp4, mxfp8 and nvfp4, with other packings for single layers; gpt-oss's own \
          files (mxfp4 in `_blocks` and `_scales`). Experts one by one, stacked, or with gate and up in one matrix. Both \
          ways to compute keep every value. Originals can be quantized while they are loaded (`--quantize`).\n\n\
+         ## Tokenizers\n\n\
+         `tokenizer.json`; what GGUF files carry (`gpt2` with the name of its way to cut words, `llama`, `bert`); \
+         SentencePiece's `tokenizer.model`, BPE and unigram; and tiktoken's files (`*.tiktoken`, `tiktoken.model`, `tokenizer.model`) of Qwen's first generation, Hunyuan, Kimi and \
+         Llama 3, or with the special tokens that `tokenizer_config.json` adds. The first of these in a folder is taken. \
+         Checked token by token against the packages `sentencepiece` and `tiktoken` on texts of many scripts, digits, \
+         spaces and special tokens.\n\n\
          ## Rope\n\n\
          default, linear, dynamic, llama3, yarn, longrope and proportional, for a part of each head, by layer type. What changes with \
          the length of the text (dynamic, longrope) is fixed by the context that the model is loaded for, since keys \

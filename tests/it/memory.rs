@@ -1,6 +1,6 @@
 //! What the memory gate counts, against what is there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mlx_cache::engine::config::Packing;
 use mlx_cache::engine::format::checkpoint::Checkpoint;
@@ -9,6 +9,7 @@ use mlx_cache::engine::layers::Backend;
 use mlx_cache::engine::models;
 use mlx_rs::Dtype;
 
+#[cfg(target_os = "linux")]
 use crate::sandbox::{Sandbox, smollm2};
 
 /// Bytes that the gate counts for weights where MLX computes, and those of all arrays.
@@ -46,7 +47,7 @@ fn weights_are_counted_as_they_are() {
 #[cfg(target_os = "linux")]
 fn the_estimate_is_within_a_tenth_of_the_peak() {
     let sandbox = Sandbox::new();
-    let model: PathBuf = smollm2();
+    let model = smollm2();
     let model = model.to_str().expect("UTF-8");
     let prompt = ["word"; 200].join(" ");
     let args = ["run", model, &prompt, "--raw", "--temp", "0", "-n", "2", "-c", "256"];

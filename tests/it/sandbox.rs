@@ -68,6 +68,12 @@ impl Sandbox {
     }
 }
 
+/// A pipe with a name. By the command: macOS has no call for it that the tests' library knows.
+pub fn make_fifo(path: &Path) {
+    let made = finish(Command::new("mkfifo").arg(path));
+    assert_eq!(made.status, 0, "{made:?}");
+}
+
 /// Runs a prepared program to its end.
 pub fn finish(command: &mut Command) -> Outcome {
     use std::os::unix::process::ExitStatusExt;

@@ -21,6 +21,12 @@ unsafe extern "C" {
 }
 "#;
 
+/// mlx-rs hands the mode of `mlx_pad` over as `*const i8`, which C's char is not on Linux on aarch64.
+const PAD_MODE: [&str; 2] = [
+    "pad_value: mlx_array,\n        mode: *const ::std::os::raw::c_char,",
+    "pad_value: mlx_array,\n        mode: *const i8,",
+];
+
 fn main() {
     if let Err(error) = generate() {
         eprintln!("bindgen: {error}");
@@ -51,6 +57,11 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
     for header in headers {
         builder = builder.header(header.to_string_lossy());
     }
-    builder.generate()?.write_to_file(output)?;
+    let bindings = builder.generate()?.to_string();
+    let [declared, wanted] = PAD_MODE;
+    if !bindings.contains(declared) {
+        return Err("mlx_pad is declared otherwise than mlx-rs was adapted to".into());
+    }
+    fs::write(output, bindings.replace(declared, wanted))?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+use super::lanes::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Avx2, Avx512};
 use super::lanes::{Lanes, Portable};
@@ -19,6 +21,9 @@ pub(super) enum Isa {
     /// AVX-512 F, BW, DQ, VL, and what `Avx2` has.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// Advanced SIMD, which every 64-bit ARM processor under Linux has.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// A piece of a kernel, written once for any kind of lanes.
@@ -41,6 +46,8 @@ impl Isa {
         Self::Avx2,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
     ];
 
     /// What this machine has, best last.
@@ -65,6 +72,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            // Part of the target's baseline: everything is compiled for it.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => cfg!(target_feature = "neon"),
         }
     }
 
@@ -88,6 +98,8 @@ impl Isa {
                 Self::Avx2 => with_avx2(task),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512 => with_avx512(task),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => task.run::<Neon>(),
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use mlx_rs::{Array, Dtype};
 
+use super::Loader;
 use super::matrix::Matrix;
 use super::norm::scaled;
-use super::{Backend, Loader};
+use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
@@ -23,15 +24,15 @@ impl Embedding {
         let weight = loader.matrix(name, vocabulary, columns)?;
         match loader.backend {
             #[cfg(target_os = "linux")]
-            Backend::Kernels => Ok(Self::Packed(PackedMatrix::pack(&weight)?)),
+            super::Backend::Kernels => Ok(Self::Packed(PackedMatrix::pack(&weight)?)),
             _ => Ok(Self::Stock(Matrix::new(&affine::for_mlx(weight), loader.dtype)?)),
         }
     }
 
     /// Rows of the table times a factor, `ids [L] int32 → [L, columns]` in the compute type.
-    pub fn forward(&self, ids: &Array, factor: f32, dtype: Dtype) -> Result<Array> {
+    pub fn forward<X: Operand>(&self, ids: &Array, factor: f32, dtype: Dtype) -> Result<X> {
         match self {
-            Self::Stock(matrix) => scaled(matrix.rows(ids)?.as_dtype(dtype)?, factor),
+            Self::Stock(matrix) => Ok(X::from(scaled(matrix.rows(ids)?.as_dtype(dtype)?, factor)?)),
             #[cfg(target_os = "linux")]
             Self::Packed(matrix) => Ok(kernels::embed(matrix, ids, factor)?),
         }

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use mlx_rs::{Array, Dtype, ops};
 
+use super::Loader;
 use super::matrix::{Matrix, select_rows, stack, transposed};
 use super::mlp::Mlp;
 use super::norm::{Norm, onto, scaled};
 use super::projection::{Projection, activate};
-use super::{Backend, Loader};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::style::{self, Gating, Groups, Routing, Scoring};
+use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
@@ -33,7 +34,6 @@ pub struct Experts {
     weights: Weights,
     routing: Routing,
     gating: Gating,
-    intermediate_size: usize,
     shared: Option<Shared>,
     /// Into what the experts see, and back.
     squeeze: Option<[Projection; 2]>,
@@ -46,9 +46,9 @@ pub struct Experts {
 enum Weights {
     /// Biases are `[experts, rows of one]`.
     Stock { matrices: [Matrix; 3], biases: Option<[Array; 3]> },
-    /// All biases in one.
+    /// All biases in one. `inner` is how many rows gate and up have for an expert.
     #[cfg(target_os = "linux")]
-    Packed { matrices: [PackedMatrix; 3], biases: Option<Array> },
+    Packed { matrices: [PackedMatrix; 3], biases: Option<Array>, inner: usize },
 }
 
 /// An expert that every token goes to, which the sigmoid of a gate may weigh.
@@ -133,7 +133,6 @@ impl Experts {
                 }
                 None => None,
             },
-            intermediate_size: sizes.intermediate_size,
             shared: shared.transpose()?,
             post_norm,
             factor: config.residual_scale,
@@ -141,7 +140,7 @@ impl Experts {
     }
 
     /// `x [L, hidden]`, added to `residual [L, hidden]`.
-    pub fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
+    pub fn forward_onto<X: Operand>(&self, x: &X, residual: &X) -> Result<X> {
         let normed = match &self.norm {
             Some(norm) => &norm.apply(x)?,
             None => x,
@@ -153,14 +152,14 @@ impl Experts {
         };
         let mut mixed = match &self.weights {
             Weights::Stock { matrices, biases } => {
-                self.mix_stock(seen, &scores, matrices, biases.as_ref())?
+                X::from(self.mix_stock(&seen.array()?, &scores.array()?, matrices, biases.as_ref())?)
             }
             #[cfg(target_os = "linux")]
-            Weights::Packed { matrices, biases } => {
+            Weights::Packed { matrices, biases, inner } => {
                 let kind = kernels::Experts {
                     routing: self.routing,
                     gating: self.gating,
-                    intermediate_size: self.intermediate_size,
+                    intermediate_size: *inner,
                 };
                 let vectors = kernels::ExpertVectors {
                     correction: self.correction.as_ref(),
@@ -176,13 +175,14 @@ impl Experts {
         if let Some(shared) = &self.shared {
             let mut result = shared.mlp.apply(normed)?;
             if let Some(gate) = &shared.gate {
-                result = ops::multiply(ops::sigmoid(gate.forward(normed)?)?, &result)?;
+                let weight = ops::sigmoid(gate.forward(normed)?.array()?)?;
+                result = X::from(ops::multiply(&weight, result.array()?)?);
             }
-            mixed = ops::add(&mixed, &result)?;
+            mixed = X::from(ops::add(mixed.array()?, result.array()?)?);
         }
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&mixed, residual, self.factor),
-            None => onto(residual, mixed, self.factor),
+            None => Ok(X::from(onto(&residual.array()?, mixed.array()?, self.factor)?)),
         }
     }
 
@@ -309,7 +309,7 @@ impl Weights {
         let biases = sizes.bias.then(|| biases(loader, config, sizes, layer)).transpose()?;
         match loader.backend {
             #[cfg(target_os = "linux")]
-            Backend::Kernels => {
+            super::Backend::Kernels => {
                 let pack = |part: &WeightData| PackedMatrix::pack_parts(part, sizes.routing.count);
                 let flat = |biases: [Array; 3]| -> Result<Array> {
                     let [gate, up, down] = biases.map(|bias| bias.reshape(&[-1]));
@@ -318,7 +318,7 @@ impl Weights {
                 let biases = biases.map(flat).transpose()?;
                 let (up, down) = (pack(&up)?, pack(&down)?);
                 let gate = gate.as_ref().map_or_else(|| Ok(up.clone()), pack)?;
-                Ok(Self::Packed { matrices: [gate, up, down], biases })
+                Ok(Self::Packed { matrices: [gate, up, down], biases, inner: sizes.intermediate_size })
             }
             _ => {
                 let matrix = |part| Matrix::new(&affine::for_mlx(part), loader.dtype);

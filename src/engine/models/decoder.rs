@@ -11,6 +11,7 @@ use crate::engine::cache::CacheShape;
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
+use crate::engine::ffi::{Operand, Tensor};
 use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors, Input};
 use crate::engine::layers::delta_net::DeltaNet;
 use crate::engine::layers::embedding::Embedding;
@@ -108,15 +109,17 @@ impl Stack {
     }
 
     /// `tokens [L] int32 → [L, hidden]` in the compute type.
-    pub(super) fn embed(&self, tokens: &Array) -> Result<Array> {
+    pub(super) fn embed<X: Operand>(&self, tokens: &Array) -> Result<X> {
         self.embed_tokens.forward(tokens, self.embedding_scale, self.dtype)
     }
 
-    /// Through all blocks, or as many as fill the caches where no logits are wanted. The result has the rows
-    /// whose logits are wanted; `None` without any.
-    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Option<Array>> {
-        let mut x = self.embed(tokens)?;
-        let inputs = self.inputs.as_ref().map(|inputs| inputs.forward(tokens, &x, self.dtype)).transpose()?;
+    /// Through all blocks, or as many as fill the caches where no logits are wanted.
+    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Tensor> {
+        let mut x: Tensor = self.embed(tokens)?;
+        let inputs = match &self.inputs {
+            Some(inputs) => Some(inputs.forward(tokens, &x.array()?, self.dtype)?),
+            None => None,
+        };
         let filling = self.blocks.iter().rposition(Block::fills).map_or(0, |last| last + 1);
         let count = if step.only_fills() { filling } else { self.blocks.len() };
         let is_long = step.sequences().iter().any(|sequence| sequence.tokens >= LONG);
@@ -124,24 +127,17 @@ impl Stack {
         let mut started: Option<Array> = None;
         for (index, block) in self.blocks.iter().enumerate().take(count) {
             let input = inputs.as_ref().map(|all| all.index((.., index as i32, ..)));
-            let mixed = block.mix(&x, step, index)?;
-            if index + 1 == self.blocks.len() {
-                // What follows looks at each row by itself.
-                let wanted = |rows: &Array| step.wanted(rows);
-                let (Some(x), Some(mixed)) = (wanted(&x)?, wanted(&mixed)?) else { return Ok(None) };
-                let input = input.as_ref().map(wanted).transpose()?.flatten();
-                return Ok(Some(block.finish(&x, mixed, input.as_ref())?));
-            }
-            x = block.finish(&x, mixed, input.as_ref())?;
+            x = block.forward(&x, step, index, input.as_ref())?;
             // Not behind the last one, whose result nobody wants where the step only fills the caches.
             if in_parts && (index + 1).is_multiple_of(LAYERS_AT_ONCE) && index + 1 < count {
-                transforms::async_eval([&x])?;
-                if let Some(before) = started.replace(x.clone()) {
+                let computed = x.array()?;
+                transforms::async_eval([&computed])?;
+                if let Some(before) = started.replace(computed) {
                     before.eval()?;
                 }
             }
         }
-        step.wanted(&x)
+        Ok(x)
     }
 
     pub(super) fn arrays(&self) -> Vec<&Array> {
@@ -175,8 +171,8 @@ impl Decoder {
     }
 
     /// Logits of hidden states `[L, hidden]`.
-    fn logits(&self, x: &Array) -> Result<Array> {
-        let logits = self.head.forward_scaled(x, self.logits_scale)?;
+    fn logits(&self, x: &Tensor) -> Result<Array> {
+        let logits = self.head.forward_scaled(x, self.logits_scale)?.array()?;
         match self.logits_cap {
             Some(cap) => capped(&logits, cap),
             None => Ok(logits),
@@ -280,26 +276,21 @@ impl Block {
         }
     }
 
-    /// What attention, or what stands in its place, makes of `x [L, hidden]`, residual included.
-    fn mix(&self, x: &Array, step: &mut Step, index: usize) -> Result<Array> {
-        match &self.mixer {
-            Mixing::Attention(attention) => attention.forward(x, step, index),
-            Mixing::Delta(delta) => delta.forward(x, step, index),
-            Mixing::ShortConv(conv) => conv.forward(x, step, index),
-            Mixing::Mamba(mamba) => mamba.forward(x, step, index),
-            Mixing::Nothing => Ok(x.clone()),
-        }
-    }
-
-    /// The rest of the block, row by row: `x` are the states before it, `mixed` is of [`Block::mix`], and
     /// `input [L, size]` is what the layer gets beside the states.
-    fn finish(&self, x: &Array, mixed: Array, input: Option<&Array>) -> Result<Array> {
+    fn forward(&self, x: &Tensor, step: &mut Step, index: usize, input: Option<&Array>) -> Result<Tensor> {
+        let mixed = match &self.mixer {
+            Mixing::Attention(attention) => attention.forward(x, step, index)?,
+            Mixing::Delta(delta) => delta.forward(&x.array()?, step, index)?.into(),
+            Mixing::ShortConv(conv) => conv.forward(&x.array()?, step, index)?.into(),
+            Mixing::Mamba(mamba) => mamba.forward(&x.array()?, step, index)?.into(),
+            Mixing::Nothing => x.clone(),
+        };
         let mut x = self.feed(x, mixed)?;
         if let (Some(own), Some(input)) = (&self.input, input) {
-            x = own.forward(&x, input)?;
+            x = own.forward(&x.array()?, input)?.into();
         }
         match &self.scalar {
-            Some(scalar) => Ok(ops::multiply(&x, scalar)?),
+            Some(scalar) => Ok(ops::multiply(x.array()?, scalar)?.into()),
             None => Ok(x),
         }
     }
@@ -328,7 +319,7 @@ impl Block {
     }
 
     /// The feed-forward block behind what attention, or what stands in its place, made of `x`.
-    fn feed(&self, x: &Array, mixed: Array) -> Result<Array> {
+    fn feed<X: Operand>(&self, x: &X, mixed: X) -> Result<X> {
         let input = if self.parallel { x } else { &mixed };
         match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward_onto(input, &mixed),
@@ -360,12 +351,12 @@ impl Block {
 
 impl Beside {
     /// `x [L, hidden]`, added to `residual [L, hidden]`.
-    fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
+    fn forward_onto<X: Operand>(&self, x: &X, residual: &X) -> Result<X> {
         let dense = self.dense_norm.apply(&self.dense.apply(x)?)?;
         let both = self.experts.forward_onto(x, &dense)?;
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&both, residual, 1.0),
-            None => onto(residual, both, 1.0),
+            None => Ok(X::from(onto(&residual.array()?, both.array()?, 1.0)?)),
         }
     }
 
@@ -480,8 +471,7 @@ impl LanguageModel for Decoder {
     fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>> {
         let mut step = Step::begin(tokens.dim(0) as usize, sequences)?;
         let x = self.stack.forward(tokens, &mut step)?;
-        step.end();
-        x.map(|x| self.logits(&x)).transpose()
+        step.end(x)?.map(|x| self.logits(&x)).transpose()
     }
 
     fn cache_shape(&self) -> &CacheShape {

@@ -65,7 +65,7 @@ impl StateModel {
             return Err(no_embedding(*id, self.vocabulary));
         }
         let ids: Vec<i32> = ids.map(|&id| id as i32).collect();
-        let mut x = self.stack.embed(&Array::from_slice(&ids, &[ids.len() as i32]))?;
+        let mut x: Array = self.stack.embed(&Array::from_slice(&ids, &[ids.len() as i32]))?;
         // Layers share ropes: one table for each of them.
         let mut tables: Vec<(&Rc<Rope>, Array)> = Vec::new();
         for (block, &sight) in self.stack.blocks.iter().zip(&self.sights) {

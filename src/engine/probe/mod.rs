@@ -17,6 +17,7 @@ use crate::engine::format::layout::Layout;
 use crate::engine::format::sizes::WeightSizes;
 use crate::engine::format::tensors::{self, Tensors};
 use crate::engine::format::weight::FloatType;
+use crate::engine::text::files::is_tokenizer;
 use crate::error::{Code, Error, Result};
 
 pub use kind::Kind;
@@ -92,6 +93,7 @@ pub struct Demand {
 pub struct Working {
     /// Numbers that the operations of the widest layer make of one token.
     pub numbers: usize,
+    /// Layers whose results can be in memory at the same time.
     pub layers: usize,
     /// Tokens that the tokenizer knows.
     pub tokens: usize,
@@ -104,7 +106,13 @@ impl Working {
             mixing(config, index, plan) + feeding(config, plan) + 2 * config.hidden_size
         };
         let numbers = config.plan.iter().enumerate().map(of_layer).max().unwrap_or(0);
-        Self { numbers, layers: config.layers, tokens: config.vocab_size }
+        // Where kernels alone make a block, they follow each other in one place.
+        let by_kernels = config.recurrent.is_none()
+            && config.latent.is_none()
+            && config.layer_inputs.is_none()
+            && !config.style.gated_attention;
+        let layers = if by_kernels { 1 } else { config.layers };
+        Self { numbers, layers, tokens: config.vocab_size }
     }
 }
 
@@ -330,13 +338,13 @@ impl Described<'_> {
     fn tokenizer(&self, path: &Path) -> Result<()> {
         let found = match self.configuration {
             Ok(Configuration::Gguf { metadata, .. }) => metadata.texts("tokenizer.ggml.tokens").is_some(),
-            _ => self.has_file("tokenizer.json"),
+            _ => self.files.iter().any(|file| file.to_str().is_some_and(is_tokenizer)),
         };
         if found {
             return Ok(());
         }
         Err(unsupported(path, "has no tokenizer that mlx-cache can read")
-            .hint("a folder needs a tokenizer.json, a GGUF file its tokenizer in the metadata"))
+            .hint("a folder needs a tokenizer.json, a tokenizer.model or a tiktoken file, a GGUF file its tokenizer in the metadata"))
     }
 }
 

@@ -57,6 +57,20 @@ impl TokenizerConfig {
         }
     }
 
+    /// The role of a token that the files do not name.
+    pub(super) fn default_token(&mut self, role: &str, text: &str) {
+        self.values.entry(role).or_insert_with(|| text.into());
+    }
+
+    /// The class that transformers reads the tokenizer with.
+    pub(super) fn class(&self) -> Result<Option<&str>> {
+        match self.values.get("tokenizer_class") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(class)) => Ok(Some(class)),
+            Some(_) => Err(self.wrong("tokenizer_class", "a name")),
+        }
+    }
+
     pub(super) fn bool(&self, key: &str) -> Result<Option<bool>> {
         match self.values.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -119,6 +133,12 @@ pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
 
 /// A file's text; `None` where there is no file.
 pub(super) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
+    let Some(bytes) = read_bytes(path, limit)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|error| broken(path, error))
+}
+
+/// A file's content; `None` where there is no file.
+pub(super) fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -129,8 +149,14 @@ pub(super) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
         return Err(Error::new(Code::IntegrityFailed, format!("{} {what}", path.display()))
             .detail("path", path.display().to_string()));
     }
-    let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
-    String::from_utf8(bytes).map(Some).map_err(|error| broken(path, error))
+    fs::read(path).map(Some).map_err(|error| Error::io("read", path, error))
+}
+
+/// A tokenizer's file that is not there.
+pub(super) fn missing(path: &Path) -> Error {
+    Error::new(Code::FileNotFound, format!("{} is not there", path.display()))
+        .hint("the model needs a tokenizer.json (transformers writes one with save_pretrained), a tokenizer.model or a tiktoken file")
+        .detail("path", path.display().to_string())
 }
 
 /// A file that does not hold what it should.

@@ -1,8 +1,10 @@
 //! Text to tokens and back: tokenizers, streaming detokenization, chat templates, stop texts.
 
 mod config;
+pub mod files;
 mod generation;
 mod gguf;
+mod piece_model;
 mod python;
 pub mod reasoning;
 #[cfg(test)]
@@ -12,6 +14,7 @@ mod split;
 pub mod stop;
 pub mod stream;
 pub mod template;
+mod tiktoken;
 pub mod tokenizer;
 mod tokenizer_json;
 mod word_piece;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::sentencepiece::{self, Kind, SPACE, SentencePiece};
 use super::stream::Detokenizer;
-use super::{gguf, tokenizer_json};
+use super::{files, gguf};
 use crate::engine::format::metadata::Metadata;
 use crate::error::{Code, Error, Result};
 
@@ -51,6 +51,15 @@ pub(super) enum Vocabulary {
     SentencePiece(Box<SentencePiece>),
 }
 
+impl Vocabulary {
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        match self {
+            Self::Library(library) => library.token_to_id(token),
+            Self::SentencePiece(pieces) => pieces.id(token),
+        }
+    }
+}
+
 /// How the text of a sequence follows from its tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decoding {
@@ -74,13 +83,13 @@ pub(super) struct Roles {
 }
 
 impl Tokenizer {
-    /// From `tokenizer.json`, with the roles of tokens from `tokenizer_config.json`.
+    /// From the tokenizer's file in a model's folder, with the roles of tokens from `tokenizer_config.json`.
     ///
     /// # Errors
-    /// `FILE_NOT_FOUND` without a `tokenizer.json`, `INTEGRITY_FAILED` when a file is damaged,
+    /// `FILE_NOT_FOUND` without such a file, `INTEGRITY_FAILED` when a file is damaged,
     /// `MODEL_UNSUPPORTED` for a kind of tokenizer that is not known.
     pub fn from_directory(directory: &Path) -> Result<Self> {
-        tokenizer_json::load(directory)
+        files::load(directory)
     }
 
     /// From the keys `tokenizer.ggml.*` of a GGUF file.
@@ -188,10 +197,7 @@ impl Tokenizer {
     }
 
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        match &self.vocabulary {
-            Vocabulary::Library(library) => library.token_to_id(token),
-            Vocabulary::SentencePiece(pieces) => pieces.id(token),
-        }
+        self.vocabulary.id(token)
     }
 
     /// The token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`).
@@ -366,6 +372,17 @@ fn byte_of_character(character: char) -> Option<u8> {
         0x143 => 0xAD,
         _ => return None,
     })
+}
+
+/// The characters of GPT-2's alphabet, by the byte that each stands for.
+pub(super) fn alphabet() -> [char; 256] {
+    let mut alphabet = ['\0'; 256];
+    for character in '\u{21}'..='\u{143}' {
+        if let Some(byte) = byte_of_character(character) {
+            alphabet[usize::from(byte)] = character;
+        }
+    }
+    alphabet
 }
 
 /// Runs code of the `tokenizers` library, which panics on some tokenizers that no tool writes.

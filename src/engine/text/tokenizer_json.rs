@@ -14,7 +14,7 @@ use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
-use super::config::{TokenizerConfig, broken, names, read_text};
+use super::config::{TokenizerConfig, broken, missing, names, read_text};
 use super::tokenizer::{Decoding, Roles, Tokenizer, Vocabulary, guard};
 use crate::error::{Code, Error, Result};
 
@@ -66,24 +66,25 @@ struct Bpe {
     ignore_merges: bool,
 }
 
-pub(super) fn load(directory: &Path) -> Result<Tokenizer> {
-    let path = directory.join("tokenizer.json");
-    let Some(text) = read_text(&path, MAX_BYTES)? else {
-        return Err(Error::new(Code::FileNotFound, format!("{} is not there", path.display()))
-            .hint("the model needs a tokenizer.json: transformers writes one with save_pretrained")
-            .detail("path", path.display().to_string()));
-    };
-    let config = TokenizerConfig::read(directory)?;
-    parse(&text, &config).map_err(|error| match error {
-        Failure::Known(error) => error.context(path.display()),
-        Failure::Broken(reason) => broken(&path, reason),
-    })
+pub(super) fn load(path: &Path, config: &TokenizerConfig) -> Result<Tokenizer> {
+    let text = read_text(path, MAX_BYTES)?.ok_or_else(|| missing(path))?;
+    parse(&text, config).map_err(|failure| failure.of(path))
 }
 
 /// Why a file is refused.
-enum Failure {
+pub(super) enum Failure {
     Known(Error),
     Broken(String),
+}
+
+impl Failure {
+    /// As an error that names the file.
+    pub(super) fn of(self, path: &Path) -> Error {
+        match self {
+            Self::Known(error) => error.context(path.display()),
+            Self::Broken(reason) => broken(path, reason),
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -121,24 +122,39 @@ fn parse(text: &str, config: &TokenizerConfig) -> Result<Tokenizer, Failure> {
     library.with_pre_tokenizer(part::<tokenizers::PreTokenizerWrapper>(file.pre_tokenizer)?);
     library.with_post_processor(part::<tokenizers::PostProcessorWrapper>(file.post_processor)?);
     library.with_decoder(part::<tokenizers::DecoderWrapper>(file.decoder)?);
+    add(&mut library, &added)?;
+    let around = around(&library)?;
+    complete(Vocabulary::Library(Box::new(library)), decoding, config, around)
+}
+
+/// Adds tokens that are found in text before anything is merged, at the ids that they claim.
+pub(super) fn add(library: &mut tokenizers::Tokenizer, added: &[(u32, AddedToken)]) -> Result<(), Failure> {
     guard(|| library.add_tokens(added.iter().map(|(_, token)| token.clone())))??;
-    for (id, token) in &added {
+    for (id, token) in added {
         if !token.content.is_empty() && library.token_to_id(&token.content) != Some(*id) {
             return Err(Failure::Broken(format!("the token {:?} cannot have the id {id}", token.content)));
         }
     }
+    Ok(())
+}
 
-    let around = around(&library)?;
+/// The tokenizer, with the roles that the configuration gives to its tokens. `around` is what a text has
+/// before and after it where the configuration says nothing.
+pub(super) fn complete(
+    vocabulary: Vocabulary,
+    decoding: Decoding,
+    config: &TokenizerConfig,
+    around: (Vec<u32>, Vec<u32>),
+) -> Result<Tokenizer, Failure> {
     let mut named = names(|role| config.token(role))?;
     let additional = config.additional_special_tokens();
     if !additional.is_empty() {
         named.insert("additional_special_tokens".to_owned(), additional.into());
     }
-    let token_id = |role| Ok::<_, Error>(config.token(role)?.and_then(|token| library.token_to_id(token)));
+    let token_id = |role| Ok::<_, Error>(config.token(role)?.and_then(|token| vocabulary.id(token)));
     let roles =
         Roles { bos: token_id("bos_token")?, eos: token_id("eos_token")?, ends: Vec::new(), names: named };
     let (prefix, suffix) = special(around, config, &roles)?;
-    let vocabulary = Vocabulary::Library(Box::new(library));
     Ok(Tokenizer::new(vocabulary, decoding, roles).with_special(prefix, suffix))
 }
 
@@ -326,6 +342,10 @@ mod tests {
 
     use super::super::samples::{byte_level, byte_level_json, folder, word_piece_json, write};
     use super::*;
+
+    fn load(folder: &Path) -> Result<Tokenizer> {
+        Tokenizer::from_directory(folder)
+    }
 
     fn tokenizer(json: &Value, config: &Value) -> Tokenizer {
         load(folder(&[("tokenizer.json", json), ("tokenizer_config.json", config)]).path()).unwrap()

@@ -149,6 +149,7 @@ fn names_outside_bind_a_file() {
 }
 
 /// A folder on another filesystem than the sandbox, if the system has one that everybody may write to.
+#[cfg(target_os = "linux")]
 fn other_filesystem(sandbox: &Sandbox) -> Option<tempfile::TempDir> {
     let device = |path: &Path| mlx_cache::fs::entry_at(path).map(|entry| entry.stamp.device).ok();
     let folder = tempfile::tempdir_in("/dev/shm").ok()?;

@@ -13,6 +13,7 @@ use mlx_cache::registry::LinkStrategy;
 use proptest::prelude::*;
 
 use super::ground::{Ground, Quiet, Shown, shown};
+use crate::sandbox::make_fifo;
 
 /// One thing in a folder. Numbers choose among what there is so far.
 #[derive(Debug, Clone)]
@@ -136,9 +137,7 @@ fn build(ground: &Ground, things: &[(usize, Thing)]) -> Vec<PathBuf> {
                 };
                 symlink(target, &path).expect("a link");
             }
-            Thing::Pipe => {
-                rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).expect("a pipe");
-            }
+            Thing::Pipe => make_fifo(&path),
         }
     }
     // Roots inside one another, and one named twice, once through a link.

@@ -1,6 +1,5 @@
 //! `make install`, `make uninstall`, `make package`: what they make runs where nothing else is.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -34,7 +33,7 @@ fn works(program: &Path) {
 fn assert_libraries(program: &Path, own: &Path) {
     let outcome = finish(Command::new("ldd").arg(program));
     let own = fs::canonicalize(own).expect("a folder");
-    let mut found = BTreeSet::new();
+    let mut found = std::collections::BTreeSet::new();
     for line in outcome.stdout.lines() {
         let Some((name, rest)) = line.trim().split_once(" => ") else { continue };
         let path = rest.split(" (").next().unwrap_or_default();

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 
 use super::tiny;
 use crate::models::{COMMIT, place_in_hub};
@@ -173,7 +172,8 @@ fn without_a_home_a_store_that_is_named_is_enough() {
 fn the_store_may_be_on_another_filesystem() {
     let sandbox = Sandbox::new();
     let elsewhere = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
-    let device = |path: &Path| std::os::unix::fs::MetadataExt::dev(&fs::metadata(path).expect("metadata"));
+    let device =
+        |path: &std::path::Path| std::os::unix::fs::MetadataExt::dev(&fs::metadata(path).expect("metadata"));
     assert_ne!(device(sandbox.home()), device(elsewhere.path()), "they are two filesystems");
     let store = elsewhere.path().join("store");
     place_in_hub(&sandbox, "llama_tied", "models--some--other", COMMIT);

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::hub::noise;
+use crate::sandbox::make_fifo;
 
 fn model() -> Repository {
     Repository::tiny("org/tiny").large("model-00002-of-00002.safetensors", noise(1, 2_000_000))
@@ -162,7 +163,7 @@ fn links_and_devices_in_foreign_caches_are_left_alone() {
     let digest = sha256(&repository.content("model-00002-of-00002.safetensors"));
     let blobs = sandbox.home().join(".cache/huggingface/hub/models--org--tiny/blobs");
     fs::create_dir_all(&blobs).expect("a folder");
-    rustix::fs::mkfifoat(rustix::fs::CWD, blobs.join(&digest), rustix::fs::Mode::RWXU).expect("a fifo");
+    make_fifo(&blobs.join(&digest));
     let ollama = sandbox.home().join(".ollama/models/blobs");
     fs::create_dir_all(&ollama).expect("a folder");
     symlink("/dev/zero", ollama.join(format!("sha256-{digest}"))).expect("linked");

@@ -188,3 +188,30 @@ fn a_use_is_written_down_with_the_model() {
     data(&run(&home, &["test/model", "Hi", "-n", "2", "--json"]));
     assert!(last_used(&home).is_string());
 }
+
+#[test]
+fn a_model_with_nothing_but_a_tiktoken_file_answers() {
+    let home = Sandbox::new();
+    let (from, to) = (PathBuf::from(tiny()), home.home().join("model"));
+    std::fs::create_dir(&to).expect("a folder");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(from.join(file), to.join(file)).expect("a copy");
+    }
+    // The single bytes, "the", and the rest as special tokens, as many as the model has.
+    let ranks = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tiktoken/ranks.tiktoken");
+    let ranks = std::fs::read_to_string(ranks).expect("text");
+    let mut lines: Vec<&str> = ranks.lines().take(256).collect();
+    lines.push("dGhl 256");
+    std::fs::write(to.join("tiktoken.model"), lines.join("\n")).expect("written");
+    let config = r#"{"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": true, "bos_token": "<s>",
+        "added_tokens_decoder": {"257": {"content": "<s>"}, "287": {"content": "</s>"}}}"#;
+    std::fs::write(to.join("tokenizer_config.json"), config).expect("written");
+
+    let model = to.to_str().expect("UTF-8");
+    let (_, shown) = home.json(&["show", model]);
+    assert_eq!(shown["data"]["runnable"], true, "{shown}");
+    let report = data(&run(&home, &[model, "the the", "--raw", "-n", "3", "--temp", "0", "--json"]));
+    // BOS, "the", and a space, t, h, e.
+    assert_eq!(report["usage"]["prompt_tokens"], 6, "{report}");
+    assert_eq!(report["usage"]["generated_tokens"], 3, "{report}");
+}

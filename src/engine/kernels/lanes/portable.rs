@@ -1,5 +1,5 @@
-//! Lanes in plain Rust: the reference of the others, and what processors without AVX2 use. Written as
-//! loops over arrays, which the compiler turns into the baseline's vectors (SSE2, NEON).
+//! Lanes in plain Rust: the reference of the others, and what processors without AVX2 or NEON use. Written
+//! as loops over arrays, which the compiler turns into the baseline's vectors.
 
 use half::{bf16, f16};
 
@@ -24,8 +24,8 @@ impl Portable {
 impl Lanes for Portable {
     type Words = [u32; LANES];
 
-    // Registers of four lanes: 24 of 32 for the sums, or 8 of 16.
-    const TOKENS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 2 };
+    // Registers of four lanes: 8 of 16 for the sums.
+    const TOKENS: usize = 2;
     const VECTORS: usize = 1;
 
     #[inline(always)]

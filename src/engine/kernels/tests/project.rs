@@ -194,7 +194,7 @@ fn embedding_rows_equal_dequantized_ones() {
 #[test]
 fn an_id_out_of_range_gives_nan() {
     let (data, _) = dense(&mut Random(3), 5, 8);
-    let rows = embed(&pack(&data), &Array::from_slice(&[5, -1, i32::MAX, 4], &[4]), 1.0).unwrap();
+    let rows: Array = embed(&pack(&data), &Array::from_slice(&[5, -1, i32::MAX, 4], &[4]), 1.0).unwrap();
     let nan: Vec<bool> = rows.as_slice::<f32>().chunks(8).map(|row| row.iter().all(|v| v.is_nan())).collect();
     assert_eq!(nan, [true, true, true, false]);
 }
