@@ -1,6 +1,5 @@
 #include "cpu_op.h"
 
-#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -18,15 +17,13 @@ using namespace mlx::core;
 
 namespace {
 
-// Bounds, so that a dispatched task is one allocation.
-constexpr size_t max_inputs = 10;
-constexpr size_t max_outputs = 7;
+using State = std::shared_ptr<void>;
+using Run = void (*)(const void*, const void* const*, void* const*);
 
 class CpuOp : public Primitive {
  public:
-  CpuOp(Stream stream, mlx_cache_kernel kernel, std::shared_ptr<std::vector<char>> params,
-        std::vector<int> alias, std::string name)
-      : Primitive(stream), kernel_(kernel), params_(std::move(params)), alias_(std::move(alias)),
+  CpuOp(Stream stream, Run run, State state, std::vector<int> alias, std::string name)
+      : Primitive(stream), run_(run), state_(std::move(state)), alias_(std::move(alias)),
         name_(std::move(name)) {}
 
   const char* name() const override { return name_.c_str(); }
@@ -40,19 +37,22 @@ class CpuOp : public Primitive {
 
   void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
     struct Task {
-      mlx_cache_kernel kernel;
-      std::shared_ptr<std::vector<char>> params;
-      std::array<const void*, max_inputs> in;
-      std::array<void*, max_outputs> out;
+      Run run;
+      State state;
+      std::vector<const void*> in;
+      std::vector<void*> out;
       // Keeps the memory even when nobody waits for an output any more.
-      std::array<std::shared_ptr<array::Data>, max_outputs> held;
-      void operator()() const { kernel(params->data(), in.data(), out.data()); }
-    } task{kernel_, params_, {}, {}, {}};
-    for (size_t i = 0; i < inputs.size(); i++) {
-      if (!inputs[i].flags().row_contiguous) {
+      std::vector<std::shared_ptr<array::Data>> held;
+      void operator()() const { run(state.get(), in.data(), out.data()); }
+    } task{run_, state_, {}, {}, {}};
+    task.in.reserve(inputs.size());
+    task.out.reserve(outputs.size());
+    task.held.reserve(outputs.size());
+    for (const auto& input : inputs) {
+      if (!input.flags().row_contiguous) {
         throw std::runtime_error(name_ + " got an array to update in place that is not row-contiguous");
       }
-      task.in[i] = inputs[i].data<char>();
+      task.in.push_back(input.data<char>());
     }
     for (size_t i = 0; i < outputs.size(); i++) {
       if (alias_[i] >= 0) {
@@ -60,8 +60,8 @@ class CpuOp : public Primitive {
       } else {
         outputs[i].set_data(allocator::malloc(outputs[i].nbytes()));
       }
-      task.out[i] = outputs[i].data<char>();
-      task.held[i] = outputs[i].data_shared_ptr();
+      task.out.push_back(outputs[i].data<char>());
+      task.held.push_back(outputs[i].data_shared_ptr());
     }
     auto& encoder = cpu::get_command_encoder(stream());
     for (const auto& input : inputs) {
@@ -74,8 +74,8 @@ class CpuOp : public Primitive {
   }
 
  private:
-  mlx_cache_kernel kernel_;
-  std::shared_ptr<std::vector<char>> params_;
+  Run run_;
+  State state_;
   std::vector<int> alias_;
   std::string name_;
 };
@@ -91,21 +91,17 @@ bool is_row_contiguous(const array& input) {
 
 } // namespace
 
-extern "C" int mlx_cache_cpu_op(
+extern "C" int mlx_cache_cpu_kernel(
     mlx_array* results,
     const mlx_cache_output* outputs,
     size_t output_count,
     const mlx_array* inputs,
     size_t input_count,
     mlx_cache_kernel kernel,
-    const void* params,
-    size_t params_size,
     const char* name,
     mlx_stream stream) {
   try {
-    if (input_count > max_inputs || output_count > max_outputs) {
-      throw std::invalid_argument("too many inputs or outputs");
-    }
+    State state(kernel.state, kernel.drop);
     auto s = mlx_stream_get_(stream);
     std::vector<bool> aliased(input_count, false);
     for (size_t i = 0; i < output_count; i++) {
@@ -133,11 +129,9 @@ extern "C" int mlx_cache_cpu_op(
         dtypes.push_back(mlx_dtype_to_cpp(static_cast<mlx_dtype>(output.dtype)));
       }
     }
-    auto bytes = std::make_shared<std::vector<char>>(
-        static_cast<const char*>(params), static_cast<const char*>(params) + params_size);
     auto made = array::make_arrays(
         std::move(shapes), dtypes,
-        std::make_shared<CpuOp>(s, kernel, std::move(bytes), std::move(alias), name),
+        std::make_shared<CpuOp>(s, kernel.run, std::move(state), std::move(alias), name),
         std::move(in));
     for (size_t i = 0; i < output_count; i++) {
       mlx_array_set_(results[i], std::move(made[i]));

@@ -25,7 +25,7 @@ fn run(model: &dyn LanguageModel, options: &CacheOptions) -> (Vec<f32>, u64) {
     let (head, tail) = tokens.split_at(7);
     let mut logits = forward(model, head, &mut cache);
     logits.extend(tail.iter().flat_map(|&id| forward(model, &[id], &mut cache)));
-    (logits, cache.bytes())
+    (logits, cache.bytes().expect("its size"))
 }
 
 fn range(logits: &[f32]) -> f32 {

@@ -179,7 +179,8 @@ fn the_tables_of_models_are_current() {
          Each is checked with tiny random models: the logits of a prompt and of eight cached steps must be those that \
          `transformers` computes in float32 from the same weights, to 1e-4 of their range, with MLX's own operations and \
          with the kernels of the Linux CPU; the prompt at once, token by token, and in two pieces. A case in bold was \
-         also read from a GGUF file.\n\n\
+         also read from a GGUF file. Where several types have one name in GGUF files, the file's keys and tensors tell which \
+         of them it is.\n\n\
          | `model_type` | architecture of GGUF files | cases |\n| --- | --- | --- |\n"
     );
     let cases = cases_by_architecture();
@@ -240,10 +241,11 @@ fn the_tables_of_models_are_current() {
          files (mxfp4 in `_blocks` and `_scales`). Experts one by one, stacked, or with gate and up in one matrix. Both \
          ways to compute keep every value. Originals can be quantized while they are loaded (`--quantize`).\n\n\
          ## Tokenizers\n\n\
-         `tokenizer.json`; what GGUF files carry (`gpt2` with the name of its way to cut words, `llama`, `bert`); and \
-         tiktoken's files (`*.tiktoken`, `tiktoken.model`, `tokenizer.model`) of Qwen's first generation, Hunyuan, Kimi and \
+         `tokenizer.json`; what GGUF files carry (`gpt2` with the name of its way to cut words, `llama`, `gemma4`, `bert`); \
+         SentencePiece's `tokenizer.model`, BPE and unigram; and tiktoken's files (`*.tiktoken`, `tiktoken.model`, `tokenizer.model`) of Qwen's first generation, Hunyuan, Kimi and \
          Llama 3, or with the special tokens that `tokenizer_config.json` adds. The first of these in a folder is taken. \
-         Checked token by token against the package `tiktoken` on texts of many scripts, digits, spaces and special tokens.\n\n\
+         Checked token by token against the packages `sentencepiece` and `tiktoken` on texts of many scripts, digits, \
+         spaces and special tokens.\n\n\
          ## Rope\n\n\
          default, linear, dynamic, llama3, yarn, longrope and proportional, for a part of each head, by layer type. What changes with \
          the length of the text (dynamic, longrope) is fixed by the context that the model is loaded for, since keys \

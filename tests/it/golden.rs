@@ -145,7 +145,7 @@ fn check_adapted(
     let mut steps: Vec<f32> =
         head.iter().chain(tail).flat_map(|&id| forward(&*model, &[id], &mut first)).collect();
     near("moving windows", &steps, &golden.logits);
-    let contents: HashMap<String, Array> = first.contents().into_iter().collect();
+    let contents: HashMap<String, Array> = first.contents().expect("contents").into_iter().collect();
     let mut second = cache();
     second.restore(first.offset(), |name| contents.get(name).cloned()).expect("contents that fit");
     let mark = second.mark();
@@ -256,7 +256,7 @@ fn every_architecture_matches_transformers() {
             }
         }
     }
-    assert!(ggufs >= 33, "only {ggufs} GGUF files");
+    assert!(ggufs >= 47, "only {ggufs} GGUF files");
     // Llama and Mistral have models of their own above.
     checked.extend(["llama", "mistral"]);
     let known: BTreeSet<_> = models::ARCHITECTURES.iter().map(|architecture| architecture.name).collect();

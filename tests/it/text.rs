@@ -106,6 +106,55 @@ fn tiktoken_files_tokenize_as_tiktoken_does() {
 }
 
 #[test]
+fn sentencepiece_files_tokenize_as_sentencepiece_does() {
+    let golden = fs::read_to_string(fixture("sentencepiece/golden.json")).expect("golden file");
+    let golden: Value = serde_json::from_str(&golden).expect("golden JSON");
+    let list = |value: &Value| value.as_array().expect("a list").clone();
+    let texts = list(&golden["texts"]);
+    let models = list(&golden["models"]);
+    assert_eq!((texts.len(), models.len()), (159, 2));
+    let load = |file: &str, config: &Value| {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::copy(fixture("sentencepiece").join(file), folder.path().join("tokenizer.model")).expect("a copy");
+        fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).expect("written");
+        Tokenizer::from_directory(folder.path()).expect("tokenizer")
+    };
+    for model in &models {
+        let file = model["file"].as_str().expect("a name");
+        let tokenizer = load(file, &serde_json::json!({}));
+        assert_eq!(tokenizer.vocab_size() as u64, model["size"].as_u64().expect("a size"), "{file}");
+        assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), Some(2)), "{file}");
+        let mut otherwise = 0;
+        for (text, expected) in texts.iter().zip(list(&model["ids"])) {
+            let (text, mut expected) = (text.as_str().expect("a text"), ids(&expected));
+            let mut found = tokenizer.encode(text, false).expect("ids");
+            if file == "bpe.model" {
+                assert_eq!(tokenizer.decode(&expected, true).expect("text"), text, "{file}");
+            } else if found != expected {
+                // The same pieces in another order are as likely.
+                otherwise += 1;
+                found.sort_unstable();
+                expected.sort_unstable();
+            }
+            assert_eq!(found, expected, "{file}: {text:?}");
+        }
+        assert!(otherwise < 5, "{file}: {otherwise} texts are cut otherwise");
+        assert_eq!(tokenizer.encode("the", true).expect("ids")[0], 1, "{file}");
+    }
+    let turn = models[0]["size"].to_string();
+    let marked = list(&golden["special"]["texts"]);
+    for (name, legacy) in [("first", false), ("always", true)] {
+        let config = serde_json::json!({"legacy": legacy, "add_bos_token": false,
+            "added_tokens_decoder": {&turn: {"content": "<|turn|>", "special": true}}});
+        let tokenizer = load("bpe.model", &config);
+        for (text, expected) in marked.iter().zip(list(&golden["special"]["ids"][name])) {
+            let text = text.as_str().expect("a text");
+            assert_eq!(tokenizer.encode(text, true).expect("ids"), ids(&expected), "{name}: {text:?}");
+        }
+    }
+}
+
+#[test]
 fn a_tiny_model_tokenizes_alike_from_its_folder_and_its_gguf() {
     let folder = fixture("tiny/llama_gqa");
     let from_folder = Tokenizer::from_directory(&folder).expect("tokenizer");

@@ -13,6 +13,7 @@ pub use layout::{CacheOptions, CacheShape, LONGEST_STEP, LayerShape, StateShape,
 pub use quantized::KvQuantization;
 pub use tokens::TokenCache;
 
+use crate::engine::ffi::Tensor;
 use crate::error::{Code, Error, Result};
 
 /// The cache of every layer for one sequence.
@@ -108,7 +109,7 @@ impl KvCache {
                     if wanted(tokens) && tokens.reserve(more)? {
                         // Evaluated now, so that no operation that copies is left to see a buffer written in
                         // place, and layer by layer, so that the old buffers of no other layer are still there.
-                        transforms::eval(tokens.parts())?;
+                        transforms::eval(&tokens.arrays()?)?;
                     }
                 }
                 Layer::State { shapes, arrays } if arrays.is_empty() => {
@@ -132,7 +133,7 @@ impl KvCache {
     }
 
     /// Replaces a layer's keys and values by ones that also hold the tokens of this step.
-    pub fn set_tokens(&mut self, layer: usize, parts: Vec<Array>) {
+    pub fn set_tokens(&mut self, layer: usize, parts: Vec<Tensor>) {
         if let Some(Layer::Tokens(tokens)) = self.layers.get_mut(layer) {
             tokens.set_parts(parts);
         }
@@ -242,34 +243,39 @@ impl KvCache {
     }
 
     /// Every array, to be evaluated at the end of a prefill chunk.
-    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.layers.iter().flat_map(|layer| match layer {
-            Layer::Tokens(tokens) => tokens.parts(),
-            Layer::State { arrays, .. } => arrays.as_slice(),
-            Layer::Nothing => &[],
-        })
+    pub fn arrays(&self) -> Result<Vec<Array>> {
+        let mut arrays = Vec::new();
+        for layer in &self.layers {
+            match layer {
+                Layer::Tokens(tokens) => arrays.extend(tokens.arrays()?),
+                Layer::State { arrays: state, .. } => arrays.extend(state.iter().cloned()),
+                Layer::Nothing => {}
+            }
+        }
+        Ok(arrays)
     }
 
     /// Bytes of the buffers, used or not.
-    pub fn bytes(&self) -> u64 {
-        self.arrays().map(|array| array.nbytes() as u64).sum()
+    pub fn bytes(&self) -> Result<u64> {
+        Ok(self.arrays()?.iter().map(|array| array.nbytes() as u64).sum())
     }
 
     /// What is to be saved to continue later, with names that stay: `layers.N.keys`, `layers.N.values`, each
     /// `[heads, tokens held, width]`, where packed with `….scales` and `….biases`; `layers.N.conv` and the like.
-    pub fn contents(&self) -> Vec<(String, Array)> {
-        let layer = |(index, layer): (usize, &Layer)| {
+    pub fn contents(&self) -> Result<Vec<(String, Array)>> {
+        let mut contents = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
             let held = match layer {
-                Layer::Tokens(tokens) => tokens.contents(),
+                Layer::Tokens(tokens) => tokens.contents()?,
                 Layer::State { shapes, arrays } => {
                     let names = shapes.iter().map(|shape| shape.name.to_owned());
                     names.zip(arrays.iter().cloned()).collect()
                 }
                 Layer::Nothing => Vec::new(),
             };
-            held.into_iter().map(move |(name, array)| (format!("layers.{index}.{name}"), array))
-        };
-        self.layers.iter().enumerate().flat_map(layer).collect()
+            contents.extend(held.into_iter().map(|(name, array)| (format!("layers.{index}.{name}"), array)));
+        }
+        Ok(contents)
     }
 
     /// Takes over what [`contents`](Self::contents) of a cache of the same model and options gave after

@@ -10,6 +10,7 @@ use mlx_rs::{Array, Dtype, ops};
 
 use super::layout::{CacheOptions, CacheShape, TokenShape};
 use super::quantized::KvQuantization;
+use crate::engine::ffi::{Operand, Tensor};
 use crate::error::Result;
 
 /// Keys and values of a layer. Each part is `[heads, capacity, width]`.
@@ -24,7 +25,7 @@ pub struct TokenCache {
     /// The form that the parts have now.
     quantization: Option<KvQuantization>,
     /// Keys, then values where they are not in the keys; each packed one as numbers, scales and biases.
-    parts: Vec<Array>,
+    parts: Vec<Tensor>,
     capacity: usize,
     /// Entries in use.
     held: usize,
@@ -53,8 +54,13 @@ impl TokenCache {
     }
 
     /// Keys and values; of packed ones numbers, scales and biases each. `[heads, capacity, width]`.
-    pub fn parts(&self) -> &[Array] {
+    pub fn parts(&self) -> &[Tensor] {
         &self.parts
+    }
+
+    /// The parts as arrays of MLX's graph.
+    pub fn arrays(&self) -> Result<Vec<Array>> {
+        Ok(self.parts.iter().map(Tensor::array).collect::<Result<_, _>>()?)
     }
 
     /// How the parts are packed.
@@ -80,7 +86,7 @@ impl TokenCache {
         &self.shape
     }
 
-    pub(super) fn set_parts(&mut self, parts: Vec<Array>) {
+    pub(super) fn set_parts(&mut self, parts: Vec<Tensor>) {
         self.parts = parts;
     }
 
@@ -111,7 +117,7 @@ impl TokenCache {
         let capacity = (stay + room).next_multiple_of(self.options.step);
 
         let mut moved = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
+        for part in self.arrays()? {
             let entries = |from: usize, to: usize| part.index((.., from as i32..to as i32, ..));
             let part = match (out_of_sight, self.keep) {
                 (0, _) => entries(0, self.held),
@@ -132,7 +138,7 @@ impl TokenCache {
             if let Some(part) = moved.get(index).filter(|_| stay > 0) {
                 fresh.try_index_mut((.., 0..stay as i32, ..), part)?;
             }
-            grown.push(fresh);
+            grown.push(Tensor::from(fresh));
         }
         self.parts = grown;
         self.capacity = capacity;
@@ -180,9 +186,10 @@ impl TokenCache {
     }
 
     /// What is held, each part with its name below the layer's.
-    pub(super) fn contents(&self) -> Vec<(String, Array)> {
-        let held = |part: &Array| part.index((.., ..self.held as i32, ..));
-        self.names(self.quantization.is_some()).into_iter().zip(self.parts.iter().map(held)).collect()
+    pub(super) fn contents(&self) -> Result<Vec<(String, Array)>> {
+        let held = |part: Array| part.index((.., ..self.held as i32, ..));
+        let parts = self.arrays()?.into_iter().map(held);
+        Ok(self.names(self.quantization.is_some()).into_iter().zip(parts).collect())
     }
 
     fn names(&self, is_packed: bool) -> Vec<String> {
@@ -225,7 +232,7 @@ impl TokenCache {
                     part.shape()
                 ));
             }
-            parts.push(part);
+            parts.push(Tensor::from(part));
         }
         self.parts = parts;
         self.capacity = held;

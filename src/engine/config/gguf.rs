@@ -65,6 +65,16 @@ impl GgufFields<'_> {
         Ok(Some(sizes.collect()))
     }
 
+    /// Whether heads of layers that slide have sizes of their own.
+    pub fn has_heads_apart(&self) -> bool {
+        self.metadata.get(&self.key("attention.key_length_swa")).is_some()
+    }
+
+    /// Rows of a matrix that belongs to no layer.
+    pub fn rows_of(&self, module: &str) -> Option<usize> {
+        self.tensors.get(&format!("{module}.weight"))?.shape.first().copied()
+    }
+
     /// Rows of a tensor of the first layer.
     pub fn rows(&self, name: &str) -> Option<usize> {
         self.tensors.get(&format!("model.layers.0.{name}"))?.shape.first().copied()
@@ -169,6 +179,11 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     let plain = LayerPlan { sparse: experts.is_some(), ..LayerPlan::PLAIN };
     let mut plan = vec![plain; layers.min(MAX_LAYERS)];
     let kv_heads = key_value_heads(&fields, heads, recurs, &mut plan)?;
+    let intermediate_size = match inner_size(&fields, &mut plan)? {
+        Some(0) | None if !attends => defaults.intermediate.unwrap_or(1),
+        Some(size) => size,
+        None => fields.required("expert_feed_forward_length")?,
+    };
     let mut style = architecture.style;
     // The converter of llama.cpp has added the one.
     if style.norm == NormKind::RmsPlusOne {
@@ -181,6 +196,8 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     };
     let norm_eps = fields
         .float(epsilon)
+        // Files of Nemotron-H may have it under this name only.
+        .or_else(|| fields.float("attention.layer_norm_epsilon"))
         .ok_or_else(|| damaged(path, &format!("does not say {}", fields.key(epsilon))))?;
     let mut config = ModelConfig {
         architecture,
@@ -194,11 +211,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         full_heads: None,
         without_keys: 0,
         layer_inputs: None,
-        intermediate_size: match fields.number("feed_forward_length")? {
-            Some(0) | None if !attends => defaults.intermediate.unwrap_or(1),
-            Some(size) => size,
-            None => fields.required("expert_feed_forward_length")?,
-        },
+        intermediate_size,
         vocab_size,
         norm_eps: norm_eps as f32,
         rope: rope(&fields, head_dim, gguf.interleaved, max_position_embeddings)?,
@@ -242,8 +255,20 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
     Ok(config)
 }
 
+/// Inner size of the feed-forward blocks. Layers for which a list has another get that in their plan, those for
+/// which it has 0 feed nothing.
+fn inner_size(fields: &GgufFields, plan: &mut [LayerPlan]) -> Result<Option<usize>> {
+    let Some(each) = fields.each("feed_forward_length", plan.len())? else { return Ok(None) };
+    let Some(inner) = each.iter().copied().find(|&size| size > 0) else { return Ok(Some(0)) };
+    for (layer, size) in plan.iter_mut().zip(each) {
+        layer.feeds = size > 0;
+        layer.inner = Some(size).filter(|&size| size != inner && size > 0);
+    }
+    Ok(Some(inner))
+}
+
 /// Heads of keys and values in layers with attention; the others of a model that `recurs` have none, and become
-/// recurrent ones.
+/// recurrent ones. Where layers that slide have other heads, those of the first layer.
 fn key_value_heads(fields: &GgufFields, heads: usize, recurs: bool, plan: &mut [LayerPlan]) -> Result<usize> {
     let Some(each) = fields.each("attention.head_count_kv", plan.len())? else { return Ok(heads) };
     let mut found = None;
@@ -252,6 +277,7 @@ fn key_value_heads(fields: &GgufFields, heads: usize, recurs: bool, plan: &mut [
             (0, _) if recurs => layer.mixer = Mixer::Recurrent,
             (count, None) => found = Some(count),
             (count, Some(known)) if count == known => {}
+            _ if fields.has_heads_apart() => {}
             _ => return Err(unsupported(fields.path(), "has different heads in different layers")),
         }
     }
@@ -407,7 +433,11 @@ fn scaling(fields: &GgufFields, dims: usize, context: usize) -> Result<(RopeScal
                 beta_slow: beta("slow", 1.0)?,
                 truncate: true,
             };
-            Ok((scaling, yarn_magnitude(factor, 1.0) * magnitude.unwrap_or(1.0) as f32))
+            // What the model's own configuration says stands for the whole.
+            let own = fields.float("rope.scaling.yarn_attn_factor");
+            let own = own.map(|own| positive(own, "attention factor", path)).transpose()?;
+            let usual = || yarn_magnitude(factor, 1.0) * magnitude.unwrap_or(1.0) as f32;
+            Ok((scaling, own.unwrap_or_else(usual)))
         }
         (Some(factor), None) => Ok((RopeScaling::Linear { factor }, 1.0)),
     }

@@ -46,6 +46,9 @@ pub fn check(config: &ModelConfig, path: &Path) -> Result<()> {
             ));
         }
     }
+    for inner in config.plan.iter().filter_map(|layer| layer.inner) {
+        within(path, &[("intermediate size", inner, MAX_INTERMEDIATE)])?;
+    }
     if let Some(inputs) = config.layer_inputs {
         within(
             path,

@@ -77,7 +77,12 @@ impl StateFiles {
                     // There is no cache: every text is computed at once.
                     cache: Vec::new(),
                     context: models::longest_text(checkpoint)?,
-                    working: Working { steps: Steps::Texts(usize::MAX), ..demand.working },
+                    // Its layers are computed operation by operation.
+                    working: Working {
+                        steps: Steps::Texts(usize::MAX),
+                        layers: checkpoint.config.layers,
+                        ..demand.working
+                    },
                     ..demand
                 })
             }

@@ -198,7 +198,7 @@ impl Encoder {
         for block in &self.blocks {
             let rotation = block.rotation().and_then(|index| rotations.get(index));
             x = block.forward(&x, batch, rotation)?;
-            ahead.layer(&x)?;
+            ahead.layer(|| Ok(x.clone()))?;
         }
         match &self.final_norm {
             Some(norm) => norm.apply(&x),

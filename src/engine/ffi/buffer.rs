@@ -6,7 +6,9 @@ use std::ffi::CStr;
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
-use super::cpu_op::{Buffers, Kernel, OutputSpec, SharedSlice, cpu_op};
+use super::chain::cpu_op;
+use super::cpu_op::{Kernel, OutputSpec};
+use super::slots::{Buffers, SharedSlice};
 
 /// Alignment of the content in bytes.
 pub const LINE: usize = 64;

@@ -5,12 +5,28 @@ pub mod array;
 #[cfg(target_os = "linux")]
 mod buffer;
 #[cfg(target_os = "linux")]
+mod chain;
+#[cfg(target_os = "linux")]
 mod cpu_op;
 pub mod heap;
 pub mod library;
+#[cfg(target_os = "linux")]
+mod program;
 pub mod quantized;
+#[cfg(target_os = "linux")]
+pub mod scratch;
+#[cfg(target_os = "linux")]
+mod slots;
+mod tensor;
 
 #[cfg(target_os = "linux")]
 pub use buffer::{aligned, aligned_bytes};
 #[cfg(target_os = "linux")]
-pub use cpu_op::{Buffers, Kernel, MAX_OUTPUTS, OutputSpec, SharedSlice, check, cpu_op};
+pub use chain::{cpu_op, record};
+#[cfg(target_os = "linux")]
+pub use cpu_op::{Kernel, OutputSpec, check};
+#[cfg(target_os = "linux")]
+pub use slots::{Buffers, SharedSlice};
+#[cfg(target_os = "linux")]
+pub use tensor::Input;
+pub use tensor::{Operand, Tensor};

@@ -285,6 +285,8 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     let (count, inner) = (experts.routing.count, experts.intermediate_size);
     let there = |name: &str| has(&format!("{}{name}", list.prefix));
     let (is_stacked, is_fused) = (there(names.stacked[1]), there(names.fused[0]));
+    // GGUF files fuse gate and up only.
+    let fused_down = if there(names.fused[1]) { names.fused[1] } else { names.stacked[2] };
     let transposed = names.transposed.filter(|names| there(names[0]));
     let split_shared = names.split_shared.filter(|[gate, _]| there(gate));
     list.matrix(names.router, count, states, experts.bias);
@@ -306,7 +308,7 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
             list.matrix(down, count * inner, hidden, false);
         } else {
             list.matrix(names.fused[0], count * 2 * inner, hidden, false);
-            list.matrix(names.fused[1], count * hidden, inner, false);
+            list.matrix(fused_down, count * hidden, inner, false);
         }
         if experts.bias {
             list.vector(names.fused_bias[0], count * 2 * inner, count);

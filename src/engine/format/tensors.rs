@@ -15,7 +15,7 @@ use crate::engine::format::unpack::Form;
 use crate::engine::format::weight::FloatType;
 use crate::engine::format::{parts, safetensors};
 use crate::engine::models;
-use crate::engine::models::names::{self, LATENT, Names};
+use crate::engine::models::names::{self, LATENT, LAYER_INPUTS, Names};
 use crate::error::{Code, Result};
 
 /// How a tensor's elements lie in the file.
@@ -314,6 +314,9 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
             // LFM2's last norm has a name here and there as if it came first.
             "token_embd_norm" if names.final_norm == "model.embedding_norm" => Some(names.final_norm),
             "output" => Some("lm_head"),
+            "per_layer_token_embd" => Some(LAYER_INPUTS.table),
+            "per_layer_model_proj" => Some(LAYER_INPUTS.projection),
+            "per_layer_proj_norm" => Some(LAYER_INPUTS.norm),
             _ => None,
         };
         if let Some(whole) = whole {
@@ -332,6 +335,9 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
     let whole = match (module, parameter) {
         ("exp_probs_b", "bias") => Some(names.experts.correction),
         ("attn_sinks", "weight") => Some(names.sinks),
+        ("layer_output_scale", "weight") => Some(names.scalar),
+        ("ffn_gate_inp", "scale") => Some(names.experts.router_norm),
+        ("ffn_down_exps", "scale") => Some(names.experts.factors),
         _ => None,
     };
     if let Some(name) = whole {
@@ -342,12 +348,22 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         None => (names.gate_up, names.down),
     };
     let [gate, up, _] = names.experts.shared;
+    // Without a gate, the first is up.
+    let up = if names.gate_up.len() == 1 && up.is_empty() { gate } else { up };
     let [shared_gate, shared_up] = names.experts.split_shared.unwrap_or([gate, up]);
+    let [squeezes, widens] = names.experts.squeeze;
+    let [before_experts, behind_experts, behind_dense] = names.experts.norms;
     let module = match (module, names.qkv, gate_up) {
         ("attn_norm", _, _) => names.attention_norm,
         ("post_attention_norm", _, _) => names.attention_post_norm,
         ("ffn_norm", _, _) => names.mlp_norm,
         ("post_ffw_norm", _, _) => names.mlp_post_norm,
+        ("pre_ffw_norm_2", _, _) => before_experts,
+        ("post_ffw_norm_2", _, _) => behind_experts,
+        ("post_ffw_norm_1", _, _) => behind_dense,
+        ("inp_gate", _, _) => LAYER_INPUTS.gate,
+        ("proj", _, _) => LAYER_INPUTS.back,
+        ("post_norm", _, _) => LAYER_INPUTS.post_norm,
         ("attn_q", [q, _, _], _) => q,
         ("attn_k", [_, k, _], _) => k,
         ("attn_v", [_, _, v], _) => v,
@@ -367,6 +383,9 @@ pub fn checkpoint_name(name: &str, names: &Names) -> Option<String> {
         ("ffn_up", _, [_, up] | [up]) => up,
         ("ffn_down", _, _) => down,
         ("ffn_gate_inp", _, _) => names.experts.router,
+        ("ffn_latent_down", _, _) => squeezes,
+        ("ffn_latent_up", _, _) => widens,
+        ("ffn_gate_up_exps", _, _) => names.experts.fused[0],
         ("ffn_gate_exps", _, _) => names.experts.stacked[0],
         ("ffn_up_exps", _, _) => names.experts.stacked[1],
         ("ffn_down_exps", _, _) => names.experts.stacked[2],

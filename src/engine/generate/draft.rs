@@ -79,7 +79,7 @@ impl DraftModel {
         let (early, last) = fresh.split_at((fresh.len() - 1) / LONGEST_STEP * LONGEST_STEP);
         for chunk in early.chunks(LONGEST_STEP) {
             self.model.forward(&ids(chunk), &mut self.cache, Logits::None)?;
-            transforms::eval(self.cache.arrays())?;
+            transforms::eval(&self.cache.arrays()?)?;
         }
         let mut token = self.step(&ids(last))?;
         self.held.extend_from_slice(fresh);

@@ -296,7 +296,7 @@ impl Generator {
             done += chunk.len();
             if done < tokens.len() {
                 self.model.forward(&ids(chunk), &mut self.cache, Logits::None)?;
-                transforms::eval(self.cache.arrays())?;
+                transforms::eval(&self.cache.arrays()?)?;
             } else {
                 pending = Some(self.step(&ids(chunk), on_device)?);
             }

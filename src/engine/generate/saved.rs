@@ -45,7 +45,7 @@ impl Generator {
         }
         let mut arrays =
             vec![("tokens".to_owned(), Array::from_slice(&self.held, &[self.held.len() as i32]))];
-        arrays.extend(self.cache.contents());
+        arrays.extend(self.cache.contents()?);
         let (mut header, mut at) = (Map::new(), 0u64);
         header.insert(
             "__metadata__".to_owned(),

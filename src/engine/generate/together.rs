@@ -199,7 +199,9 @@ impl Generator {
         if let Some(logits) = self.model.forward_together(&ids(&tokens), &mut sequences)? {
             return Ok((floats(&logits.as_dtype(Dtype::Float32)?)?, whose));
         }
-        transforms::eval(sequences.iter().flat_map(|sequence| sequence.cache.arrays()))?;
+        for sequence in &sequences {
+            transforms::eval(&sequence.cache.arrays()?)?;
+        }
         Ok((Vec::new(), whose))
     }
 }

@@ -8,7 +8,7 @@ use mlx_rs::{Array, Dtype};
 use super::check;
 use super::packed::{Layout, PackedMatrix, View};
 use super::pool;
-use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, record};
 
 /// The rows `[L, columns]` of a table for token ids, int32 `[L]`, times a factor.
 ///
@@ -17,7 +17,7 @@ use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
 ///
 /// # Errors
 /// Ids that are not int32 or not one row of them.
-pub fn embed(table: &PackedMatrix, ids: &Array, factor: f32) -> Result<Array, Exception> {
+pub fn embed<X: Operand>(table: &PackedMatrix, ids: &Array, factor: f32) -> Result<X, Exception> {
     let &[tokens] = ids.shape() else {
         return Err(Exception::custom(format!("token ids have the shape {:?}, not [L]", ids.shape())));
     };
@@ -27,7 +27,7 @@ pub fn embed(table: &PackedMatrix, ids: &Array, factor: f32) -> Result<Array, Ex
     let shape = [tokens, check::dimension(table.columns())?];
     let kernel = Embed { layout: table.layout(), factor };
     let outputs = [OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
-    check::single(cpu_op(kernel, &[table.array(), ids], &outputs)?)
+    check::single(record(kernel, &[table.array().input(), ids.input()], &outputs)?)
 }
 
 #[derive(Clone, Copy)]

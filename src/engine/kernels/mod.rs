@@ -21,10 +21,11 @@ mod packed;
 mod panel;
 pub mod pool;
 mod project;
-mod scratch;
 mod select;
 
-pub use attention::{Attention, AttentionOutput, Place, attention, attention_together, most_together};
+use super::ffi::scratch;
+
+pub use attention::{Attention, AttentionOutput, Place, attention, attention_together};
 pub use embed::embed;
 pub use encode::{SequenceAttention, sequence_attention};
 pub use experts::{ExpertVectors, Experts, experts};

@@ -9,7 +9,7 @@ use super::check;
 use super::isa::{Isa, Task};
 use super::lanes::{LANES, Lanes};
 use super::pool;
-use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use crate::engine::ffi::{Buffers, Input, Kernel, Operand, OutputSpec, record};
 
 /// Tokens whose norms a worker computes at once.
 const TOGETHER: usize = 8;
@@ -40,13 +40,13 @@ impl Norm<'_> {
     pub(super) fn prepare<'b>(
         &'b self,
         columns: usize,
-        inputs: &mut Vec<&'b Array>,
+        inputs: &mut Vec<Input<'b>>,
     ) -> Result<NormShape, Exception> {
         check::shape(self.weight, "the weight of a norm", &[columns])?;
-        inputs.push(self.weight);
+        inputs.push(self.weight.input());
         if let Some(bias) = self.bias {
             check::shape(bias, "the bias of a norm", &[columns])?;
-            inputs.push(bias);
+            inputs.push(bias.input());
         }
         Ok(NormShape { centred: self.centred, has_bias: self.bias.is_some(), epsilon: self.epsilon })
     }
@@ -56,18 +56,18 @@ impl Norm<'_> {
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
-pub fn norm_onto(x: &Array, norm: &Norm<'_>, residual: Option<(&Array, f32)>) -> Result<Array, Exception> {
+pub fn norm_onto<X: Operand>(x: &X, norm: &Norm<'_>, residual: Option<(&X, f32)>) -> Result<X, Exception> {
     let (tokens, columns) = check::matrix(x, "the input of a norm")?;
-    let mut inputs = vec![x];
+    let mut inputs = vec![x.input()];
     let norm = norm.prepare(columns, &mut inputs)?;
     if let Some((residual, _)) = residual {
         check::shape(residual, "the residual of a norm", &[tokens, columns])?;
-        inputs.push(residual);
+        inputs.push(residual.input());
     }
     let shape = [check::dimension(tokens)?, check::dimension(columns)?];
     let factor = residual.map(|(_, factor)| factor);
     let kernel = NormOnto { isa: Isa::current(), tokens, columns, norm, factor };
-    check::single(cpu_op(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
+    check::single(record(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
 }
 
 #[derive(Clone, Copy)]
@@ -121,9 +121,9 @@ pub struct HeadNorms<'a> {
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
-pub fn norm_heads(qkv: &Array, norms: &HeadNorms<'_>) -> Result<Array, Exception> {
+pub fn norm_heads<X: Operand>(qkv: &X, norms: &HeadNorms<'_>) -> Result<X, Exception> {
     let (tokens, columns) = check::matrix(qkv, "queries, keys and values")?;
-    let mut inputs = vec![qkv];
+    let mut inputs = vec![qkv.input()];
     let mut parts = [HeadPart { width: 0, unit: 0, own: false, norm: EMPTY }; 2];
     for (index, norm) in [&norms.queries, &norms.keys].into_iter().enumerate() {
         let (width, unit) = (norms.widths[index], norms.units[index]);
@@ -139,7 +139,7 @@ pub fn norm_heads(qkv: &Array, norms: &HeadNorms<'_>) -> Result<Array, Exception
     }
     let shape = [check::dimension(tokens)?, check::dimension(columns)?];
     let kernel = NormHeads { isa: Isa::current(), tokens, columns, parts };
-    check::single(cpu_op(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
+    check::single(record(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
 }
 
 const EMPTY: NormShape = NormShape { centred: false, has_bias: false, epsilon: 0.0 };

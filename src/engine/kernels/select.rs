@@ -3,13 +3,13 @@
 
 use std::ffi::CStr;
 
+use mlx_rs::Dtype;
 use mlx_rs::error::Exception;
-use mlx_rs::{Array, Dtype};
 
 use super::check;
 use super::isa::{Isa, Task};
 use super::lanes::{LANES, Lanes};
-use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, record};
 
 /// What stands for a token when the logits allow none.
 const NO_TOKEN: i32 = -1;
@@ -19,13 +19,13 @@ const NO_TOKEN: i32 = -1;
 ///
 /// # Errors
 /// Logits of another shape or type.
-pub fn argmax(logits: &Array) -> Result<Array, Exception> {
+pub fn argmax<X: Operand>(logits: &X) -> Result<X, Exception> {
     one_row(logits)?;
     let outputs = [OutputSpec::New { shape: &[1], dtype: Dtype::Int32 }];
-    check::single(cpu_op(Argmax { isa: Isa::current() }, &[logits], &outputs)?)
+    check::single(record(Argmax { isa: Isa::current() }, &[logits.input()], &outputs)?)
 }
 
-fn one_row(logits: &Array) -> Result<(), Exception> {
+fn one_row(logits: &impl Operand) -> Result<(), Exception> {
     match check::matrix(logits, "the logits")? {
         (1, _) => Ok(()),
         (rows, _) => Err(Exception::custom(format!("{rows} rows of logits, expected one"))),

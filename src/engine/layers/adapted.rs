@@ -4,6 +4,7 @@ use mlx_rs::{Array, ops};
 
 use super::Loader;
 use super::matrix::Matrix;
+use crate::engine::ffi::Operand;
 use crate::engine::format::adapter::LowRank;
 use crate::engine::format::weight::{Floats, WeightData};
 #[cfg(target_os = "linux")]
@@ -73,21 +74,21 @@ impl Delta {
     }
 
     /// `product + factor * b · (a · x)`, for `x [L, columns]` after its norm, which the kernels apply.
-    pub fn add(
+    pub fn add<X: Operand>(
         &self,
-        x: &Array,
+        x: &X,
         #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "for the kernels"))]
         norm: Option<&super::norm::Norm>,
-        product: &Array,
+        product: &X,
         factor: f32,
-    ) -> Result<Array> {
+    ) -> Result<X> {
         match &self.0 {
             Parts::Stock { a, b } => {
-                let mut delta = b.forward(&a.forward(x)?)?;
+                let mut delta = b.forward(&a.forward(&x.array()?)?)?;
                 if (factor - 1.0).abs() > 0.0 {
                     delta = ops::multiply(&delta, Array::from_f32(factor).as_dtype(delta.dtype())?)?;
                 }
-                Ok(ops::add(product, &delta)?)
+                Ok(X::from(ops::add(product.array()?, &delta)?))
             }
             #[cfg(target_os = "linux")]
             Parts::Packed { a, b } => {

@@ -29,13 +29,14 @@ impl Ahead {
         Self { layers: if in_parts { layers } else { 0 }, done: 0, started: None }
     }
 
-    /// The next layer gives `x`.
-    pub fn layer(&mut self, x: &Array) -> Result<()> {
+    /// The next layer gives what `x` makes, where it is wanted.
+    pub fn layer(&mut self, x: impl FnOnce() -> Result<Array>) -> Result<()> {
         self.done += 1;
         // Not behind the last one, whose result nobody wants where the step only fills the caches.
         if self.done.is_multiple_of(LAYERS_AT_ONCE) && self.done < self.layers {
-            transforms::async_eval([x])?;
-            if let Some(before) = self.started.replace(x.clone()) {
+            let x = x()?;
+            transforms::async_eval([&x])?;
+            if let Some(before) = self.started.replace(x) {
                 before.eval()?;
             }
         }

@@ -33,7 +33,7 @@ pub fn append(cache: &TokenCache, keys: &Array, values: Option<&Array>) -> Resul
     if new.len() != cache.parts().len() {
         return Err(Error::internal("keys and values that do not fit their cache"));
     }
-    let mut parts = cache.parts().to_vec();
+    let mut parts = cache.arrays()?;
     for (part, new) in parts.iter_mut().zip(new) {
         part.try_index_mut((.., start..start + length, ..), &new)?;
     }

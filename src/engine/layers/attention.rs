@@ -19,11 +19,16 @@ use crate::engine::cache::KvCache;
 #[cfg(target_os = "linux")]
 use crate::engine::cache::Values;
 use crate::engine::config::style::Growth;
+use crate::engine::ffi::{Operand, Tensor};
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 #[cfg(target_os = "linux")]
 use crate::error::Error;
 use crate::error::Result;
+
+/// The most sequences whose attention is one kernel.
+#[cfg(target_os = "linux")]
+const MOST_TOGETHER: usize = 16;
 
 /// Sizes of one attention block.
 #[derive(Debug, Clone, Copy)]
@@ -109,11 +114,12 @@ impl AttentionVectors {
 
 impl Attention {
     /// `x [L, hidden] → [L, hidden]`, residual included. The tokens of each sequence follow those in its cache.
-    pub fn forward(&self, x: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+    pub fn forward(&self, x: &Tensor, step: &mut Step, layer: usize) -> Result<Tensor> {
         let layer = self.keys_of.unwrap_or(layer);
         self.around(x, |qkv| match self.backend {
-            Backend::Stock => step.each([qkv], |[qkv], cache| self.attend_stock(qkv, cache, layer)),
+            #[cfg(target_os = "linux")]
             Backend::Kernels => self.attend_fused(qkv, step, layer),
+            _ => Ok(step.each([&qkv.array()?], |[qkv], cache| self.attend_stock(qkv, cache, layer))?.into()),
         })
     }
 
@@ -143,20 +149,20 @@ impl Attention {
     }
 
     /// What stands around attention: norm, projections and the residual.
-    fn around(&self, x: &Array, attend: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
+    fn around<X: Operand>(&self, x: &X, attend: impl FnOnce(&X) -> Result<X>) -> Result<X> {
         let mut qkv = match &self.input {
             Input::Plain(input) => input.forward(x)?,
-            Input::Latent(parts) => parts.project(x)?,
+            Input::Latent(parts) => parts.project(&x.array()?)?.into(),
         };
         if let Some(norms) = &self.head_norms {
             qkv = norms.forward(&qkv)?;
         }
         let mut attended = attend(&qkv)?;
         if let Input::Latent(parts) = &self.input {
-            attended = parts.values(&attended)?;
+            attended = parts.values(&attended.array()?)?.into();
         }
         if let Some(gate) = &self.gate {
-            attended = ops::multiply(&attended, ops::sigmoid(gate.forward(x)?)?)?;
+            attended = ops::multiply(attended.array()?, ops::sigmoid(gate.forward(x)?.array()?)?)?.into();
         }
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&self.output.forward(&attended)?, x, self.factor),
@@ -180,19 +186,19 @@ impl Attention {
     }
 
     #[cfg(target_os = "linux")]
-    fn attend_fused(&self, qkv: &Array, step: &mut Step, layer: usize) -> Result<Array> {
+    fn attend_fused(&self, qkv: &Tensor, step: &mut Step, layer: usize) -> Result<Tensor> {
         let caches = step.sequences().iter().map(|sequence| sequence.cache.tokens(layer));
         let caches = caches.collect::<Result<Vec<_>>>()?;
         let arrays = caches.first().map_or(0, |first| first.parts().len());
         // Caches may be packed from some length on.
         let are_alike = caches.iter().all(|cache| cache.parts().len() == arrays);
-        let most = if are_alike { kernels::most_together(arrays) } else { 1 };
+        let most = if are_alike { MOST_TOGETHER } else { 1 };
         step.by(most, [qkv], |[qkv], sequences| self.attend_some(qkv, sequences, layer))
     }
 
     /// Attention of sequences with caches of one form.
     #[cfg(target_os = "linux")]
-    fn attend_some(&self, qkv: &Array, sequences: &mut [Sequence], layer: usize) -> Result<Array> {
+    fn attend_some(&self, qkv: &Tensor, sequences: &mut [Sequence], layer: usize) -> Result<Tensor> {
         let AttentionShape { heads, kv_heads, head_dim, value_dim, scale, soft_cap, growth } = self.shape;
         let mut places = Vec::with_capacity(sequences.len());
         for sequence in &*sequences {
@@ -234,11 +240,6 @@ impl Attention {
         Ok(attended.output)
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn attend_fused(&self, qkv: &Array, step: &mut Step, layer: usize) -> Result<Array> {
-        step.each([qkv], |[qkv], cache| self.attend_stock(qkv, cache, layer))
-    }
-
     fn attend_stock(&self, qkv: &Array, cache: &mut KvCache, layer: usize) -> Result<Array> {
         let AttentionShape { heads, kv_heads, head_dim, value_dim, scale, soft_cap, growth } = self.shape;
         let (length, offset) = (qkv.dim(0), cache.offset());
@@ -270,7 +271,7 @@ impl Attention {
         };
         if self.keys_of.is_some() {
             let tokens = cache.tokens(layer)?;
-            return together(attend(&queries, tokens.parts(), tokens, scoring)?);
+            return together(attend(&queries, &tokens.arrays()?, tokens, scoring)?);
         }
         let keys = rotated(qkv.index((.., q_end..k_end)), kv_heads)?;
         let has_values = qkv.dim(1) > k_end;
@@ -279,7 +280,7 @@ impl Attention {
         let tokens = cache.tokens(layer)?;
         let parts = append(tokens, &keys, values.as_ref())?;
         let attended = attend(&queries, &parts, tokens, scoring)?;
-        cache.set_tokens(layer, parts);
+        cache.set_tokens(layer, parts.into_iter().map(Tensor::from).collect());
         together(attended)
     }
 }

@@ -5,6 +5,7 @@ use mlx_rs::{Array, Dtype};
 use super::Loader;
 use super::matrix::Matrix;
 use super::norm::scaled;
+use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
@@ -29,9 +30,9 @@ impl Embedding {
     }
 
     /// Rows of the table times a factor, `ids [L] int32 → [L, columns]` in the compute type.
-    pub fn forward(&self, ids: &Array, factor: f32, dtype: Dtype) -> Result<Array> {
+    pub fn forward<X: Operand>(&self, ids: &Array, factor: f32, dtype: Dtype) -> Result<X> {
         match self {
-            Self::Stock(matrix) => scaled(matrix.rows(ids)?.as_dtype(dtype)?, factor),
+            Self::Stock(matrix) => Ok(X::from(scaled(matrix.rows(ids)?.as_dtype(dtype)?, factor)?)),
             #[cfg(target_os = "linux")]
             Self::Packed(matrix) => Ok(kernels::embed(matrix, ids, factor)?),
         }

@@ -11,6 +11,7 @@ use super::norm::{Norm, onto, scaled};
 use super::projection::{Projection, activate};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::style::{self, Gating, Groups, Routing, Scoring};
+use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
@@ -139,7 +140,7 @@ impl Experts {
     }
 
     /// `x [L, hidden]`, added to `residual [L, hidden]`.
-    pub fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
+    pub fn forward_onto<X: Operand>(&self, x: &X, residual: &X) -> Result<X> {
         let normed = match &self.norm {
             Some(norm) => &norm.apply(x)?,
             None => x,
@@ -151,7 +152,7 @@ impl Experts {
         };
         let mut mixed = match &self.weights {
             Weights::Stock { matrices, biases } => {
-                self.mix_stock(seen, &scores, matrices, biases.as_ref())?
+                X::from(self.mix_stock(&seen.array()?, &scores.array()?, matrices, biases.as_ref())?)
             }
             #[cfg(target_os = "linux")]
             Weights::Packed { matrices, biases, inner } => {
@@ -174,13 +175,14 @@ impl Experts {
         if let Some(shared) = &self.shared {
             let mut result = shared.mlp.apply(normed)?;
             if let Some(gate) = &shared.gate {
-                result = ops::multiply(ops::sigmoid(gate.forward(normed)?)?, &result)?;
+                let weight = ops::sigmoid(gate.forward(normed)?.array()?)?;
+                result = X::from(ops::multiply(&weight, result.array()?)?);
             }
-            mixed = ops::add(&mixed, &result)?;
+            mixed = X::from(ops::add(mixed.array()?, result.array()?)?);
         }
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&mixed, residual, self.factor),
-            None => onto(residual, mixed, self.factor),
+            None => Ok(X::from(onto(&residual.array()?, mixed.array()?, self.factor)?)),
         }
     }
 

@@ -37,7 +37,7 @@ impl LayerInputs {
     /// `tokens [L] int32`, embedded as `x [L, hidden]` → `[L, layers, size]`.
     pub fn forward(&self, tokens: &Array, x: &Array, dtype: Dtype) -> Result<Array> {
         let (length, size) = (x.dim(0), self.sizes.size as i32);
-        let known = self.table.forward(tokens, (size as f32).sqrt(), dtype)?;
+        let known: Array = self.table.forward(tokens, (size as f32).sqrt(), dtype)?;
         let seen = self.projection.forward_scaled(x, (self.hidden as f32).sqrt().recip())?;
         let seen = self.norm.apply(&seen.reshape(&[-1, size])?)?;
         let both = ops::add(seen.reshape(&[length, -1, size])?, known.reshape(&[length, -1, size])?)?;

@@ -5,6 +5,7 @@ use mlx_rs::Array;
 use super::norm::Norm;
 use super::projection::Projection;
 use crate::engine::config::style::Activation;
+use crate::engine::ffi::Operand;
 use crate::error::Result;
 
 /// `residual + factor * [norm](down(act(gate(norm(x))) * up(norm(x))))`.
@@ -20,7 +21,7 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    fn inner(&self, x: &Array) -> Result<Array> {
+    fn inner<X: Operand>(&self, x: &X) -> Result<X> {
         if self.gated {
             self.gate_up.forward_gated(x, self.activation)
         } else {
@@ -29,12 +30,12 @@ impl Mlp {
     }
 
     /// `x [L, hidden] → [L, hidden]`, alone.
-    pub fn apply(&self, x: &Array) -> Result<Array> {
+    pub fn apply<X: Operand>(&self, x: &X) -> Result<X> {
         self.down.forward(&self.inner(x)?)
     }
 
     /// `x [L, hidden]`, added to `residual [L, hidden]`.
-    pub fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
+    pub fn forward_onto<X: Operand>(&self, x: &X, residual: &X) -> Result<X> {
         let inner = self.inner(x)?;
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&self.down.forward(&inner)?, residual, self.factor),

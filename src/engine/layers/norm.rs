@@ -6,6 +6,7 @@ use super::matrix::parts;
 use super::{Backend, Loader};
 use crate::engine::config::ModelConfig;
 use crate::engine::config::style::{NormKind, QkNorm};
+use crate::engine::ffi::Operand;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::error::Result;
@@ -64,11 +65,11 @@ impl Norm {
     }
 
     /// `x [L, size]`, normalised.
-    pub fn apply(&self, x: &Array) -> Result<Array> {
+    pub fn apply<X: Operand>(&self, x: &X) -> Result<X> {
         match self.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => Ok(kernels::norm_onto(x, &self.in_kernels(), None)?),
-            _ => self.forward(x),
+            _ => Ok(X::from(self.forward(&x.array()?)?)),
         }
     }
 
@@ -82,11 +83,11 @@ impl Norm {
     }
 
     /// `residual + factor * norm(x)`, all `[L, size]`.
-    pub fn forward_onto(&self, x: &Array, residual: &Array, factor: f32) -> Result<Array> {
+    pub fn forward_onto<X: Operand>(&self, x: &X, residual: &X, factor: f32) -> Result<X> {
         match self.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => Ok(kernels::norm_onto(x, &self.in_kernels(), Some((residual, factor)))?),
-            _ => onto(residual, self.forward(x)?, factor),
+            _ => Ok(X::from(onto(&residual.array()?, self.forward(&x.array()?)?, factor)?)),
         }
     }
 
@@ -173,13 +174,13 @@ impl HeadNorms {
     }
 
     /// `qkv [L, (heads + 2 kv_heads) * head_dim]`, or queries alone, normalised.
-    pub fn forward(&self, qkv: &Array) -> Result<Array> {
-        let Some(keys) = &self.keys else { return self.by_head(&self.queries, qkv) };
+    pub fn forward<X: Operand>(&self, qkv: &X) -> Result<X> {
+        let Some(keys) = &self.keys else { return Ok(X::from(self.by_head(&self.queries, &qkv.array()?)?)) };
         let normed = self.queries_and_keys(qkv, keys)?;
         let Some(values) = &self.values else { return Ok(normed) };
         let end = self.heads.iter().sum::<usize>() * self.head_dim;
-        let [before, own] = parts(&normed, &[end as i32])?;
-        Ok(ops::concatenate(&[before, self.by_head(values, &own)?], -1)?)
+        let [before, own] = parts(&normed.array()?, &[end as i32])?;
+        Ok(X::from(ops::concatenate(&[before, self.by_head(values, &own)?], -1)?))
     }
 
     /// Each head of `x [L, heads * head_dim]`, all with the same weights.
@@ -187,7 +188,7 @@ impl HeadNorms {
         Ok(norm.apply(&x.reshape(&[-1, self.head_dim as i32])?)?.reshape(&[x.dim(0), -1])?)
     }
 
-    fn queries_and_keys(&self, qkv: &Array, keys: &Norm) -> Result<Array> {
+    fn queries_and_keys<X: Operand>(&self, qkv: &X, keys: &Norm) -> Result<X> {
         match self.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => {
@@ -196,7 +197,7 @@ impl HeadNorms {
                 let (queries, keys) = (self.queries.in_kernels(), keys.in_kernels());
                 Ok(kernels::norm_heads(qkv, &kernels::HeadNorms { queries, keys, widths, units })?)
             }
-            _ => self.queries_and_keys_stock(qkv, keys),
+            _ => Ok(X::from(self.queries_and_keys_stock(&qkv.array()?, keys)?)),
         }
     }
 

@@ -10,6 +10,7 @@ use super::adapted::Delta;
 use super::matrix::{Matrix, select_rows, side_by_side, split_rows, stack};
 use super::norm::{Norm, onto, scaled};
 use crate::engine::config::style::Activation;
+use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
@@ -34,14 +35,14 @@ enum Weights {
 }
 
 /// What follows the product.
-enum After<'a> {
+enum After<'a, X> {
     Nothing,
     Scale(f32),
     Activate(Activation),
     /// Two matrices: `act(first) * second` (Shazeer, 2020).
     Gate(Activation),
     /// Times the factor, added to what came before the block.
-    Residual(&'a Array, f32),
+    Residual(&'a X, f32),
 }
 
 impl Projection {
@@ -132,27 +133,27 @@ impl Projection {
     }
 
     /// `[L, columns] → [L, sum of rows]`.
-    pub fn forward(&self, x: &Array) -> Result<Array> {
+    pub fn forward<X: Operand>(&self, x: &X) -> Result<X> {
         self.compute(x, &After::Nothing)
     }
 
     /// `[L, columns] → [L, sum of rows]`, times a factor.
-    pub fn forward_scaled(&self, x: &Array, factor: f32) -> Result<Array> {
+    pub fn forward_scaled<X: Operand>(&self, x: &X, factor: f32) -> Result<X> {
         self.compute(x, &After::Scale(factor))
     }
 
     /// `[L, columns] → [L, rows]`: `act(first) * second`, for two matrices of equal size.
-    pub fn forward_gated(&self, x: &Array, activation: Activation) -> Result<Array> {
+    pub fn forward_gated<X: Operand>(&self, x: &X, activation: Activation) -> Result<X> {
         self.compute(x, &After::Gate(activation))
     }
 
     /// `[L, columns] → [L, rows]`: `act(product)`.
-    pub fn forward_activated(&self, x: &Array, activation: Activation) -> Result<Array> {
+    pub fn forward_activated<X: Operand>(&self, x: &X, activation: Activation) -> Result<X> {
         self.compute(x, &After::Activate(activation))
     }
 
     /// `[L, columns] → [L, rows]`: `residual + factor * product`.
-    pub fn forward_onto(&self, x: &Array, residual: &Array, factor: f32) -> Result<Array> {
+    pub fn forward_onto<X: Operand>(&self, x: &X, residual: &X, factor: f32) -> Result<X> {
         self.compute(x, &After::Residual(residual, factor))
     }
 
@@ -169,28 +170,32 @@ impl Projection {
         arrays
     }
 
-    fn compute(&self, x: &Array, after: &After) -> Result<Array> {
+    fn compute<X: Operand>(&self, x: &X, after: &After<X>) -> Result<X> {
         let Some(delta) = &self.delta else { return self.product(x, after) };
         // The kernels apply the norm themselves; MLX's operations want its outcome.
         let normed = match (&self.norm, self.weights.is_stock()) {
-            (Some(norm), true) => &norm.forward(x)?,
+            (Some(norm), true) => &X::from(norm.forward(&x.array()?)?),
             _ => x,
         };
-        let add = |product: &Array, factor: f32| delta.add(normed, self.norm.as_ref(), product, factor);
+        let add = |product: &X, factor: f32| delta.add(normed, self.norm.as_ref(), product, factor);
         match *after {
             After::Nothing => add(&self.product(x, after)?, 1.0),
             After::Scale(factor) | After::Residual(_, factor) => add(&self.product(x, after)?, factor),
             After::Activate(activation) => {
-                activate(&add(&self.product(x, &After::Nothing)?, 1.0)?, activation)
+                let product = add(&self.product(x, &After::Nothing)?, 1.0)?;
+                Ok(X::from(activate(&product.array()?, activation)?))
             }
-            After::Gate(activation) => gated(&add(&self.product(x, &After::Nothing)?, 1.0)?, activation),
+            After::Gate(activation) => {
+                let product = add(&self.product(x, &After::Nothing)?, 1.0)?;
+                Ok(X::from(gated(&product.array()?, activation)?))
+            }
         }
     }
 
     /// The product with the weights, without the adapter.
-    fn product(&self, x: &Array, after: &After) -> Result<Array> {
+    fn product<X: Operand>(&self, x: &X, after: &After<X>) -> Result<X> {
         match &self.weights {
-            Weights::Stock(matrices) => self.compute_stock(x, matrices, after),
+            Weights::Stock(matrices) => Ok(X::from(self.compute_stock(&x.array()?, matrices, after)?)),
             #[cfg(target_os = "linux")]
             Weights::Packed(matrices) => {
                 let norm = self.norm.as_ref().map(Norm::in_kernels);
@@ -207,7 +212,7 @@ impl Projection {
         }
     }
 
-    fn compute_stock(&self, x: &Array, matrices: &[Matrix], after: &After) -> Result<Array> {
+    fn compute_stock<X: Operand>(&self, x: &Array, matrices: &[Matrix], after: &After<X>) -> Result<Array> {
         let normed = match &self.norm {
             Some(norm) => &norm.forward(x)?,
             None => x,
@@ -219,7 +224,7 @@ impl Projection {
         match *after {
             After::Nothing => Ok(product),
             After::Scale(factor) => scaled(product, factor),
-            After::Residual(residual, factor) => onto(residual, product, factor),
+            After::Residual(residual, factor) => onto(&residual.array()?, product, factor),
             After::Activate(activation) => activate(&product, activation),
             After::Gate(activation) => gated(&product, activation),
         }

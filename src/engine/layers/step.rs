@@ -7,6 +7,7 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use crate::engine::cache::KvCache;
+use crate::engine::ffi::{Operand, Tensor};
 use crate::error::{Error, Result};
 
 /// Which positions' logits are wanted.
@@ -74,29 +75,33 @@ impl<'a, 'b> Step<'a, 'b> {
     }
 
     /// The same for at most so many sequences at a time.
-    pub fn by<const N: usize>(
+    pub fn by<X: Operand, const N: usize>(
         &mut self,
         most: usize,
-        rows: [&Array; N],
-        mut some: impl FnMut([&Array; N], &mut [Sequence<'b>]) -> Result<Array>,
-    ) -> Result<Array> {
+        rows: [&X; N],
+        mut some: impl FnMut([&X; N], &mut [Sequence<'b>]) -> Result<X>,
+    ) -> Result<X> {
         if self.sequences.len() <= most {
             return some(rows, self.sequences);
+        }
+        let mut arrays = Vec::with_capacity(N);
+        for rows in rows {
+            arrays.push(rows.array()?);
         }
         let mut made = Vec::with_capacity(self.sequences.len().div_ceil(most));
         let mut start = 0;
         for sequences in self.sequences.chunks_mut(most) {
             let tokens: usize = sequences.iter().map(|sequence| sequence.tokens).sum();
             let end = start + tokens as i32;
-            let own = rows.map(|rows| rows.index(start..end));
-            made.push(some(own.each_ref(), sequences)?);
+            let own: [X; N] = std::array::from_fn(|at| X::from(arrays[at].index(start..end)));
+            made.push(some(own.each_ref(), sequences)?.array()?);
             start = end;
         }
-        Ok(ops::concatenate(&made, 0)?)
+        Ok(X::from(ops::concatenate(&made, 0)?))
     }
 
     /// Counts the tokens, which every layer has taken in. The rows of `x` `[L, …]` whose logits are wanted.
-    pub fn end(self, x: Array) -> Result<Option<Array>> {
+    pub fn end(self, x: Tensor) -> Result<Option<Tensor>> {
         let (mut wanted, mut start) = (Vec::new(), 0);
         for sequence in self.sequences {
             sequence.cache.advance(sequence.tokens);
@@ -110,9 +115,12 @@ impl<'a, 'b> Step<'a, 'b> {
         }
         Ok(match wanted.as_slice() {
             [] => None,
-            all if all.len() == x.dim(0) as usize => Some(x),
-            [only] => Some(x.index(*only..*only + 1)),
-            rows => Some(x.take_axis(Array::from_slice(rows, &[rows.len() as i32]), 0)?),
+            all if Some(all.len()) == x.shape().first().map(|&rows| rows as usize) => Some(x),
+            [only] => Some(Tensor::from(x.array()?.index(*only..*only + 1))),
+            rows => {
+                let rows = Array::from_slice(rows, &[rows.len() as i32]);
+                Some(Tensor::from(x.array()?.take_axis(rows, 0)?))
+            }
         })
     }
 }

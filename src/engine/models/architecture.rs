@@ -38,7 +38,7 @@ pub struct OnLoad {
 
 /// An architecture in GGUF files.
 pub struct Gguf {
-    /// `general.architecture` values.
+    /// `general.architecture` values. Of architectures with the same ones, the first reads the files of all.
     pub names: &'static [&'static str],
     /// Rotated pairs are neighbours there.
     pub interleaved: bool,

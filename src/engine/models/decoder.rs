@@ -11,6 +11,7 @@ use crate::engine::cache::CacheShape;
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
+use crate::engine::ffi::{Operand, Tensor};
 use crate::engine::layers::ahead::Ahead;
 use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors, Input};
 use crate::engine::layers::delta_net::DeltaNet;
@@ -102,14 +103,17 @@ impl Stack {
     }
 
     /// `tokens [L] int32 → [L, hidden]` in the compute type.
-    pub(super) fn embed(&self, tokens: &Array) -> Result<Array> {
+    pub(super) fn embed<X: Operand>(&self, tokens: &Array) -> Result<X> {
         self.embed_tokens.forward(tokens, self.embedding_scale, self.dtype)
     }
 
     /// Through all blocks, or as many as fill the caches where no logits are wanted.
-    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Array> {
-        let mut x = self.embed(tokens)?;
-        let inputs = self.inputs.as_ref().map(|inputs| inputs.forward(tokens, &x, self.dtype)).transpose()?;
+    fn forward(&self, tokens: &Array, step: &mut Step) -> Result<Tensor> {
+        let mut x: Tensor = self.embed(tokens)?;
+        let inputs = match &self.inputs {
+            Some(inputs) => Some(inputs.forward(tokens, &x.array()?, self.dtype)?),
+            None => None,
+        };
         let filling = self.blocks.iter().rposition(Block::fills).map_or(0, |last| last + 1);
         let count = if step.only_fills() { filling } else { self.blocks.len() };
         let longest = step.sequences().iter().map(|sequence| sequence.tokens).max().unwrap_or(0);
@@ -117,7 +121,7 @@ impl Stack {
         for (index, block) in self.blocks.iter().enumerate().take(count) {
             let input = inputs.as_ref().map(|all| all.index((.., index as i32, ..)));
             x = block.forward(&x, step, index, input.as_ref())?;
-            ahead.layer(&x)?;
+            ahead.layer(|| Ok(x.array()?))?;
         }
         Ok(x)
     }
@@ -154,8 +158,8 @@ impl Decoder {
     }
 
     /// Logits of hidden states `[L, hidden]`.
-    fn logits(&self, x: &Array) -> Result<Array> {
-        let logits = self.head.forward_scaled(x, self.logits_scale)?;
+    fn logits(&self, x: &Tensor) -> Result<Array> {
+        let logits = self.head.forward_scaled(x, self.logits_scale)?.array()?;
         match self.logits_cap {
             Some(cap) => capped(&logits, cap),
             None => Ok(logits),
@@ -260,20 +264,20 @@ impl Block {
     }
 
     /// `input [L, size]` is what the layer gets beside the states.
-    fn forward(&self, x: &Array, step: &mut Step, index: usize, input: Option<&Array>) -> Result<Array> {
+    fn forward(&self, x: &Tensor, step: &mut Step, index: usize, input: Option<&Array>) -> Result<Tensor> {
         let mixed = match &self.mixer {
             Mixing::Attention(attention) => attention.forward(x, step, index)?,
-            Mixing::Delta(delta) => delta.forward(x, step, index)?,
-            Mixing::ShortConv(conv) => conv.forward(x, step, index)?,
-            Mixing::Mamba(mamba) => mamba.forward(x, step, index)?,
+            Mixing::Delta(delta) => delta.forward(&x.array()?, step, index)?.into(),
+            Mixing::ShortConv(conv) => conv.forward(&x.array()?, step, index)?.into(),
+            Mixing::Mamba(mamba) => mamba.forward(&x.array()?, step, index)?.into(),
             Mixing::Nothing => x.clone(),
         };
         let mut x = self.feed(x, mixed)?;
         if let (Some(own), Some(input)) = (&self.input, input) {
-            x = own.forward(&x, input)?;
+            x = own.forward(&x.array()?, input)?.into();
         }
         match &self.scalar {
-            Some(scalar) => Ok(ops::multiply(&x, scalar)?),
+            Some(scalar) => Ok(ops::multiply(x.array()?, scalar)?.into()),
             None => Ok(x),
         }
     }
@@ -302,7 +306,7 @@ impl Block {
     }
 
     /// The feed-forward block behind what attention, or what stands in its place, made of `x`.
-    fn feed(&self, x: &Array, mixed: Array) -> Result<Array> {
+    fn feed<X: Operand>(&self, x: &X, mixed: X) -> Result<X> {
         let input = if self.parallel { x } else { &mixed };
         match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward_onto(input, &mixed),
@@ -334,12 +338,12 @@ impl Block {
 
 impl Beside {
     /// `x [L, hidden]`, added to `residual [L, hidden]`.
-    fn forward_onto(&self, x: &Array, residual: &Array) -> Result<Array> {
+    fn forward_onto<X: Operand>(&self, x: &X, residual: &X) -> Result<X> {
         let dense = self.dense_norm.apply(&self.dense.apply(x)?)?;
         let both = self.experts.forward_onto(x, &dense)?;
         match &self.post_norm {
             Some(norm) => norm.forward_onto(&both, residual, 1.0),
-            None => onto(residual, both, 1.0),
+            None => Ok(X::from(onto(&residual.array()?, both.array()?, 1.0)?)),
         }
     }
 

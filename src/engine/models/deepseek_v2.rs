@@ -1,7 +1,7 @@
 //! DeepSeek-V2 (arXiv:2405.04434): attention over latents, and experts weighed by a softmax.
 
 use super::architecture::{Architecture, Defaults, PLAIN};
-use super::deepseek_v3::{ON_LOAD, STYLE, check_routing, latent_rope};
+use super::deepseek_v3::{GGUF, ON_LOAD, STYLE, check_routing, latent_rope};
 use super::glm4_moe::{EXPERTS, mix};
 use super::names::{self, Names};
 use crate::engine::config::fields::Fields;
@@ -24,6 +24,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: GGUF,
     on_load: ON_LOAD,
     ..PLAIN
 };

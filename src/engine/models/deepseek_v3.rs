@@ -27,9 +27,12 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
-    gguf: Some(Gguf { names: &["deepseek2"], interleaved: true, read: read_gguf }),
+    gguf: GGUF,
     on_load: ON_LOAD,
 };
+
+/// Of all models with attention over latents, which differ in what the files say.
+pub const GGUF: Option<Gguf> = Some(Gguf { names: &["deepseek2"], interleaved: true, read: read_gguf });
 
 /// The router, and the matrices of single heads, which are small and not computed with as they lie in the file:
 /// packing them would cost accuracy and save nothing.

@@ -2,19 +2,22 @@
 //! keys that are values too; the last layers may look at the keys of others, each may get a part of the token
 //! itself, and a mixture of experts may stand beside the dense block.
 
+use std::path::Path;
+
 use serde_json::Value;
 
-use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad, PLAIN};
 use super::gemma::scale_embedding;
-use super::names::{self, ExpertNames, Names};
+use super::names::{self, ExpertNames, LAYER_INPUTS, Names};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::{self, Activation, Experts, Placement, QkNorm, Routing, Style};
-use crate::engine::config::{KeyHeads, LayerInputs, ModelConfig, RopeScaling};
+use crate::engine::config::{GgufFields, KeyHeads, LayerInputs, ModelConfig, Rope, RopeScaling};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "gemma4",
+    also_dense: true,
     // The last one has no encoder of images, but the same text part, as in mlx-lm.
     model_types: &["gemma4_text", "gemma4", "gemma4_unified"],
     style: Style {
@@ -28,7 +31,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     names: Names { mlp_norm: "pre_feedforward_layernorm", experts: EXPERTS, ..names::PLAIN },
     defaults: Defaults {
         theta: 1_000_000.0,
-        local_theta: Some(10_000.0),
+        local_theta: Some(LOCAL_THETA),
         context: 131_072,
         heads: Some(8),
         kv_heads: Some(4),
@@ -40,6 +43,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: Some(Gguf { names: &["gemma4"], interleaved: false, read: read_gguf }),
     on_load: OnLoad { precise: &["router.proj"], whole: &[] },
     ..PLAIN
 };
@@ -52,6 +56,7 @@ const EXPERTS: ExpertNames = ExpertNames {
     ..names::EXPERTS
 };
 
+const LOCAL_THETA: f64 = 10_000.0;
 const PERIOD: usize = 6;
 const FULL_HEAD_DIM: usize = 512;
 /// Of a head, in layers that do not slide.
@@ -75,26 +80,85 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
         RopeScaling::Proportional { .. } => full.dim,
         _ => full.dim.saturating_mul(share.0) / share.1,
     };
-    config.without_keys = fields.number("num_kv_shared_layers")?.unwrap_or(0);
-    if config.without_keys >= config.layers {
-        let reason = format!("has {} of {} layers without keys", config.without_keys, config.layers);
-        return Err(damaged(fields.path(), &reason));
-    }
+    leave_keys(fields.number("num_kv_shared_layers")?, fields.path(), config)?;
     if fields.flag("use_double_wide_mlp")?.unwrap_or(false) {
         let (first, inner) = (config.layers - config.without_keys, config.intermediate_size);
         config.plan.iter_mut().skip(first).for_each(|layer| layer.inner = inner.checked_mul(2));
     }
     let size = fields.number("hidden_size_per_layer_input")?.unwrap_or(256);
     let vocabulary = fields.number("vocab_size_per_layer_input")?.unwrap_or(262_144);
-    if size > 0 && vocabulary < config.vocab_size {
-        let reason = format!("has inputs of layers for {vocabulary} of {} tokens", config.vocab_size);
-        return Err(unsupported(fields.path(), &reason));
-    }
-    config.layer_inputs = (size > 0).then_some(LayerInputs { size, vocabulary });
+    take_inputs(size, vocabulary, fields.path(), config)?;
     if fields.flag("enable_moe_block")?.unwrap_or(false) {
         let routing = Routing::softmax(fields.required("num_experts")?, fields.required("top_k_experts")?);
         let plain = Experts::plain(routing, fields.required("moe_intermediate_size")?);
         config.mix_all(Experts { beside: true, ..plain });
+    }
+    Ok(())
+}
+
+/// Leaves so many last layers without keys of their own.
+fn leave_keys(count: Option<usize>, path: &Path, config: &mut ModelConfig) -> Result<()> {
+    config.without_keys = count.unwrap_or(0);
+    if config.without_keys >= config.layers {
+        let reason = format!("has {} of {} layers without keys", config.without_keys, config.layers);
+        return Err(damaged(path, &reason));
+    }
+    Ok(())
+}
+
+/// Gives each layer `size` elements of a token's row, of `vocabulary` rows.
+fn take_inputs(size: usize, vocabulary: usize, path: &Path, config: &mut ModelConfig) -> Result<()> {
+    if size > 0 && vocabulary < config.vocab_size {
+        let reason = format!("has inputs of layers for {vocabulary} of {} tokens", config.vocab_size);
+        return Err(unsupported(path, &reason));
+    }
+    config.layer_inputs = (size > 0).then_some(LayerInputs { size, vocabulary });
+    Ok(())
+}
+
+/// Lengths of heads are those of layers that do not slide, but for the keys that say otherwise.
+fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    let path = fields.path();
+    scale_embedding(config);
+    config.attention_scale = 1.0;
+    let slides = fields.flags("attention.sliding_window_pattern");
+    let slides = slides.ok_or_else(|| damaged(path, "does not say which layers slide"))?;
+    if slides.get(config.layers - 1) != Some(&false) {
+        return Err(unsupported(path, "slides in its last layer"));
+    }
+    let dim = fields.required("attention.key_length_swa")?;
+    if fields.number("attention.value_length_swa")?.is_some_and(|values| values != dim) {
+        return Err(unsupported(path, &format!("has keys of length {dim} and values of another")));
+    }
+    let counts = fields.each("attention.head_count_kv", config.layers)?;
+    let counts = counts.unwrap_or_else(|| vec![config.heads; config.layers]);
+    let heads = |sliding: bool| -> Result<Option<usize>> {
+        let mut of_kind = counts.iter().zip(slides).filter(|(_, slides)| **slides == sliding);
+        let first = of_kind.next().map(|(count, _)| *count);
+        if of_kind.any(|(count, _)| Some(*count) != first) {
+            return Err(unsupported(path, "has different heads in layers of the same kind"));
+        }
+        Ok(first)
+    };
+    leave_keys(fields.number("attention.shared_kv_layers")?, path, config)?;
+    let full = heads(false)?.unwrap_or(config.kv_heads);
+    let has_keys = |index: usize| fields.has_in(index, "self_attn.k_proj.weight");
+    let first = (0..config.layers).find(|&index| slides.get(index) == Some(&false) && has_keys(index));
+    let are_values = first.is_some_and(|index| !fields.has_in(index, "self_attn.v_proj.weight"));
+    config.full_heads = Some(KeyHeads { count: full, dim: config.head_dim, are_values });
+    config.kv_heads = heads(true)?.unwrap_or(full);
+    config.head_dim = dim;
+    config.local_rope = Some(Rope {
+        theta: LOCAL_THETA as f32,
+        dims: fields.number("rope.dimension_count_swa")?.unwrap_or(dim),
+        scaling: RopeScaling::Default,
+        magnitude: 1.0,
+        ..config.rope.clone()
+    });
+    let size = fields.number("embedding_length_per_layer_input")?.unwrap_or(0);
+    take_inputs(size, fields.rows_of(LAYER_INPUTS.table).unwrap_or(0), path, config)?;
+    if let Some(experts) = &mut config.experts {
+        experts.beside = true;
     }
     Ok(())
 }

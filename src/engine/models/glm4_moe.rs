@@ -123,6 +123,12 @@ pub fn mix_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
     let size = shared.checked_mul(experts.intermediate_size);
     let size = size.ok_or_else(|| damaged(fields.path(), &format!("has {shared} shared experts")))?;
     experts.shared = (shared > 0).then_some(SharedExpert { intermediate_size: size, gated: false });
+    route_gguf(fields, config)
+}
+
+/// What a GGUF file says about which experts are chosen by their corrected scores, of which groups.
+pub fn route_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    let Some(experts) = &mut config.experts else { return Ok(()) };
     // The key is left out where it is false.
     experts.routing.normalized = fields.flag("expert_weights_norm").unwrap_or(false);
     experts.routing.corrected = fields.has_anywhere(config.architecture.names.experts.correction);

@@ -1,7 +1,7 @@
 //! GLM 4.7 Flash: DeepSeek's attention over latents and its way to choose experts.
 
 use super::architecture::{Architecture, Defaults, PLAIN};
-use super::deepseek_v3::{ON_LOAD, STYLE, check_routing, corrected, latent_rope};
+use super::deepseek_v3::{GGUF, ON_LOAD, STYLE, check_routing, corrected, latent_rope};
 use super::glm4_moe::{EXPERTS, mix};
 use super::names::{self, Names};
 use crate::engine::config::fields::Fields;
@@ -26,6 +26,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: GGUF,
     on_load: ON_LOAD,
     ..PLAIN
 };

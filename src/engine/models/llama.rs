@@ -6,6 +6,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
     name: "llama",
     // The aliases are those that mlx-lm runs with its Llama as well.
     model_types: &["llama", "iquestcoder", "xverse"],
-    gguf: Some(Gguf { names: &["llama"], interleaved: true, read: no_more_keys }),
+    gguf: GGUF,
     ..PLAIN
 };
+
+pub const GGUF: Option<Gguf> = Some(Gguf { names: &["llama"], interleaved: true, read: no_more_keys });

@@ -1,6 +1,7 @@
 //! Mistral (Jiang et al., 2023): Llama with a sliding window, which later releases left out.
 
 use super::architecture::{Architecture, Defaults, PLAIN};
+use super::llama;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::error::Result;
@@ -10,6 +11,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     model_types: &["mistral"],
     defaults: Defaults { context: 131_072, kv_heads: Some(8), window: Some(4096), ..Defaults::PLAIN },
     read: slides_if_it_can,
+    gguf: llama::GGUF,
     ..PLAIN
 };
 

@@ -1,17 +1,17 @@
 //! Nemotron-H (arXiv:2504.03624) and Nemotron 3: each layer is one thing only, Mamba 2's state space,
 //! attention without positions, a feed-forward block or a mixture of experts, all without gates.
 
-use super::architecture::{Architecture, Defaults, OnLoad, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, OnLoad};
 use super::deepseek_v3::corrected;
-use super::glm4_moe::JUDGED_BY;
-use super::mamba2::time_limit;
+use super::glm4_moe::{JUDGED_BY, leave_ahead, route_gguf};
+use super::mamba2::{state_space_of_gguf, time_limit};
 use super::names::{self, ExpertNames, Names};
-use crate::engine::config::ModelConfig;
 use crate::engine::config::fields::Fields;
 use crate::engine::config::recurrent::{Mamba, Recurrent};
 use crate::engine::config::style::{
-    self, Activation, Experts, Groups, LayerPlan, Mixer, Routing, SharedExpert, Style,
+    self, Activation, Experts, Groups, LayerPlan, Mixer, Routing, Scoring, SharedExpert, Style,
 };
+use crate::engine::config::{GgufFields, ModelConfig};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::error::Result;
 
@@ -19,6 +19,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     name: "nemotron_h",
     model_types: &["nemotron_h"],
     sparse: true,
+    also_dense: true,
     style: Style { gated: false, activation: Activation::ReluSquared, ..style::PLAIN },
     names: Names {
         attention_norm: "norm",
@@ -28,6 +29,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         gate_up: &["mixer.up_proj"],
         down: "mixer.down_proj",
         mamba: "mixer",
+        recurrent: names::state_space!("mixer"),
         final_norm: "model.norm_f",
         experts: EXPERTS,
         ..names::PLAIN
@@ -43,8 +45,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: Some(Gguf { names: &["nemotron_h", "nemotron_h_moe"], interleaved: false, read: read_gguf }),
     on_load: OnLoad { precise: &[], whole: &["mixer.gate"] },
-    ..PLAIN
 };
 
 const EXPERTS: ExpertNames = ExpertNames {
@@ -109,6 +111,34 @@ fn read(fields: &Fields, config: &mut ModelConfig) -> Result<()> {
         squeezed: fields.number("moe_latent_size")?,
         ..Experts::plain(routing, size("moe_intermediate_size", 7688)?)
     });
+    Ok(())
+}
+
+/// Layers without heads of keys and without a feed-forward block have the state space.
+fn read_gguf(fields: &GgufFields, config: &mut ModelConfig) -> Result<()> {
+    leave_ahead(fields, config)?;
+    state_space_of_gguf(fields, config)?;
+    if fields.has_anywhere("mixer.q_proj.bias") {
+        return Err(unsupported(fields.path(), "has biases in attention"));
+    }
+    config.mlp_bias = fields.has_anywhere("mixer.down_proj.bias");
+    let heads = fields.each("attention.head_count_kv", config.layers)?;
+    let heads = heads.unwrap_or_else(|| vec![config.kv_heads; config.layers]);
+    for (index, layer) in config.plan.iter_mut().enumerate() {
+        let inner = layer.inner;
+        *layer = match (heads.get(index), layer.feeds) {
+            (Some(0) | None, false) => STATE_SPACE,
+            (_, false) => ATTENTION,
+            _ if fields.has_in(index, "mixer.gate.weight") => SPARSE,
+            _ => LayerPlan { inner, ..DENSE },
+        };
+    }
+    route_gguf(fields, config)?;
+    let Some(experts) = &mut config.experts else { return Ok(()) };
+    experts.routing.scoring = Scoring::Sigmoid;
+    let intermediate_size = fields.required("expert_shared_feed_forward_length")?;
+    experts.shared = Some(SharedExpert { intermediate_size, gated: false });
+    experts.squeezed = fields.number("moe_latent_size")?;
     Ok(())
 }
 

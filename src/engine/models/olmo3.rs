@@ -18,10 +18,13 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
+    gguf: olmo2::GGUF,
     ..PLAIN
 };
 
+pub const PERIOD: usize = 4;
+
 fn read(_: &Fields, config: &mut ModelConfig) -> Result<()> {
-    config.slide_but_every(4);
+    config.slide_but_every(PERIOD);
     Ok(())
 }

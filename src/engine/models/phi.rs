@@ -1,6 +1,6 @@
 //! Phi 1, 1.5 and 2 (arXiv:2309.05463): parallel blocks, layer norms, biases everywhere.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, PLAIN, no_more_keys};
 use super::names::{self, Names};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::style::{self, Activation, NormKind, Placement, Style};
@@ -27,6 +27,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     },
     defaults: Defaults { norm_eps: 1e-5, partial: 0.5, ..Defaults::PLAIN },
     read,
+    gguf: Some(Gguf { names: &["phi2"], interleaved: false, read: no_more_keys }),
     ..PLAIN
 };
 

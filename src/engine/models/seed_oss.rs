@@ -1,6 +1,6 @@
 //! Seed-OSS (ByteDance, 2025): Llama with biases of queries, keys and values.
 
-use super::architecture::{Architecture, Defaults, PLAIN};
+use super::architecture::{Architecture, Defaults, Gguf, PLAIN, no_more_keys};
 use crate::engine::config::fields::Fields;
 use crate::engine::config::{AttentionBias, ModelConfig};
 use crate::error::Result;
@@ -10,6 +10,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     model_types: &["seed_oss"],
     defaults: Defaults { context: 524_288, kv_heads: Some(8), head_dim: Some(128), ..Defaults::PLAIN },
     read,
+    gguf: Some(Gguf { names: &["seed_oss"], interleaved: false, read: no_more_keys }),
     ..PLAIN
 };
 

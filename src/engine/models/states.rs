@@ -66,7 +66,7 @@ impl StateModel {
             return Err(no_embedding(*id, self.vocabulary));
         }
         let ids: Vec<i32> = ids.map(|&id| id as i32).collect();
-        let mut x = self.stack.embed(&Array::from_slice(&ids, &[ids.len() as i32]))?;
+        let mut x: Array = self.stack.embed(&Array::from_slice(&ids, &[ids.len() as i32]))?;
         let mut ahead = Ahead::new(batch.backend(), batch.tokens(), self.stack.blocks.len());
         // Layers share ropes: one table for each of them.
         let mut tables: Vec<(&Rc<Rope>, Array)> = Vec::new();
@@ -80,7 +80,7 @@ impl StateModel {
             }
             let table = place.and_then(|place| Some(&tables.get(place)?.1));
             x = block.forward_sequences(&x, batch, table, sight)?;
-            ahead.layer(&x)?;
+            ahead.layer(|| Ok(x.clone()))?;
         }
         self.norm.apply(&x)
     }

@@ -96,6 +96,7 @@ pub struct Demand {
 pub struct Working {
     /// Numbers that the operations of the widest layer make of one token.
     pub numbers: usize,
+    /// Layers whose results can be in memory at the same time.
     pub layers: usize,
     /// Tokens that the tokenizer knows.
     pub tokens: usize,
@@ -133,7 +134,13 @@ impl Working {
             mixing(config, index, plan) + feeding(config, plan) + 2 * config.hidden_size
         };
         let numbers = config.plan.iter().enumerate().map(of_layer).max().unwrap_or(0);
-        Self { numbers, layers: config.layers, tokens: config.vocab_size, steps: Steps::Prompts }
+        // Where kernels alone make a block, they follow each other in one place.
+        let by_kernels = config.recurrent.is_none()
+            && config.latent.is_none()
+            && config.layer_inputs.is_none()
+            && !config.style.gated_attention;
+        let layers = if by_kernels { 1 } else { config.layers };
+        Self { numbers, layers, tokens: config.vocab_size, steps: Steps::Prompts }
     }
 }
 

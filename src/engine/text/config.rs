@@ -133,6 +133,12 @@ pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
 
 /// A file's text; `None` where there is no file.
 pub(super) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
+    let Some(bytes) = read_bytes(path, limit)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|error| broken(path, error))
+}
+
+/// A file's content; `None` where there is no file.
+pub(super) fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -143,8 +149,7 @@ pub(super) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
         return Err(Error::new(Code::IntegrityFailed, format!("{} {what}", path.display()))
             .detail("path", path.display().to_string()));
     }
-    let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
-    String::from_utf8(bytes).map(Some).map_err(|error| broken(path, error))
+    fs::read(path).map(Some).map_err(|error| Error::io("read", path, error))
 }
 
 /// A tokenizer's file that is not there.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::config::{TokenizerConfig, missing};
-use super::{Tokenizer, tiktoken, tokenizer_json};
+use super::config::{TokenizerConfig, missing, read_bytes};
+use super::{Tokenizer, piece_model, tiktoken, tokenizer_json};
 use crate::error::{Error, Result};
 
 /// Names in the order in which one is taken.
@@ -26,6 +26,13 @@ pub(super) fn load(directory: &Path) -> Result<Tokenizer> {
         match name {
             _ if !path.exists() => {}
             "tokenizer.json" => return tokenizer_json::load(&path, &config),
+            "tokenizer.model" => {
+                let content = read_bytes(&path, piece_model::MAX_BYTES)?.unwrap_or_default();
+                if piece_model::is_model(&content) {
+                    return piece_model::load(&path, &content, config);
+                }
+                return tiktoken::load(&path, config);
+            }
             _ => return tiktoken::load(&path, config),
         }
     }

@@ -1,11 +1,12 @@
 //! A tokenizer from the keys `tokenizer.ggml.*` of a GGUF file.
 
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
+use tokenizers::normalizers::replace::Replace;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, decoders::DecoderWrapper};
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper};
 
 use super::config::names;
-use super::sentencepiece::{Kind, SentencePiece};
+use super::sentencepiece::{Kind, SPACE, SentencePiece};
 use super::split;
 use super::tokenizer::{Decoding, Roles, Tokenizer, Vocabulary, guard};
 use super::word_piece;
@@ -24,6 +25,7 @@ pub(super) fn load(metadata: &Metadata) -> Result<Tokenizer> {
     match model {
         "gpt2" => byte_level(metadata, tokens, &kinds),
         "llama" => sentence_piece(metadata, tokens, kinds),
+        "gemma4" => spaced(metadata, tokens, &kinds),
         "bert" => word_piece(metadata, tokens, &kinds),
         _ => Err(Error::new(
             Code::ModelUnsupported,
@@ -37,6 +39,42 @@ pub(super) fn load(metadata: &Metadata) -> Result<Tokenizer> {
 /// Byte-level BPE with merges.
 fn byte_level(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<Tokenizer> {
     let rules = split::rules(metadata.text(&key("pre")).unwrap_or("default"))?;
+    let (ids, merges) = vocabulary(metadata, tokens)?;
+    let model = BPE::builder().vocab_and_merges(ids, merges).ignore_merges(rules.ignore_merges);
+    let mut library = tokenizers::Tokenizer::new(built(model)?);
+    library.with_pre_tokenizer(Some(rules.pre_tokenizer()?));
+    library.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::default())));
+    add(&mut library, tokens, kinds)?;
+
+    let roles = roles(metadata, tokens, [None; 3])?;
+    let (prefix, suffix) = special(metadata, &roles, rules.add_bos)?;
+    let vocabulary = Vocabulary::Library(Box::new(library));
+    Ok(Tokenizer::new(vocabulary, Decoding::ByteLevel, roles).with_special(prefix, suffix))
+}
+
+/// Gemma's BPE with merges: spaces are ▁, texts are no words, and bytes spell what no token does.
+fn spaced(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<Tokenizer> {
+    let (ids, merges) = vocabulary(metadata, tokens)?;
+    let mut model = BPE::builder().vocab_and_merges(ids, merges).fuse_unk(true).byte_fallback(true);
+    if let Some(unknown) = id(metadata, "unknown_token_id", None, tokens.len())? {
+        model = model.unk_token(tokens[unknown as usize].clone());
+    }
+    let mut library = tokenizers::Tokenizer::new(built(model)?);
+    let replace = Replace::new(" ", SPACE.to_string())
+        .map_err(|error| Error::internal(format!("a space is no pattern: {error}")))?;
+    library
+        .with_normalizer(Some(NormalizerWrapper::Replace(replace)))
+        .map_err(|error| damaged(format!("its spaces do not fit: {error}")))?;
+    add(&mut library, tokens, kinds)?;
+
+    let roles = roles(metadata, tokens, [None; 3])?;
+    let (prefix, suffix) = special(metadata, &roles, true)?;
+    let decoding = Decoding::SentencePiece { strip_space: false };
+    Ok(Tokenizer::new(Vocabulary::Library(Box::new(library)), decoding, roles).with_special(prefix, suffix))
+}
+
+/// Tokens by their text, and the merges.
+fn vocabulary(metadata: &Metadata, tokens: &[String]) -> Result<(Vocab, Merges)> {
     let mut ids = Vocab::with_capacity(tokens.len());
     let mut longest = 0;
     for (id, token) in (0u32..).zip(tokens) {
@@ -58,13 +96,16 @@ fn byte_level(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<
             pair.ok_or_else(|| damaged(format!("the merge {merge:?} does not make a token")))?;
         merges.push((left.to_owned(), right.to_owned()));
     }
-    let model =
-        guard(|| BPE::builder().vocab_and_merges(ids, merges).ignore_merges(rules.ignore_merges).build())?
-            .map_err(|error| damaged(format!("the vocabulary and its merges do not fit: {error}")))?;
+    Ok((ids, merges))
+}
 
-    let mut library = tokenizers::Tokenizer::new(model);
-    library.with_pre_tokenizer(Some(rules.pre_tokenizer()?));
-    library.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::default())));
+fn built(model: BpeBuilder) -> Result<BPE> {
+    guard(|| model.build())?
+        .map_err(|error| damaged(format!("the vocabulary and its merges do not fit: {error}")))
+}
+
+/// Adds the tokens that are found in text before anything is merged.
+fn add(library: &mut tokenizers::Tokenizer, tokens: &[String], kinds: &[Kind]) -> Result<()> {
     let added = tokens.iter().zip(kinds).filter_map(|(token, kind)| {
         let special = match kind {
             Kind::Control | Kind::Unknown => true,
@@ -75,11 +116,7 @@ fn byte_level(metadata: &Metadata, tokens: &[String], kinds: &[Kind]) -> Result<
     });
     guard(|| library.add_tokens(added))?
         .map_err(|error| damaged(format!("special tokens do not fit: {error}")))?;
-
-    let roles = roles(metadata, tokens, [None; 3])?;
-    let (prefix, suffix) = special(metadata, &roles, rules.add_bos)?;
-    let vocabulary = Vocabulary::Library(Box::new(library));
-    Ok(Tokenizer::new(vocabulary, Decoding::ByteLevel, roles).with_special(prefix, suffix))
+    Ok(())
 }
 
 /// BERT's WordPiece, with its tokens around a text.
@@ -205,7 +242,9 @@ fn damaged(reason: impl Into<String>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{byte_level, sentence_piece};
+    use serde_json::json;
+
+    use super::super::samples::{byte_level, folder, sentence_piece};
     use super::*;
     use crate::engine::format::metadata::Value;
 
@@ -277,6 +316,47 @@ mod tests {
         let plain = load(&with(sentence_piece(), "add_space_prefix", Value::Bool(false))).unwrap();
         assert_eq!(spelled(&plain, "hello w", false), ["hello", "▁w"]);
         assert_eq!(plain.decode(&plain.encode(" w", false).unwrap(), true).unwrap(), " w");
+    }
+
+    /// As its `tokenizer.json` has it, which the library itself reads.
+    #[test]
+    fn gemma_4_has_the_tokens_of_its_own_file() {
+        let merges = ["h e", "l l", "he ll", "▁ w", "▁ ▁", "hell o"].map(str::to_owned);
+        let metadata = with(sentence_piece(), "merges", Value::Texts(merges.to_vec()));
+        let metadata = with(metadata, "unknown_token_id", Value::Unsigned(0));
+        let metadata = with(with(metadata, "model", text("gemma4")), "bos_token_id", Value::Unsigned(1));
+        let from_gguf = load(&metadata).unwrap();
+
+        let tokens = metadata.texts(&key("tokens")).unwrap();
+        let vocab: serde_json::Map<_, _> =
+            tokens.iter().zip(0..).map(|(token, id): (_, u32)| (token.clone(), id.into())).collect();
+        let added = |id: usize| {
+            json!({"id": id, "content": tokens[id], "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": id < 3})
+        };
+        let replace =
+            |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let file = json!({
+            "version": "1.0",
+            "added_tokens": [added(0), added(1), added(2), added(259)],
+            "normalizer": replace(" ", "▁"),
+            "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
+                "invert": false},
+            "decoder": {"type": "Sequence",
+                "decoders": [replace("▁", " "), {"type": "ByteFallback"}, {"type": "Fuse"}]},
+            "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+                "vocab": vocab, "merges": merges},
+        });
+        let config = json!({"add_bos_token": true, "bos_token": "<s>"});
+        let folder = folder(&[("tokenizer.json", &file), ("tokenizer_config.json", &config)]);
+        let from_json = Tokenizer::from_directory(folder.path()).unwrap();
+        for text in ["hello w", " hello  w", "<|turn|>hello\n\n w", "é😀 \u{0}", "", "<s>he", "▁w w"] {
+            let ids = from_json.encode(text, true).unwrap();
+            assert_eq!(from_gguf.encode(text, true).unwrap(), ids, "{text:?}");
+            assert_eq!(from_gguf.decode(&ids, false).unwrap(), from_json.decode(&ids, false).unwrap());
+        }
+        assert_eq!(spelled(&from_gguf, "hello w<|turn|>é", true), ["<s>", "hello", "▁w", "<|turn|>", "é"]);
+        assert_eq!(load(&without(metadata, "merges")).unwrap_err().code(), Code::IntegrityFailed);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod config;
 pub mod files;
 mod generation;
 mod gguf;
+mod piece_model;
 mod python;
 pub mod reasoning;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! SentencePiece's BPE as GGUF files describe it (`tokenizer.ggml.model` = `llama`): pieces with
-//! scores, spaces as ▁, and bytes for what no piece spells.
+//! SentencePiece's BPE, as GGUF files (`tokenizer.ggml.model` = `llama`) and its own files describe it: pieces
+//! with scores, spaces as ▁, and bytes for what no piece spells.
 //!
 //! Encoding merges, again and again, the neighbours whose joined piece has the best score, the
 //! leftmost of equals (Kudo and Richardson, arXiv:1808.06226, and the reference implementation).
@@ -54,6 +54,10 @@ pub(super) struct SentencePiece {
     /// Finds control and user-defined pieces in text, and their ids by pattern.
     added: Option<(AhoCorasick, Vec<u32>)>,
     space_prefix: bool,
+    /// Only the beginning of a text gets that space, not what follows an added piece.
+    only_first: bool,
+    /// Spaces at the ends of a text go, and several become one.
+    squeezes: bool,
 }
 
 impl SentencePiece {
@@ -100,7 +104,20 @@ impl SentencePiece {
                 )?;
             Some((finder, added_ids))
         };
-        Ok(Self { pieces, scores, kinds, ids, bytes, unknown, added, space_prefix })
+        let (only_first, squeezes) = (false, false);
+        Ok(Self { pieces, scores, kinds, ids, bytes, unknown, added, space_prefix, only_first, squeezes })
+    }
+
+    #[must_use]
+    pub(super) fn with_space_only_first(mut self) -> Self {
+        self.only_first = true;
+        self
+    }
+
+    #[must_use]
+    pub(super) fn with_spaces_squeezed(mut self) -> Self {
+        self.squeezes = true;
+        self
     }
 
     pub(super) fn len(&self) -> usize {
@@ -124,32 +141,45 @@ impl SentencePiece {
         let mut start = 0;
         if let Some((finder, added_ids)) = &self.added {
             for found in finder.find_iter(text) {
-                self.encode_plain(&text[start..found.start()], &mut ids);
+                self.encode_plain(&text[start..found.start()], start == 0, &mut ids);
                 ids.push(added_ids[found.pattern().as_usize()]);
                 start = found.end();
             }
         }
-        self.encode_plain(&text[start..], &mut ids);
+        self.encode_plain(&text[start..], start == 0, &mut ids);
         ids
     }
 
     /// Encodes text without special pieces.
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
+    fn encode_plain(&self, text: &str, is_first: bool, ids: &mut Vec<u32>) {
+        let squeezed;
+        let text = if self.squeezes {
+            squeezed = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+            &squeezed
+        } else {
+            text
+        };
         if text.is_empty() {
             return;
         }
         let mut spaced = String::with_capacity(text.len() + SPACE.len_utf8());
-        if self.space_prefix {
+        if self.space_prefix && (is_first || !self.only_first) {
             spaced.push(SPACE);
         }
         spaced.extend(text.chars().map(|c| if c == ' ' { SPACE } else { c }));
         for symbol in self.merge(&spaced) {
             let symbol = &spaced[symbol];
-            match self.mergeable(symbol) {
-                Some(id) => ids.push(id),
-                None => ids
-                    .extend(symbol.bytes().filter_map(|byte| self.bytes[usize::from(byte)].or(self.unknown))),
+            if let Some(id) = self.mergeable(symbol) {
+                ids.push(id);
+                continue;
             }
+            let bytes = symbol.bytes().map(|byte| self.bytes[usize::from(byte)]);
+            if !bytes.clone().all(|byte| byte.is_some()) {
+                // One for all that is unknown in a row.
+                ids.extend(self.unknown.filter(|unknown| ids.last() != Some(unknown)));
+                continue;
+            }
+            ids.extend(bytes.flatten());
         }
     }
 

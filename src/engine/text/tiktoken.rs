@@ -20,7 +20,7 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper};
 
 use super::config::{TokenizerConfig, missing, read_text};
 use super::split;
-use super::tokenizer::{Decoding, Tokenizer, alphabet, guard};
+use super::tokenizer::{Decoding, Tokenizer, Vocabulary, alphabet, guard};
 use super::tokenizer_json::{Failure, add, complete};
 use crate::error::{Code, Error, Result};
 
@@ -210,7 +210,7 @@ fn build(
         config.default_token("bos_token", bos);
     }
     let prefix = family.bos.and_then(|bos| library.token_to_id(bos)).into_iter().collect();
-    complete(library, Decoding::ByteLevel, &config, (prefix, Vec::new()))
+    complete(Vocabulary::Library(Box::new(library)), Decoding::ByteLevel, &config, (prefix, Vec::new()))
 }
 
 /// All the ways to put a token together of two others: by the rank of the token, of the left part, of the right.

@@ -51,6 +51,15 @@ pub(super) enum Vocabulary {
     SentencePiece(Box<SentencePiece>),
 }
 
+impl Vocabulary {
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        match self {
+            Self::Library(library) => library.token_to_id(token),
+            Self::SentencePiece(pieces) => pieces.id(token),
+        }
+    }
+}
+
 /// How the text of a sequence follows from its tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decoding {
@@ -188,10 +197,7 @@ impl Tokenizer {
     }
 
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        match &self.vocabulary {
-            Vocabulary::Library(library) => library.token_to_id(token),
-            Vocabulary::SentencePiece(pieces) => pieces.id(token),
-        }
+        self.vocabulary.id(token)
     }
 
     /// The token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`).

@@ -124,7 +124,7 @@ fn parse(text: &str, config: &TokenizerConfig) -> Result<Tokenizer, Failure> {
     library.with_decoder(part::<tokenizers::DecoderWrapper>(file.decoder)?);
     add(&mut library, &added)?;
     let around = around(&library)?;
-    complete(library, decoding, config, around)
+    complete(Vocabulary::Library(Box::new(library)), decoding, config, around)
 }
 
 /// Adds tokens that are found in text before anything is merged, at the ids that they claim.
@@ -141,7 +141,7 @@ pub(super) fn add(library: &mut tokenizers::Tokenizer, added: &[(u32, AddedToken
 /// The tokenizer, with the roles that the configuration gives to its tokens. `around` is what a text has
 /// before and after it where the configuration says nothing.
 pub(super) fn complete(
-    library: tokenizers::Tokenizer,
+    vocabulary: Vocabulary,
     decoding: Decoding,
     config: &TokenizerConfig,
     around: (Vec<u32>, Vec<u32>),
@@ -151,11 +151,10 @@ pub(super) fn complete(
     if !additional.is_empty() {
         named.insert("additional_special_tokens".to_owned(), additional.into());
     }
-    let token_id = |role| Ok::<_, Error>(config.token(role)?.and_then(|token| library.token_to_id(token)));
+    let token_id = |role| Ok::<_, Error>(config.token(role)?.and_then(|token| vocabulary.id(token)));
     let roles =
         Roles { bos: token_id("bos_token")?, eos: token_id("eos_token")?, ends: Vec::new(), names: named };
     let (prefix, suffix) = special(around, config, &roles)?;
-    let vocabulary = Vocabulary::Library(Box::new(library));
     Ok(Tokenizer::new(vocabulary, decoding, roles).with_special(prefix, suffix))
 }
 

@@ -67,7 +67,7 @@ fn in_kernels(weight: &WeightData) -> Vec<f32> {
     use crate::engine::kernels::{PackedMatrix, embed};
 
     let ids = mlx_rs::Array::from_slice(&[0], &[1]);
-    let row = embed(&PackedMatrix::pack(weight).unwrap(), &ids, 1.0).unwrap();
+    let row: mlx_rs::Array = embed(&PackedMatrix::pack(weight).unwrap(), &ids, 1.0).unwrap();
     row.eval().unwrap();
     row.as_slice::<f32>().to_vec()
 }

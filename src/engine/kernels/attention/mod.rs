@@ -13,7 +13,7 @@ use mlx_rs::{Array, Dtype};
 use super::check;
 use super::isa::Isa;
 use crate::engine::config::style::Growth;
-use crate::engine::ffi::{Buffers, Kernel, MAX_OUTPUTS, OutputSpec, cpu_op};
+use crate::engine::ffi::{Buffers, Input, Kernel, Operand, OutputSpec, Tensor, record};
 use job::Job;
 use side::{Packing, Side};
 
@@ -72,16 +72,16 @@ pub struct Place<'a> {
     pub offset: usize,
     pub held: usize,
     /// As [`attention`] takes them.
-    pub caches: &'a [Array],
+    pub caches: &'a [Tensor],
 }
 
 /// What attention gives back.
 #[derive(Debug)]
-pub struct AttentionOutput {
+pub struct AttentionOutput<X> {
     /// `[L, H * Dv]`
-    pub output: Array,
+    pub output: X,
     /// The caches with the new tokens, the same memory as the arrays passed in.
-    pub caches: Vec<Array>,
+    pub caches: Vec<Tensor>,
 }
 
 /// Attention of `L` new tokens over everything before and themselves.
@@ -96,28 +96,28 @@ pub struct AttentionOutput {
 ///
 /// # Errors
 /// Shapes or types that do not fit each other, or a cache that is too small.
-pub fn attention(
-    qkv: &Array,
-    caches: &[Array],
+pub fn attention<X: Operand>(
+    qkv: &X,
+    caches: &[Tensor],
     vectors: Option<&Array>,
     layer: &Attention,
-) -> Result<AttentionOutput, Exception> {
+) -> Result<AttentionOutput<X>, Exception> {
     let (tokens, _) = check::matrix(qkv, "queries, keys and values")?;
     let place = Place { tokens, offset: layer.offset, held: layer.held, caches };
     attention_together(qkv, &[place], vectors, layer)
 }
 
-/// The same for several sequences, at most [`most_together`]. The tokens of one follow those of another in
+/// The same for several sequences. The tokens of one follow those of another in
 /// `qkv` and in the result, and its caches those of the other. Where they stand is told by `places`.
 ///
 /// # Errors
 /// Shapes or types that do not fit each other, or a cache that is too small.
-pub fn attention_together(
-    qkv: &Array,
+pub fn attention_together<X: Operand>(
+    qkv: &X,
     places: &[Place<'_>],
     vectors: Option<&Array>,
     layer: &Attention,
-) -> Result<AttentionOutput, Exception> {
+) -> Result<AttentionOutput<X>, Exception> {
     let Attention { heads, kv_heads, head_dim, value_dim, rotary_dims, window, .. } = *layer;
     let fits = heads > 0
         && kv_heads > 0
@@ -147,11 +147,11 @@ pub fn attention_together(
         (None, _) => return Err(Exception::custom("attention without its vectors")),
     }
     let shared: usize = places.iter().map(|place| place.tokens).sum();
-    if shared != tokens || !(1..=MAX_TOGETHER).contains(&places.len()) {
+    if shared != tokens || places.is_empty() {
         return Err(Exception::custom(format!("{} sequences of {tokens} tokens", places.len())));
     }
-    let mut spans = [Span::default(); MAX_TOGETHER];
-    for (span, place) in spans.iter_mut().zip(places) {
+    let mut spans = Vec::with_capacity(places.len());
+    for place in places {
         let Place { tokens, offset, held, caches } = *place;
         let capacity = side::check(caches, layer)?;
         if tokens == 0 || held.checked_add(tokens).is_none_or(|end| end > capacity) {
@@ -159,18 +159,22 @@ pub fn attention_together(
                 "{tokens} tokens after {held} do not fit a cache of {capacity}"
             )));
         }
-        *span = Span { tokens, offset, held, capacity };
+        spans.push(Span { tokens, offset, held, capacity });
     }
     let shape = [check::dimension(tokens)?, check::dimension(heads * value_dim)?];
     let has_vectors = vectors.is_some();
-    let kernel = Attend { isa: Isa::current(), layer: *layer, spans, count: places.len(), has_vectors };
+    let kernel = Attend { isa: Isa::current(), layer: *layer, spans, has_vectors };
     let mut outputs = vec![OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
     let caches = || places.iter().flat_map(|place| place.caches);
     outputs.extend((1..=caches().count()).map(OutputSpec::InPlace));
-    let inputs: Vec<&Array> = [qkv].into_iter().chain(caches()).chain(vectors).collect();
-    let mut made = cpu_op(kernel, &inputs, &outputs)?.into_iter();
-    let output = made.next().ok_or_else(|| Exception::custom("mlx made no output"))?;
-    Ok(AttentionOutput { output, caches: made.collect() })
+    let inputs: Vec<Input> = [qkv.input()]
+        .into_iter()
+        .chain(caches().map(Tensor::input))
+        .chain(vectors.map(Array::input))
+        .collect();
+    let mut made = record(kernel, &inputs, &outputs)?;
+    let caches = made.split_off(1);
+    Ok(AttentionOutput { output: check::single(made)?, caches })
 }
 
 impl Attention {
@@ -198,15 +202,8 @@ impl Attention {
     }
 }
 
-/// How many sequences one operation takes whose caches have so many arrays, each an output of it.
-pub fn most_together(arrays: usize) -> usize {
-    (MAX_TOGETHER / arrays.max(1)).max(1)
-}
-
-const MAX_TOGETHER: usize = MAX_OUTPUTS - 1;
-
 /// Where a sequence stands.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Span {
     tokens: usize,
     offset: usize,
@@ -214,13 +211,11 @@ struct Span {
     capacity: usize,
 }
 
-#[derive(Clone, Copy)]
 struct Attend {
     isa: Isa,
     layer: Attention,
-    /// Of the first `count` sequences.
-    spans: [Span; MAX_TOGETHER],
-    count: usize,
+    /// Of each sequence.
+    spans: Vec<Span>,
     has_vectors: bool,
 }
 
@@ -228,10 +223,10 @@ impl Kernel for Attend {
     const NAME: &'static CStr = c"Attention";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let spans = &self.spans[..self.count];
+        let spans = self.spans.as_slice();
         let (sides, arrays) = (self.layer.sides().count(), if self.layer.packing.is_some() { 3 } else { 1 });
         let own = sides * arrays;
-        let vectors = if self.has_vectors { buffers.input(1 + self.count * own) } else { &[] };
+        let vectors = if self.has_vectors { buffers.input(1 + spans.len() * own) } else { &[] };
         let [pairs, weights, _] = self.layer.vectors();
         let (frequencies, rest) = vectors.split_at(pairs);
         let (query_weights, sinks) = rest.split_at(weights);

@@ -1,11 +1,11 @@
 //! The keys or the values of a cache, as they are or packed: MLX's affine quantization with float32 scales
 //! and biases.
 
+use mlx_rs::Dtype;
 use mlx_rs::error::Exception;
-use mlx_rs::{Array, Dtype};
 
 use super::Attention;
-use crate::engine::ffi::{Buffers, SharedSlice};
+use crate::engine::ffi::{Buffers, Operand, SharedSlice, Tensor};
 use crate::engine::kernels::check;
 
 /// How numbers are packed.
@@ -46,8 +46,8 @@ impl Packing {
 }
 
 /// Checks the arrays of a cache; how many entries they have room for.
-pub(super) fn check(caches: &[Array], layer: &Attention) -> Result<usize, Exception> {
-    let capacity = match caches.first().map(Array::shape) {
+pub(super) fn check(caches: &[Tensor], layer: &Attention) -> Result<usize, Exception> {
+    let capacity = match caches.first().map(Tensor::shape) {
         Some(&[_, capacity, _]) => capacity as usize,
         other => return Err(Exception::custom(format!("a key cache has the shape {other:?}"))),
     };

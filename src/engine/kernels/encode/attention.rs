@@ -6,7 +6,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 use super::sequence::{Job, Unit};
-use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, record};
 use crate::engine::kernels::check;
 use crate::engine::kernels::isa::Isa;
 use crate::engine::kernels::pool;
@@ -60,7 +60,7 @@ pub fn sequence_attention(
     if starts.dtype() != Dtype::Int32 || starts.ndim() != 1 || starts.size() < 2 {
         return Err(Exception::custom("the starts of sequences are no row of int32"));
     }
-    let mut inputs = vec![qkv, starts];
+    let mut inputs = vec![qkv.input(), starts.input()];
     let mut positions = None;
     let mut rotated = 0;
     if let Some(rotation) = rotation {
@@ -70,7 +70,7 @@ pub fn sequence_attention(
         }
         positions = Some(count);
         rotated = dims;
-        inputs.push(rotation);
+        inputs.push(rotation.input());
     }
     let mut bias_positions = None;
     if let Some(bias) = bias {
@@ -81,7 +81,7 @@ pub fn sequence_attention(
             )));
         }
         bias_positions = Some(width.div_ceil(2));
-        inputs.push(bias);
+        inputs.push(bias.input());
     }
     let longest = [positions, bias_positions].into_iter().flatten().min().unwrap_or(usize::MAX);
     let shape = [check::dimension(tokens)?, check::dimension(heads * head_dim)?];
@@ -92,7 +92,7 @@ pub fn sequence_attention(
         bias_positions: bias_positions.unwrap_or(0),
         longest,
     };
-    check::single(cpu_op(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
+    check::single(record(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
 }
 
 #[derive(Clone, Copy)]

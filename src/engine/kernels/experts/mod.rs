@@ -16,7 +16,7 @@ use super::packed::{BLOCK, Layout, PackedMatrix, View};
 use super::pool;
 use super::scratch::Scratch;
 use crate::engine::config::style::{Gating, Routing};
-use crate::engine::ffi::{Buffers, Kernel, OutputSpec, SharedSlice, cpu_op};
+use crate::engine::ffi::{Buffers, Input, Kernel, Operand, OutputSpec, SharedSlice, record};
 use products::{Factors, Inside, Outside};
 use routing::Visit;
 
@@ -51,13 +51,13 @@ pub struct ExpertVectors<'a> {
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
-pub fn experts(
-    x: &Array,
-    scores: &Array,
+pub fn experts<X: Operand>(
+    x: &X,
+    scores: &X,
     matrices: [&PackedMatrix; 3],
     vectors: &ExpertVectors<'_>,
     kind: &Experts,
-) -> Result<Array, Exception> {
+) -> Result<X, Exception> {
     let ExpertVectors { correction, factors, biases } = *vectors;
     let (tokens, hidden) = check::matrix(x, "the input of experts")?;
     let Routing { count, used, groups, corrected, .. } = kind.routing;
@@ -81,19 +81,19 @@ pub fn experts(
     if !fits {
         return Err(Exception::custom(format!("{count} experts of shapes that do not fit each other")));
     }
-    let mut inputs = vec![x, scores];
-    inputs.extend(matrices.iter().map(|it| it.array()));
+    let mut inputs = vec![x.input(), scores.input()];
+    inputs.extend(matrices.iter().map(|it| Input::Array(it.array())));
     if let Some(biases) = biases {
         check::shape(biases, "the biases of experts", &[count * each.iter().sum::<usize>()])?;
-        inputs.push(biases);
+        inputs.push(biases.input());
     }
     if let Some(correction) = correction {
         check::shape(correction, "the correction of experts", &[count])?;
-        inputs.push(correction);
+        inputs.push(correction.input());
     }
     if let Some(factors) = factors {
         check::shape(factors, "the factors of experts", &[count])?;
-        inputs.push(factors);
+        inputs.push(factors.input());
     }
     let kernel = Mixture {
         isa: Isa::current(),
@@ -105,7 +105,7 @@ pub fn experts(
         kind: *kind,
     };
     let shape = [check::dimension(tokens)?, check::dimension(hidden)?];
-    check::single(cpu_op(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
+    check::single(record(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
 }
 
 #[derive(Clone, Copy)]

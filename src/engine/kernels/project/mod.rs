@@ -15,14 +15,14 @@ use super::isa::Isa;
 use super::norm::{Norm, NormShape};
 use super::packed::{Layout, PackedMatrix};
 use crate::engine::config::style::Activation;
-use crate::engine::ffi::{Buffers, Kernel, OutputSpec, cpu_op};
+use crate::engine::ffi::{Buffers, Input, Kernel, Operand, OutputSpec, record};
 use job::Job;
 
 const MAX_MATRICES: usize = 3;
 
 /// What happens to the products before they are stored.
-#[derive(Debug, Clone, Copy)]
-pub enum Epilogue<'a> {
+#[derive(Debug)]
+pub enum Epilogue<'a, X> {
     /// The products of the matrices side by side: `N` is the sum of their rows.
     None,
     /// Products times a factor.
@@ -32,7 +32,7 @@ pub enum Epilogue<'a> {
     /// `act(first) * second` of two matrices of the same shape: `N` is the rows of one.
     Gate(Activation),
     /// `residual + factor * products`, with a residual `[L, N]`.
-    Residual(&'a Array, f32),
+    Residual(&'a X, f32),
 }
 
 /// `[L, N]` from `x` `[L, K]` and one to three matrices `[N_i, K]`.
@@ -42,13 +42,13 @@ pub enum Epilogue<'a> {
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
-pub fn project(
-    x: &Array,
+pub fn project<X: Operand>(
+    x: &X,
     norm: Option<&Norm<'_>>,
     matrices: &[&PackedMatrix],
     bias: Option<&Array>,
-    epilogue: Epilogue<'_>,
-) -> Result<Array, Exception> {
+    epilogue: Epilogue<'_, X>,
+) -> Result<X, Exception> {
     let (tokens, columns) = check::matrix(x, "the input of a projection")?;
     let [first, ..] = matrices else {
         return Err(Exception::custom("a projection by no matrix"));
@@ -78,14 +78,14 @@ pub fn project(
     for (layout, matrix) in kernel.layouts.iter_mut().zip(matrices) {
         *layout = matrix.layout();
     }
-    let mut inputs = vec![x];
-    inputs.extend(matrices.iter().map(|matrix| matrix.array()));
+    let mut inputs = vec![x.input()];
+    inputs.extend(matrices.iter().map(|matrix| Input::Array(matrix.array())));
     if let Some(norm) = norm {
         kernel.norm = Some(norm.prepare(columns, &mut inputs)?);
     }
     if let Some(bias) = bias {
         check::shape(bias, "the bias of a projection", &[all_rows])?;
-        inputs.push(bias);
+        inputs.push(bias.input());
     }
     match epilogue {
         Epilogue::None => {}
@@ -102,12 +102,20 @@ pub fn project(
             check::shape(residual, "the residual of a projection", &[tokens, all_rows])?;
             kernel.finish = Finish::Add;
             kernel.factor = factor;
-            inputs.push(residual);
+            inputs.push(residual.input());
         }
     }
     let shape = [check::dimension(tokens)?, check::dimension(kernel.width)?];
-    check::single(cpu_op(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
+    check::single(record(kernel, &inputs, &[OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }])?)
 }
+
+impl<X> Clone for Epilogue<'_, X> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<X> Copy for Epilogue<'_, X> {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {

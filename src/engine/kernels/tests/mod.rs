@@ -1,6 +1,7 @@
 //! The kernels against MLX's own operations, over random shapes with fixed seeds.
 
 mod attention;
+mod chains;
 mod experts;
 mod lanes;
 mod packed;

@@ -9,12 +9,15 @@ use bytemuck::{Pod, Zeroable};
 /// A cache line, one AVX-512 vector.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct Line([f32; LINE_FLOATS]);
 
 // SAFETY: floats without padding.
 unsafe impl Zeroable for Line {}
 // SAFETY: as above.
 unsafe impl Pod for Line {}
+
+/// Floats of a cache line.
+pub const LINE_FLOATS: usize = 16;
 
 /// Buffers larger than this many lines (64 MiB) are not kept.
 const KEPT_LINES: usize = 1 << 20;
@@ -24,17 +27,17 @@ thread_local! {
 }
 
 /// Aligned floats, given back to the thread when dropped. Their values are left over from earlier uses.
-pub(super) struct Scratch {
+pub struct Scratch {
     lines: Vec<Line>,
     count: usize,
 }
 
 impl Scratch {
-    pub(super) fn new(count: usize) -> Self {
+    pub fn new(count: usize) -> Self {
         let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        let needed = count.div_ceil(16);
+        let needed = count.div_ceil(LINE_FLOATS);
         if lines.len() < needed {
-            lines.resize(needed, Line([0.0; 16]));
+            lines.resize(needed, Line([0.0; LINE_FLOATS]));
         }
         Self { lines, count }
     }

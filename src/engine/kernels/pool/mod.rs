@@ -3,8 +3,8 @@
 //! Whoever calls [`run`], in practice MLX's stream thread, works itself; helpers join it. Chunks are
 //! claimed one by one, so a helper that comes late or never costs nothing. Idle helpers spin for a
 //! while, which covers the pauses between the operations of a token, then park. When other programs take
-//! the cores away in the middle of a chunk, which everybody has to wait for, the caller does without
-//! helpers for some time.
+//! the cores away in the middle of a chunk, which everybody has to wait for, and that costs more than helpers
+//! are worth, the caller does without them for some time.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -23,7 +23,11 @@ const WAIT_SPINS: u32 = 2_000;
 /// the middle of a chunk.
 const STALL: Duration = Duration::from_micros(100);
 const STALL_CHUNKS: u32 = 4;
-/// After a stall the caller works alone for so many times what it cost, and twice as long as the last
+/// Stalls are put up with as long as they cost less than one part of so many of the time, a little ahead or
+/// behind: this process has other threads, which take a core for a moment at every token.
+const BORNE: u32 = 4;
+const MOST_BORNE: Duration = Duration::from_millis(4);
+/// After a stall that is not, the caller works alone for so many times what it cost, and twice as long as the last
 /// time when sharing went well for no more than so many times that.
 const PENALTY: u32 = 4;
 const LONGEST_PENALTY: Duration = Duration::from_secs(1);
@@ -51,6 +55,10 @@ pub fn run(count: usize, work: &(dyn Fn(usize) + Sync)) {
 }
 
 fn global() -> &'static Pool {
+    #[cfg(test)]
+    if let Some(forced) = forced::get() {
+        return forced;
+    }
     POOL.get_or_init(|| Pool::new(default_threads()))
 }
 
@@ -101,8 +109,10 @@ struct Pool {
 unsafe impl Sync for Pool {}
 
 /// How the machine's other work gets in the way.
-#[derive(Default)]
 struct Strain {
+    /// What stalls may cost from now on, as of then.
+    borne: Duration,
+    reckoned: Instant,
     /// Until when there is to be no sharing.
     alone_until: Option<Instant>,
     penalty: Duration,
@@ -129,7 +139,12 @@ impl Pool {
             let _ = helper.thread.set(spawned.thread().clone());
             helpers.push(helper);
         }
-        Self { shared, helpers, busy: AtomicBool::new(false), strain: UnsafeCell::default() }
+        Self {
+            shared,
+            helpers,
+            busy: AtomicBool::new(false),
+            strain: UnsafeCell::new(Strain::new(Instant::now())),
+        }
     }
 
     fn threads(&self) -> usize {
@@ -216,7 +231,18 @@ impl Drop for Pool {
 }
 
 impl Strain {
+    fn new(now: Instant) -> Self {
+        Self { borne: MOST_BORNE, reckoned: now, alone_until: None, penalty: Duration::ZERO }
+    }
+
     fn stalled(&mut self, waited: Duration, now: Instant) {
+        let earned = now.saturating_duration_since(self.reckoned) / BORNE;
+        let borne = (self.borne + earned).min(MOST_BORNE);
+        self.reckoned = now;
+        self.borne = borne.saturating_sub(waited);
+        if waited <= borne {
+            return;
+        }
         let again = self.alone_until.is_some_and(|until| now < until + self.penalty * PENALTY);
         let doubled = if again { self.penalty * 2 } else { Duration::ZERO };
         self.penalty = doubled.max(waited * PENALTY).min(LONGEST_PENALTY);
@@ -293,106 +319,27 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+mod tests;
 
-    fn sum_of(pool: &Pool, count: usize) -> usize {
-        let sum = AtomicUsize::new(0);
-        pool.run(count, &|index| {
-            sum.fetch_add(index + 1, Ordering::Relaxed);
-        });
-        sum.into_inner()
+#[cfg(test)]
+pub(super) mod forced {
+    use std::sync::atomic::{AtomicPtr, Ordering};
+
+    use super::Pool;
+
+    static FORCED: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
+
+    pub(super) fn get() -> Option<&'static Pool> {
+        // SAFETY: pools in here are never freed.
+        unsafe { FORCED.load(Ordering::Acquire).as_ref() }
     }
 
-    #[test]
-    fn every_chunk_runs_once_with_any_number_of_threads() {
-        for threads in [1, 2, 3, 4, 8] {
-            let pool = Pool::new(threads);
-            assert_eq!(pool.threads(), threads);
-            for round in 0..2_000 {
-                let count = round % 37;
-                assert_eq!(sum_of(&pool, count), count * (count + 1) / 2, "{threads} threads");
-            }
+    /// Runs `f` once with so many threads each; other tests meanwhile have as many.
+    pub(in crate::engine::kernels) fn each(counts: &[usize], mut f: impl FnMut(usize)) {
+        for &threads in counts {
+            FORCED.store(Box::leak(Box::new(Pool::new(threads))), Ordering::Release);
+            f(threads);
         }
-    }
-
-    #[test]
-    fn parked_helpers_come_back() {
-        let pool = Pool::new(4);
-        for _ in 0..3 {
-            assert_eq!(sum_of(&pool, 100), 5050);
-            let asleep = || pool.shared.sleepers.0.load(Ordering::SeqCst);
-            let start = Instant::now();
-            while asleep() < 3 {
-                assert!(start.elapsed() < Duration::from_secs(20), "helpers do not park");
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let seen = Mutex::new(std::collections::HashSet::new());
-            // Long chunks, so that woken helpers find some even on one core.
-            pool.run(8, &|_| {
-                std::thread::sleep(Duration::from_millis(5));
-                seen.lock().unwrap().insert(std::thread::current().id());
-            });
-            assert!(seen.into_inner().unwrap().len() > 1, "nobody woke up");
-        }
-    }
-
-    #[test]
-    fn nested_and_concurrent_calls_run_on_their_own_thread() {
-        let pool = Pool::new(3);
-        let sum = AtomicUsize::new(0);
-        pool.run(10, &|_| {
-            sum.fetch_add(sum_of(&pool, 4), Ordering::Relaxed);
-        });
-        assert_eq!(sum.into_inner(), 100);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..500 {
-                        assert_eq!(sum_of(&pool, 9), 45);
-                    }
-                });
-            }
-        });
-    }
-
-    #[test]
-    fn a_panic_reaches_the_caller_and_leaves_the_pool_working() {
-        let pool = Pool::new(4);
-        for _ in 0..20 {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                pool.run(16, &|index| assert!(index != 7, "chunk seven"));
-            }));
-            let panic = outcome.unwrap_err();
-            assert!(panic.downcast_ref::<&str>().is_some_and(|text| text.contains("seven")));
-            assert_eq!(sum_of(&pool, 16), 136);
-        }
-    }
-
-    #[test]
-    fn stalls_keep_helpers_away_the_longer_the_sooner_they_return() {
-        let mut strain = Strain::default();
-        let (start, cost) = (Instant::now(), Duration::from_millis(3));
-        strain.stalled(cost, start);
-        assert_eq!(strain.alone_until, Some(start + 4 * cost));
-        let soon = start + 5 * cost;
-        strain.stalled(cost, soon);
-        assert_eq!(strain.alone_until, Some(soon + 8 * cost));
-        let late = soon + 100 * cost;
-        strain.stalled(cost, late);
-        assert_eq!(strain.alone_until, Some(late + 4 * cost));
-        strain.stalled(Duration::from_secs(9), late);
-        assert_eq!(strain.alone_until, Some(late + LONGEST_PENALTY));
-    }
-
-    #[test]
-    fn the_caller_works_alone_after_a_stall() {
-        let pool = Pool::new(2);
-        // SAFETY: no job is under way.
-        unsafe { (*pool.strain.get()).alone_until = Some(Instant::now() + Duration::from_mins(1)) };
-        let me = std::thread::current().id();
-        for _ in 0..20 {
-            pool.run(40, &|_| assert_eq!(std::thread::current().id(), me));
-        }
+        FORCED.store(std::ptr::null_mut(), Ordering::Release);
     }
 }

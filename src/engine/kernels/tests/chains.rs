@@ -1,0 +1,329 @@
+//! Kernels in a chain against the same kernels one by one.
+
+use std::ffi::CStr;
+
+use mlx_rs::{Array, Dtype, transforms};
+
+use super::{Random, affine, assert_close, dense};
+use crate::engine::config::style::{Activation, Gating, Routing};
+use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, Tensor, check, record};
+use crate::engine::kernels::isa::forced;
+use crate::engine::kernels::pool::forced as threads;
+use crate::engine::kernels::{
+    Attention, Epilogue, ExpertVectors, Experts, HeadNorms, Norm, PackedMatrix, Place, attention_together,
+    embed, experts, norm_heads, norm_onto, project,
+};
+
+/// The sizes and ways of a model of blocks.
+#[expect(clippy::struct_excessive_bools, reason = "each is a difference of its own")]
+struct Shape {
+    hidden: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    inner: usize,
+    window: Option<usize>,
+    head_norms: bool,
+    post_norms: bool,
+    bias: bool,
+    parallel: bool,
+    sparse: bool,
+    layers: usize,
+}
+
+/// What a block is made of.
+struct Block {
+    norms: [Array; 4],
+    head_norms: [Array; 2],
+    qkv: [PackedMatrix; 3],
+    bias: Array,
+    output: PackedMatrix,
+    gate_up: [PackedMatrix; 2],
+    down: PackedMatrix,
+    router: PackedMatrix,
+    /// Gate, up and down of two experts.
+    experts: [PackedMatrix; 3],
+}
+
+/// A sequence's tokens in a step, and its caches of each layer.
+struct Sequence {
+    tokens: usize,
+    held: usize,
+    caches: Vec<Vec<Tensor>>,
+}
+
+fn packed(random: &mut Random, rows: usize, columns: usize) -> PackedMatrix {
+    let (weight, _) = match random.below(3) {
+        0 => dense(random, rows, columns),
+        1 => affine(random, rows, columns, 32, 4),
+        _ => affine(random, rows, columns, 32, 8),
+    };
+    PackedMatrix::pack(&weight).unwrap()
+}
+
+impl Shape {
+    fn some(random: &mut Random) -> Self {
+        let kv_heads = 1 + random.below(3);
+        Self {
+            hidden: random.pick(&[32, 64, 96, 160]),
+            heads: kv_heads * (1 + random.below(3)),
+            kv_heads,
+            head_dim: random.pick(&[32, 64]),
+            inner: random.pick(&[32, 96, 224]),
+            window: random.pick(&[None, None, Some(9)]),
+            head_norms: random.below(3) == 0,
+            post_norms: random.below(3) == 0,
+            bias: random.below(3) == 0,
+            parallel: random.below(3) == 0,
+            sparse: random.below(3) == 0,
+            layers: 1 + random.below(4),
+        }
+    }
+
+    fn block(&self, random: &mut Random) -> Block {
+        let (h, kv, dim) = (self.heads * self.head_dim, self.kv_heads * self.head_dim, self.hidden);
+        let mut expert = |rows: usize, columns: usize| {
+            let (weight, _) = affine(random, 2 * rows, columns, 32, 4);
+            PackedMatrix::pack_parts(&weight, 2).unwrap()
+        };
+        let experts = [expert(self.inner, dim), expert(self.inner, dim), expert(dim, self.inner)];
+        Block {
+            norms: std::array::from_fn(|_| random.array(&[dim])),
+            head_norms: std::array::from_fn(|_| random.array(&[self.head_dim])),
+            qkv: [h, kv, kv].map(|rows| packed(random, rows, dim)),
+            bias: random.array(&[h + 2 * kv]),
+            output: packed(random, dim, h),
+            gate_up: [0; 2].map(|_| packed(random, self.inner, dim)),
+            down: packed(random, dim, self.inner),
+            router: packed(random, 2, dim),
+            experts,
+        }
+    }
+
+    fn attention(&self) -> Attention {
+        Attention {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            value_dim: self.head_dim,
+            appends: true,
+            values_in_keys: false,
+            rotary_dims: self.head_dim,
+            traditional: false,
+            rope_scale: 1.0,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            soft_cap: None,
+            growth: None,
+            weighs_queries: false,
+            has_sinks: false,
+            offset: 0,
+            held: 0,
+            window: self.window,
+            keep: 0,
+            packing: None,
+        }
+    }
+
+    /// A block over the tokens of the sequences.
+    fn forward<X: Operand>(
+        &self,
+        block: &Block,
+        x: &X,
+        frequencies: &Array,
+        sequences: &mut [Sequence],
+        layer: usize,
+    ) -> X {
+        let norm =
+            |index: usize| Norm { centred: false, weight: &block.norms[index], bias: None, epsilon: 1e-5 };
+        let qkv: Vec<&PackedMatrix> = block.qkv.iter().collect();
+        let bias = self.bias.then_some(&block.bias);
+        let mut qkv = project(x, Some(&norm(0)), &qkv, bias, Epilogue::None).unwrap();
+        if self.head_norms {
+            let own = |index: usize| Norm { weight: &block.head_norms[index], ..norm(0) };
+            let widths = [self.heads * self.head_dim, self.kv_heads * self.head_dim];
+            let norms = HeadNorms { queries: own(0), keys: own(1), widths, units: [self.head_dim; 2] };
+            qkv = norm_heads(&qkv, &norms).unwrap();
+        }
+        let places: Vec<Place> = sequences
+            .iter()
+            .map(|one| Place {
+                tokens: one.tokens,
+                offset: one.held,
+                held: one.held,
+                caches: &one.caches[layer],
+            })
+            .collect();
+        let attended = attention_together(&qkv, &places, Some(frequencies), &self.attention()).unwrap();
+        let mut made = attended.caches.into_iter();
+        for sequence in sequences {
+            sequence.caches[layer] = made.by_ref().take(2).collect();
+        }
+        let mixed = if self.post_norms {
+            let plain = project(&attended.output, None, &[&block.output], None, Epilogue::None).unwrap();
+            norm_onto(&plain, &norm(1), Some((x, 0.5))).unwrap()
+        } else {
+            let onto = Epilogue::Residual(x, 0.5);
+            project(&attended.output, None, &[&block.output], None, onto).unwrap()
+        };
+        let input = if self.parallel { x } else { &mixed };
+        if self.sparse {
+            let seen = norm_onto(input, &norm(2), None).unwrap();
+            let scores = project(&seen, None, &[&block.router], None, Epilogue::None).unwrap();
+            let kind = Experts {
+                routing: Routing::softmax(2, 1),
+                gating: Gating::Plain(Activation::Silu),
+                intermediate_size: self.inner,
+            };
+            let vectors = ExpertVectors::default();
+            let found = experts(&seen, &scores, block.experts.each_ref(), &vectors, &kind).unwrap();
+            return norm_onto(&found, &norm(3), Some((&mixed, 1.0))).unwrap();
+        }
+        let gate_up: Vec<&PackedMatrix> = block.gate_up.iter().collect();
+        let gate = Epilogue::Gate(Activation::Silu);
+        let inner = project(input, Some(&norm(2)), &gate_up, None, gate).unwrap();
+        project(&inner, None, &[&block.down], None, Epilogue::Residual(&mixed, 1.0)).unwrap()
+    }
+}
+
+/// Two steps through all blocks: what comes out of each, and the caches then.
+fn run<X: Operand>(shape: &Shape, blocks: &[Block], table: &PackedMatrix, tokens: &[usize]) -> Vec<Array> {
+    let mut random = Random(41);
+    let frequencies = random.array(&[shape.head_dim / 2]);
+    let mut sequences: Vec<Sequence> = tokens
+        .iter()
+        .map(|&tokens| {
+            let held = random.below(200);
+            let sizes = [shape.kv_heads, held + 2 * tokens + random.below(3), shape.head_dim];
+            let mut cache = || Tensor::from(random.array(&sizes));
+            Sequence { tokens, held, caches: blocks.iter().map(|_| vec![cache(), cache()]).collect() }
+        })
+        .collect();
+    let mut results = Vec::new();
+    for step in 0..2 {
+        let all: usize = tokens.iter().sum();
+        let ids: Vec<i32> = (0..all).map(|at| (at * 7 + step) as i32 % 50).collect();
+        let mut x: X = embed(table, &Array::from_slice(&ids, &[all as i32]), 1.0).unwrap();
+        for (layer, block) in blocks.iter().enumerate() {
+            x = shape.forward(block, &x, &frequencies, &mut sequences, layer);
+        }
+        results.push(x.array().unwrap());
+        for sequence in &mut sequences {
+            sequence.held += sequence.tokens;
+        }
+    }
+    let caches = sequences.iter().flat_map(|sequence| sequence.caches.iter().flatten());
+    results.extend(caches.map(|cache| cache.array().unwrap()));
+    transforms::eval(&results).unwrap();
+    results
+}
+
+#[test]
+fn a_chain_gives_what_its_kernels_give_one_by_one() {
+    let mut random = Random(37);
+    for round in 0..24 {
+        let shape = Shape::some(&mut random);
+        let blocks: Vec<Block> = (0..shape.layers).map(|_| shape.block(&mut random)).collect();
+        let table = packed(&mut random, 50, shape.hidden);
+        // One token of one sequence, of several, and parts of prompts beside them.
+        let tokens = random.pick(&[&[1][..], &[1], &[1, 1, 1], &[8], &[1, 5, 1], &[1; 12], &[40]]);
+        forced::each(|isa| {
+            let what = format!("{isa:?}, {round}: {tokens:?} tokens");
+            let alone = run::<Array>(&shape, &blocks, &table, tokens);
+            let together = run::<Tensor>(&shape, &blocks, &table, tokens);
+            assert_eq!(alone.len(), together.len(), "{what}");
+            for (alone, together) in alone.iter().zip(&together) {
+                assert_eq!(alone.as_slice::<f32>(), together.as_slice::<f32>(), "{what}");
+            }
+        });
+    }
+}
+
+#[test]
+fn chains_are_the_same_with_any_number_of_threads() {
+    let mut random = Random(43);
+    for round in 0..4 {
+        let shape = Shape::some(&mut random);
+        let blocks: Vec<Block> = (0..shape.layers).map(|_| shape.block(&mut random)).collect();
+        let table = packed(&mut random, 50, shape.hidden);
+        let tokens = random.pick(&[&[1][..], &[1, 1, 1], &[40]]);
+        let mut first: Option<Vec<Array>> = None;
+        threads::each(&[1, 2, 4, 8], |threads| {
+            let made = run::<Tensor>(&shape, &blocks, &table, tokens);
+            for (one, other) in first.get_or_insert_with(|| made.clone()).iter().zip(&made) {
+                assert_close(other, one, 1e-5, &format!("{round}: {threads} threads, {tokens:?} tokens"));
+            }
+        });
+    }
+}
+
+/// Adds what it is told to; a kernel that fails when that is no number.
+struct Plus(f32);
+
+impl Kernel for Plus {
+    const NAME: &'static CStr = c"Plus";
+
+    fn run(&self, buffers: &Buffers<'_>) {
+        assert!(self.0.is_finite(), "a number that is none");
+        let (from, to) = (buffers.input::<f32>(0), buffers.output::<f32>(0));
+        // SAFETY: one worker, only written.
+        for (to, from) in unsafe { to.slice(0, to.len()) }.iter_mut().zip(from) {
+            *to = from + self.0;
+        }
+    }
+}
+
+fn plus(x: &Tensor, number: f32) -> Tensor {
+    let spec = OutputSpec::New { shape: x.shape(), dtype: Dtype::Float32 };
+    record(Plus(number), &[x.input()], &[spec]).unwrap().swap_remove(0)
+}
+
+fn start() -> Tensor {
+    Tensor::from(Array::from_slice(&[1.0_f32, 2.0], &[2]))
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.array().unwrap().as_slice::<f32>().to_vec()
+}
+
+#[test]
+fn what_is_held_of_a_chain_can_be_read_later() {
+    let first = plus(&start(), 1.0);
+    let second = plus(&first, 1.0);
+    let third = plus(&plus(&second, 1.0), 1.0);
+    drop(second);
+    assert_eq!(values(&third), [5.0, 6.0]);
+    assert_eq!(values(&first), [2.0, 3.0]);
+    // What was read goes on in a chain of its own.
+    assert_eq!(values(&plus(&third, 1.0)), [6.0, 7.0]);
+}
+
+#[test]
+fn chains_that_meet_become_operations_one_by_one() {
+    struct Sum;
+    impl Kernel for Sum {
+        const NAME: &'static CStr = c"Sum";
+
+        fn run(&self, buffers: &Buffers<'_>) {
+            let (a, b, to) = (buffers.input::<f32>(0), buffers.input::<f32>(1), buffers.output::<f32>(0));
+            // SAFETY: one worker, only written.
+            for (to, (a, b)) in unsafe { to.slice(0, to.len()) }.iter_mut().zip(a.iter().zip(b)) {
+                *to = a + b;
+            }
+        }
+    }
+    let (a, b) = (plus(&start(), 1.0), plus(&start(), 2.0));
+    let spec = OutputSpec::New { shape: &[2], dtype: Dtype::Float32 };
+    let sum = record(Sum, &[a.input(), b.input()], &[spec]).unwrap().swap_remove(0);
+    let more = record(Sum, &[sum.input(), a.input()], &[spec]).unwrap().swap_remove(0);
+    assert_eq!(values(&more), [7.0, 10.0]);
+    assert_eq!((values(&b), values(&sum)), (vec![3.0, 4.0], vec![5.0, 7.0]));
+}
+
+#[test]
+fn a_kernel_that_fails_within_a_chain_is_an_error_with_its_name() {
+    let failed = plus(&plus(&start(), f32::NAN), 1.0);
+    failed.array().unwrap().eval().unwrap();
+    let error = check().unwrap_err();
+    assert!(error.what().contains("Plus") && error.what().contains("a number that is none"), "{error}");
+    assert_eq!(values(&plus(&start(), 1.0)), [2.0, 3.0]);
+}
