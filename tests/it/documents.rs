@@ -238,8 +238,12 @@ fn the_tables_of_models_are_current() {
          ## Weights of safetensors\n\n\
          float32, float16 and bfloat16; MLX's affine quantization with 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 \
          or 128, and its small floats mxfp4, mxfp8 and nvfp4, with other packings for single layers; gpt-oss's own \
-         files (mxfp4 in `_blocks` and `_scales`). Experts one by one, stacked, or with gate and up in one matrix. Both \
-         ways to compute keep every value. Originals can be quantized while they are loaded (`--quantize`).\n\n\
+         files (mxfp4 in `_blocks` and `_scales`); originals in eight-bit floats (e4m3) with scales for blocks \
+         (`weight_scale_inv`, as DeepSeek-V3 and Qwen3's FP8 models have them), rows or whole matrices \
+         (`weight_scale`), which take 9 bits an element. Experts one by one, stacked, or with gate and up in one matrix. Both \
+         ways to compute keep every value, but for eight-bit floats whose scales are no powers of two: MLX has no \
+         operations for them, and they are rounded to the nearest of 256 steps for each 32. Activations are not \
+         rounded. Originals can be quantized while they are loaded (`--quantize`).\n\n\
          ## Tokenizers\n\n\
          `tokenizer.json`; what GGUF files carry (`gpt2` with the name of its way to cut words, `llama`, `gemma4`, `bert`); \
          SentencePiece's `tokenizer.model`, BPE and unigram; and tiktoken's files (`*.tiktoken`, `tiktoken.model`, `tokenizer.model`) of Qwen's first generation, Hunyuan, Kimi and \

@@ -285,6 +285,20 @@ fn quantizations_match_their_dequantized_weights() {
     }
 }
 
+/// As DeepSeek and Qwen publish theirs, and llm-compressor: the kernels keep every value, MLX's operations have
+/// such floats for scales that are powers of two only.
+#[test]
+fn eight_bit_floats_match_their_dequantized_weights() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fp8");
+    for name in ["blocks", "rows", "whole"] {
+        for backend in backends() {
+            let model = folder.join(name);
+            let tolerance = if backend == Backend::Stock { ROUNDED } else { TOLERANCE };
+            check_within(&model, &model.join("golden.safetensors"), backend, tolerance);
+        }
+    }
+}
+
 /// The types that MLX has in no exact form are rounded once more where MLX's operations compute: there
 /// the logits are near, and exact in the kernels.
 #[test]

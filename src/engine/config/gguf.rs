@@ -242,6 +242,7 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id", vocab_size),
         dtype: tensors.stored_float().unwrap_or(FloatType::F16),
         quantization: None,
+        float_blocks: None,
     };
     if let Some(scale) = fields.float("attention.scale") {
         config.attention_scale = scale as f32;

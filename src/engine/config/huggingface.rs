@@ -174,6 +174,7 @@ pub fn from_config_json(
             None => declared_dtype(&fields)?,
         },
         quantization,
+        float_blocks: quantization::float_blocks(&files.config, path)?,
         model_type: model_type.to_owned(),
     };
     limits::check(&config, path)?;

@@ -123,6 +123,8 @@ pub struct ModelConfig {
     /// How safetensors weights are packed, in MLX's form; `None`: they are not. GGUF tensors say it
     /// themselves, one by one.
     pub quantization: Option<Quantization>,
+    /// Rows and columns that share a scale where matrices are eight-bit floats; `None`: rows or all of one do.
+    pub float_blocks: Option<[usize; 2]>,
 }
 
 impl ModelConfig {

@@ -135,6 +135,10 @@ pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Op
             let default = Packing::BlockFloat(BlockFloat::Mxfp4);
             return Ok(Some(Quantization { default, overrides: BTreeMap::new() }));
         }
+        // The tensors say which of them are.
+        if is_small_floats(method, fields) {
+            return Ok(None);
+        }
         return Err(scheme_unsupported(method, path));
     }
     let default = packing(fields, None, path)?;
@@ -151,6 +155,39 @@ pub(super) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Op
         overrides.insert(text_name(module).or(bare).unwrap_or_else(|| module.clone()), packing);
     }
     Ok(Some(Quantization { default, overrides }))
+}
+
+/// Whether a scheme is that of eight-bit floats (e4m3) with scales beside them.
+fn is_small_floats(method: &str, fields: &Map<String, Value>) -> bool {
+    match method {
+        "fp8" => fields.get("fmt").is_none_or(|format| format == "e4m3"),
+        "fbgemm_fp8" => true,
+        "compressed-tensors" => {
+            let groups = fields.get("config_groups").and_then(Value::as_object);
+            let is_eight = |group: &Value| {
+                let weights = &group["weights"];
+                weights["num_bits"] == 8 && weights["type"] == "float"
+            };
+            groups.is_some_and(|groups| !groups.is_empty() && groups.values().all(is_eight))
+        }
+        _ => false,
+    }
+}
+
+/// Rows and columns of the blocks of eight-bit floats that share a scale: `weight_block_size`, or the
+/// `block_structure` of a group of compressed-tensors.
+pub(super) fn float_blocks(config: &Map<String, Value>, path: &Path) -> Result<Option<[usize; 2]>> {
+    let Some(fields) = config.get("quantization_config").and_then(Value::as_object) else { return Ok(None) };
+    let groups = fields.get("config_groups").and_then(Value::as_object);
+    let mut structures =
+        groups.into_iter().flat_map(Map::values).map(|group| &group["weights"]["block_structure"]);
+    let size = fields.get("weight_block_size").or(structures.next()).filter(|size| !size.is_null());
+    let Some(size) = size else { return Ok(None) };
+    let edge = |at: usize| size.get(at).and_then(Value::as_u64).and_then(|edge| usize::try_from(edge).ok());
+    match (edge(0), edge(1), size.get(2)) {
+        (Some(rows @ 1..), Some(columns @ 1..), None) => Ok(Some([rows, columns])),
+        _ => Err(damaged(path, "has a weight_block_size that is not two sizes")),
+    }
 }
 
 /// One `{group_size, bits, mode}`; what an exception leaves out, it has from an affine default.
@@ -190,5 +227,5 @@ fn packing(fields: &Map<String, Value>, default: Option<Packing>, path: &Path) -
 fn scheme_unsupported(scheme: &str, path: &Path) -> Error {
     let scheme: String = scheme.chars().take(64).collect();
     unsupported(path, &format!("needs the quantization scheme {scheme:?}"))
-        .hint("supported are MLX's affine, mxfp4, mxfp8 and nvfp4, and unquantized weights")
+        .hint("supported are MLX's affine, mxfp4, mxfp8 and nvfp4, fp8 with scales, and unquantized weights")
 }

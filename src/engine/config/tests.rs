@@ -218,7 +218,7 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"model_type": "stablelm", "qk_layernorm": true}), "norms of single heads"),
         (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),
         (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
-        (json!({"quantization_config": {"quant_method": "fp8"}}), "fp8"),
+        (json!({"quantization_config": {"quant_method": "fp8", "fmt": "e5m2"}}), "fp8"),
         (json!({"quantization_config": {"quant_method": "bitsandbytes"}}), "bitsandbytes"),
         (json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp6"}}), "mxfp6"),
         (json!({"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}), "group_size 64"),

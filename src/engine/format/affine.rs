@@ -1,9 +1,11 @@
 //! Other packings in MLX's affine form, for the devices where MLX's own operations compute.
 //!
 //! What has groups of 32 keeps its values: a scale and a bias take the place of two-level ones, and the
-//! codes of IQ4 become the quants of 8 bits that its uneven steps need. Small floats are MLX's own.
+//! codes of IQ4 become the quants of 8 bits that its uneven steps need. Small floats are MLX's own if their scales
+//! are powers of two; eight-bit ones with other scales are rounded to 8 bits.
 //! MLX has no groups of 16: two of them become one of 32 in more bits, rounded to the nearest step.
 
+use crate::engine::format::block_float::{BlockFloat, e4m3};
 use crate::engine::format::weight::{CodeTable, Floats, IQ4, OUTER, WeightData, pack_quants, quant_at};
 
 /// The smallest group that MLX has.
@@ -52,6 +54,15 @@ pub fn for_mlx(weight: WeightData) -> WeightData {
             let scales = Floats::singles(&scales.to_f32());
             let biases = Floats::singles(&biases);
             WeightData::Affine { rows, columns, group, bits, packed: words, scales, biases }
+        }
+        WeightData::Codes { rows, columns, group, table: CodeTable::Fp8, packed, scales }
+            if BlockFloat::Mxfp8.bytes(&scales).is_none() =>
+        {
+            let (scales, codes) = (scales.to_f32(), bytemuck::cast_slice::<u32, u8>(&packed));
+            let value = |row: usize, column: usize| {
+                scales[row * (columns / group) + column / group] * e4m3(codes[row * columns + column])
+            };
+            rounded(rows, columns, 8, value)
         }
         other => other,
     }

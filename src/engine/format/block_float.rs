@@ -45,7 +45,7 @@ impl BlockFloat {
     }
 
     /// Elements that share a scale.
-    pub fn group(self) -> usize {
+    pub const fn group(self) -> usize {
         match self {
             Self::Mxfp4 | Self::Mxfp8 => 32,
             Self::Nvfp4 => 16,

@@ -6,8 +6,8 @@ use crate::engine::config::Outline;
 use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::tensors::{Encoding, Tensor, Tensors};
 
-/// Tensors that belong to the packing of another one (MLX, GPTQ, AWQ).
-const PACKING: &[&str] = &[".scales", ".biases", ".qzeros", ".g_idx"];
+/// Tensors that belong to the packing of another one (MLX, GPTQ, AWQ, fp8).
+const PACKING: &[&str] = &[".scales", ".biases", ".qzeros", ".g_idx", ".weight_scale_inv", ".weight_scale"];
 
 /// How many numbers the weights are. Packed words count as the elements in them: by their scales'
 /// shape where MLX packed them, else by the configuration's bits.

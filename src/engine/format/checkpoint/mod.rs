@@ -4,6 +4,7 @@
 //! several threads may read at once.
 
 mod on_load;
+mod small_floats;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -147,7 +148,7 @@ impl Checkpoint {
 
     /// Bytes of a module's matrix in the files, with what belongs to its packing.
     pub fn stored_bytes(&self, module: &str) -> u64 {
-        let parts = ["weight", "scales", "biases"].iter();
+        let parts = ["weight", "scales", "biases"].iter().chain(&small_floats::SCALES);
         parts.filter_map(|part| Some(self.tensors.get(&format!("{module}.{part}"))?.bytes)).sum()
     }
 
@@ -222,6 +223,7 @@ impl Checkpoint {
         }
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
+            Encoding::Safetensors(Dtype::F8E4M3) => Some(Storage::Blocks(Form::Codes(CodeTable::Fp8))),
             Encoding::Safetensors(_) => {
                 let packed = self.packing(module, tensor, Some(columns)).ok()?;
                 Some(match packed.packing {
@@ -242,6 +244,7 @@ impl Checkpoint {
         match tensor.encoding {
             Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
             Encoding::Safetensors(Dtype::U32 | Dtype::U8) => self.packed(module, tensor),
+            Encoding::Safetensors(Dtype::F8E4M3) => self.read_small_floats(module, tensor),
             _ if self.on_load.is_some() && !self.is_transposed(module) => self.packed_on_load(module, tensor),
             _ => Ok(WeightData::Dense { shape: flat(&tensor.shape), values: self.floats(&name, tensor)? }),
         }
@@ -296,9 +299,8 @@ impl Checkpoint {
             (Packing::BlockFloat(mode), _) => {
                 let scales = mode.scales(&self.tensors.read(scales)?).ok_or_else(not_finite)?;
                 let (table, group) = (mode.table(), mode.group());
-                let all = bytemuck::cast_slice::<u32, u8>(&packed);
-                if table == CodeTable::Fp8 && all.iter().any(|code| code & 0x7f == 0x7f) {
-                    return Err(not_finite());
+                if table == CodeTable::Fp8 {
+                    check_codes(&packed).ok_or_else(not_finite)?;
                 }
                 Ok(WeightData::Codes { rows, columns, group, table, packed, scales })
             }
@@ -382,6 +384,10 @@ impl Checkpoint {
             (Needed::Matrix { module, columns, .. }, Encoding::Safetensors(Dtype::U32 | Dtype::U8)) => {
                 let packed = self.packing(module, tensor, Some(*columns))?;
                 vec![packed.rows, packed.columns]
+            }
+            (Needed::Matrix { module, .. }, Encoding::Safetensors(Dtype::F8E4M3)) => {
+                let small = self.small_floats(module, tensor)?;
+                vec![small.rows, small.columns]
             }
             _ => return Err(element_unsupported(name, tensor, path)),
         };
@@ -485,6 +491,12 @@ fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> Error {
         .hint(hint)
         .detail("tensor", name)
         .detail("type", tensor.encoding.name())
+}
+
+/// `None` where a code of an eight-bit float is no number.
+fn check_codes(packed: &[u32]) -> Option<()> {
+    let codes = bytemuck::cast_slice::<u32, u8>(packed);
+    codes.iter().all(|code| code & 0x7f != 0x7f).then_some(())
 }
 
 fn not_finite(name: &str, path: &Path) -> Error {
