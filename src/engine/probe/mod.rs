@@ -193,16 +193,16 @@ impl Demand {
             product.rows += shape.rows;
         }
         let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
-        for ((layer, name), LowRankShape { rank, rows, columns }) in products {
+        for ((layer, _), LowRankShape { rank, rows, columns }) in products {
             let rank = rank.next_multiple_of(adapted::STEP);
             let dense = Some(Storage::Dense(FloatType::F32));
             self.weights.add_matrix(rank, columns, dense);
             self.weights.add_matrix(rows, rank, dense);
-            // A gate works on its product as it is computed, unless that is adapted.
-            let is_gate = names.gate_up.first() == Some(&name);
-            *numbers.entry(layer).or_default() += rank + if is_gate { 2 * rows } else { rows };
+            *numbers.entry(layer).or_default() += rank + rows;
         }
         self.working.numbers += numbers.into_values().max().unwrap_or(0);
+        // Adapted products are not for kernels alone.
+        self.working.layers = checkpoint.config.layers;
         Ok(())
     }
 
