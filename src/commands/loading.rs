@@ -38,6 +38,7 @@ pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOpti
         force: args.force,
         adapter: args.adapter.clone(),
         draft: None,
+        sequences: None,
         threads: args.threads.or(settings.threads.value),
         cache: CacheOptions {
             quantization,

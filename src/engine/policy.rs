@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::engine::cache::{self, CacheOptions, LONGEST_STEP, LayerShape};
+use crate::engine::cache::{self, CacheOptions, LayerShape};
 use crate::engine::format::weight::FloatType;
 use crate::engine::layers::Backend;
-use crate::engine::models::LAYERS_AHEAD;
-use crate::engine::probe::{Demand, Working};
+use crate::engine::layers::ahead::LAYERS_AHEAD;
+use crate::engine::probe::{Demand, Steps, Working};
 use crate::engine::request::{DeviceChoice, LoadOptions};
 use crate::error::{Code, Error, Result};
 use crate::ids::Bytes;
@@ -121,14 +121,14 @@ pub struct Policy {
     /// Of the draft model, too.
     pub weights_bytes: u64,
     pub cache: CachePlan,
-    /// The cache of a full context, and that of the draft model.
+    /// The caches of full contexts, as many as are answered at a time and fit, and that of the draft model.
     pub cache_bytes: u64,
     /// What a step computes, and the tokenizer.
     pub working_bytes: u64,
     /// Most bytes that the caches of sequences that are generated together may have: at least one of a full
     /// context.
     pub cache_room: u64,
-    /// The most that the process will hold for one sequence: all of these, and what it holds already.
+    /// The most that the process will hold: all of these, and what it holds already.
     pub estimate_bytes: u64,
     pub warnings: Vec<Warning>,
 }
@@ -153,28 +153,60 @@ impl CachePlan {
 struct Needs<'a> {
     cache: &'a CachePlan,
     working: Working,
+    /// Most tokens of a step.
+    step: usize,
     size: usize,
-    /// Its cache, and the context that it was made for.
-    draft: Option<(CachePlan, usize)>,
+    /// Sequences that are computed at a time, if there are so many.
+    sequences: usize,
+    draft: Option<DraftNeeds>,
+}
+
+/// What a draft model takes beside its weights.
+struct DraftNeeds {
+    cache: CachePlan,
+    /// The context that it was made for.
+    context: usize,
 }
 
 impl Needs<'_> {
+    /// The cache of the draft model.
+    fn draft_cache(&self, context: usize) -> u64 {
+        self.draft.as_ref().map_or(0, |draft| draft.cache.bytes(context.min(draft.context)))
+    }
+
+    /// The caches of one sequence.
     fn cache(&self, context: usize) -> u64 {
-        let draft = self.draft.as_ref().map_or(0, |(plan, most)| plan.bytes(context.min(*most)));
-        self.cache.bytes(context).saturating_add(draft)
+        self.cache.bytes(context).saturating_add(self.draft_cache(context))
+    }
+
+    /// Tokens that are computed in all, as far as that is known.
+    fn tokens(&self, context: usize) -> usize {
+        match self.working.steps {
+            Steps::Prompts => context.saturating_mul(self.sequences),
+            Steps::Texts(all) => all,
+        }
+    }
+
+    /// What steps compute, and the tokenizer. That of a draft model is gone once it is compared.
+    fn working(&self, context: usize) -> u64 {
+        let step = self.tokens(context).min(self.step);
+        let ahead = self.working.layers.min(LAYERS_AHEAD);
+        let mut bytes = (self.working.numbers * self.size) as u64 * (step * ahead) as u64;
+        if self.working.steps == Steps::Prompts && self.tokens(context) > self.step {
+            // The last step of a longer prompt is shorter, and does not fit where the others' results were.
+            bytes += bytes / 2;
+        }
+        bytes.saturating_add(self.working.tokens as u64 * TOKEN_BYTES)
     }
 
     fn all(&self, context: usize) -> u64 {
-        self.cache(context).saturating_add(self.working.bytes(context, self.size))
+        self.cache(context).saturating_add(self.working(context))
     }
 
-    /// What `bytes` leave for the caches of several sequences, at least one of a full context. Their steps are
-    /// as long as steps may be, however short each sequence is.
+    /// What `bytes` leave for the caches of several sequences, at least one of a full context.
     fn cache_room(&self, bytes: u64, context: usize) -> u64 {
-        let own = self.cache.bytes(context);
-        let draft = self.cache(context).saturating_sub(own);
-        let working = self.working.bytes(context.max(LONGEST_STEP), self.size);
-        bytes.saturating_sub(draft).saturating_sub(working).max(own)
+        let rest = bytes.saturating_sub(self.draft_cache(context)).saturating_sub(self.working(context));
+        rest.max(self.cache.bytes(context))
     }
 
     /// The largest context up to `most` tokens that fits into `bytes`, in whole steps.
@@ -185,20 +217,6 @@ impl Needs<'_> {
             if self.all(steps * CONTEXT_STEP) <= bytes { fits = steps } else { exceeds = steps }
         }
         fits * CONTEXT_STEP
-    }
-}
-
-impl Working {
-    /// Bytes for prompts of up to `context` tokens, whose numbers have `size` bytes.
-    fn bytes(&self, context: usize, size: usize) -> u64 {
-        let step = context.min(LONGEST_STEP);
-        let ahead = self.layers.min(LAYERS_AHEAD);
-        let mut bytes = (self.numbers * size) as u64 * (step * ahead) as u64;
-        if context > LONGEST_STEP {
-            // The last step of a longer prompt is shorter, and does not fit where the others' results were.
-            bytes += bytes / 2;
-        }
-        bytes.saturating_add(self.tokens as u64 * TOKEN_BYTES)
     }
 }
 
@@ -219,15 +237,25 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     };
     let kernels = Backend::of(device == Device::Gpu) == Backend::Kernels;
     let draft = demand.draft.as_deref();
-    let weights_bytes = demand.weights.bytes(kernels, dtype);
-    let weights_bytes =
-        weights_bytes.saturating_add(draft.map_or(0, |draft| draft.weights.bytes(kernels, dtype)));
     options.cache.check(&demand.cache)?;
     let cache = CachePlan { layers: demand.cache.clone(), options: options.cache, dtype };
-    let plan = |draft: &Demand| {
-        (CachePlan { layers: draft.cache.clone(), options: CacheOptions::default(), dtype }, draft.context)
+    let of_draft = |draft: &Demand| DraftNeeds {
+        cache: CachePlan { layers: draft.cache.clone(), options: CacheOptions::default(), dtype },
+        context: draft.context,
     };
-    let needs = Needs { cache: &cache, working: demand.working, size: dtype.size(), draft: draft.map(plan) };
+    let sequences = options.sequences.unwrap_or(1).max(1);
+    let needs = Needs {
+        cache: &cache,
+        working: demand.working,
+        step: demand.working.steps.longest(device == Device::Gpu),
+        size: dtype.size(),
+        sequences,
+        draft: draft.map(of_draft),
+    };
+    let looked_up = needs.tokens(options.context.unwrap_or(demand.context));
+    let weights_bytes = demand.weights.bytes(kernels, dtype, looked_up);
+    let weights_bytes =
+        weights_bytes.saturating_add(draft.map_or(0, |draft| draft.weights.bytes(kernels, dtype, 0)));
 
     let available = options.memory_limit.map_or(machine.free_memory, |limit| limit.min(machine.free_memory));
     let comfortable = ((machine.free_memory as f64 * TIGHT) as u64).min(available);
@@ -256,11 +284,12 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
             context
         }
     };
-    let (cache_bytes, all) = (needs.cache(context), needs.all(context));
-    let working_bytes = all.saturating_sub(cache_bytes);
-    let needed = weights_bytes.saturating_add(all);
-    let estimate_bytes = needed.saturating_add(machine.resident + STARTING);
+    let working_bytes = needs.working(context);
     let cache_room = needs.cache_room(comfortable.saturating_sub(weights_bytes), context);
+    let caches = cache.bytes(context).saturating_mul(sequences as u64).min(cache_room);
+    let cache_bytes = caches.saturating_add(needs.draft_cache(context));
+    let needed = weights_bytes.saturating_add(cache_bytes).saturating_add(working_bytes);
+    let estimate_bytes = needed.saturating_add(machine.resident + STARTING);
     let policy = Policy {
         device,
         dtype,
@@ -346,7 +375,12 @@ mod tests {
     /// 8 GB packed and 1 GB of float16, which the kernels keep; a thousand tokens of cache take 0.1 GB in float16.
     fn demand() -> Demand {
         Demand {
-            weights: WeightSizes { kernel_bytes: 9 * GB, packed_bytes: 8 * GB, floats: GB / 2 },
+            weights: WeightSizes {
+                kernel_bytes: 9 * GB,
+                packed_bytes: 8 * GB,
+                floats: GB / 2,
+                ..WeightSizes::default()
+            },
             cache: vec![LayerShape::Tokens(TokenShape {
                 heads: 1,
                 key_dim: 25_000,
@@ -436,7 +470,7 @@ mod tests {
     fn what_is_computed_and_a_draft_model_count_as_well() {
         let plain = decide(&machine(100, true), &asked(1000), &demand()).unwrap();
         let mut more = demand();
-        more.working = Working { numbers: 1000, layers: 30, tokens: 50_000 };
+        more.working = Working { numbers: 1000, layers: 30, tokens: 50_000, ..Working::default() };
         let working = decide(&machine(100, true), &asked(400), &more).unwrap().working_bytes;
         // Four layers of 400 tokens in float16, and the tokenizer.
         assert_eq!(working, 4 * 400 * 1000 * 2 + 50_000 * 280);
@@ -449,6 +483,12 @@ mod tests {
         // Its cache grows in whole steps, up to the context that it was made for.
         let own = CachePlan { options: CacheOptions::default(), ..plain.cache.clone() }.bytes(500);
         assert_eq!(both.cache_bytes, plain.cache_bytes + own);
+        // Those of several sequences count, as far as there is room for them.
+        let several = |sequences| LoadOptions { sequences: Some(sequences), ..asked(1000) };
+        let four = decide(&machine(100, true), &several(4), &demand()).unwrap();
+        assert_eq!(four.cache_bytes, 4 * plain.cache_bytes);
+        let all = decide(&machine(100, true), &several(1_000_000), &demand()).unwrap();
+        assert_eq!((all.cache_bytes, all.warnings.len()), (all.cache_room, 0));
         // What is left for several sequences is less by all of that.
         let less = plain.weights_bytes + own + both.working_bytes;
         assert_eq!(both.cache_room, plain.cache_room - less);

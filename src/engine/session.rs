@@ -262,6 +262,9 @@ fn load(
     let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let machine = Machine::detect(runtime::has_gpu())?;
     let mut demand = Demand::of(&checkpoint);
+    if let Some(adapter) = &adapter {
+        demand.adapt(adapter, &checkpoint)?;
+    }
     let draft_model = options.draft.as_ref().and_then(|draft| draft.model.as_deref());
     let draft_checkpoint = draft_model.map(Checkpoint::open).transpose()?;
     demand.draft = draft_checkpoint.as_ref().map(|draft| Box::new(Demand::of(draft)));

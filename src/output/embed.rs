@@ -3,6 +3,7 @@
 use crate::report::embed::EmbedReport;
 
 use super::page::{Human, Page, printable};
+use super::run::memory;
 use super::units;
 
 impl Human for EmbedReport {
@@ -50,7 +51,7 @@ pub fn figures(report: &EmbedReport) -> String {
                 timings.embed_s, timings.texts_per_s, timings.tokens_per_s
             ),
         ),
-        ("peak memory", units::bytes(report.memory.peak_bytes)),
+        ("peak memory", memory(report.memory)),
     ];
     let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:<13}{value}")).collect();
     lines.join("\n")

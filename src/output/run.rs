@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::report::run::{BatchReport, RunData, RunReport};
+use crate::report::run::{BatchReport, MemoryReport, RunData, RunReport};
 
 use super::page::{Human, Page};
 use super::units;
@@ -57,7 +57,7 @@ pub fn figures(report: &RunReport) -> String {
             format!("{} tokens at {:.1} tokens/s", usage.generated_tokens, timings.generation_tokens_per_s),
         ),
         ("total", format!("{:.2} s", timings.total_s)),
-        ("peak memory", units::bytes(report.memory.peak_bytes)),
+        ("peak memory", memory(report.memory)),
     ];
     if usage.drafted_tokens > 0 {
         let share = 100.0 * usage.accepted_tokens as f64 / usage.drafted_tokens as f64;
@@ -79,9 +79,14 @@ pub fn batch_figures(report: &BatchReport) -> String {
         ("prompts", format!("{count}, {failed} failed, {prompt_tokens} tokens")),
         ("generation", format!("{generated_tokens} tokens at {generated_tokens_per_s:.1} tokens/s together")),
         ("total", format!("{:.2} s", report.total_s)),
-        ("peak memory", units::bytes(report.memory.peak_bytes)),
+        ("peak memory", memory(report.memory)),
     ];
     lines(&rows)
+}
+
+/// What was taken, and what was counted on.
+pub(super) fn memory(memory: MemoryReport) -> String {
+    format!("{}, at most {} expected", units::bytes(memory.peak_bytes), units::bytes(memory.estimate_bytes))
 }
 
 fn lines(rows: &[(&str, String)]) -> String {

@@ -82,6 +82,8 @@ pub struct TimingsReport {
 pub struct MemoryReport {
     /// The most that was in use at any time.
     pub peak_bytes: u64,
+    /// The most that was expected before loading, with the context full and, of a batch, all caches in use.
+    pub estimate_bytes: u64,
 }
 
 /// How the next token is chosen, with the seed, whether it was given or drawn.

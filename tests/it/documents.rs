@@ -226,7 +226,7 @@ fn the_tables_of_models_are_current() {
         let bits = |bytes: u64| bytes as f64 * 8.0 / 1024.0 / 1024.0;
         let file = kind.block_bytes() as f64 * 8.0 / kind.block_elements() as f64;
         let (kernels, mlx) =
-            (bits(sizes.bytes(true, FloatType::F32)), bits(sizes.bytes(false, FloatType::F16)));
+            (bits(sizes.bytes(true, FloatType::F32, 0)), bits(sizes.bytes(false, FloatType::F16, 0)));
         let values = match form {
             Form::Nested { bits, group: 16 } => format!("rounded to {} bits", affine::widened(bits)),
             _ => "the same".to_owned(),

@@ -10,7 +10,7 @@ use mlx_cache::engine::models;
 use mlx_rs::Dtype;
 
 #[cfg(target_os = "linux")]
-use crate::sandbox::{Sandbox, smollm2};
+use crate::sandbox::{Sandbox, minilm, smollm2};
 
 /// Bytes that the gate counts for weights where MLX computes, and those of all arrays.
 fn weights(checkpoint: &Checkpoint) -> (f64, f64) {
@@ -18,7 +18,7 @@ fn weights(checkpoint: &Checkpoint) -> (f64, f64) {
         models::load(checkpoint, Backend::Stock, Dtype::Float32, 64, &mut |_, _| {}).expect("a model");
     assert!(!checkpoint.config.tie_word_embeddings, "the table would count twice");
     let bytes: usize = model.arrays().iter().map(|array| array.nbytes()).sum();
-    (checkpoint.sizes().bytes(false, FloatType::F32) as f64, bytes as f64)
+    (checkpoint.sizes().bytes(false, FloatType::F32, 0) as f64, bytes as f64)
 }
 
 #[test]
@@ -49,14 +49,42 @@ fn the_estimate_is_within_a_tenth_of_the_peak() {
     let sandbox = Sandbox::new();
     let model = smollm2();
     let model = model.to_str().expect("UTF-8");
-    let prompt = ["word"; 200].join(" ");
-    let args = ["run", model, &prompt, "--raw", "--temp", "0", "-n", "2", "-c", "256"];
+    let prompt = |words: usize| vec!["word"; words].join(" ");
+    let args = ["run", model, &prompt(200), "--raw", "--temp", "0", "-n", "2", "-c", "256"];
     for flags in [&[][..], &["--kv-bits", "8"], &["--draft-model", model]] {
-        let (_, error) = sandbox.error(&[&args[..], flags, &["--memory-limit", "1000"]].concat());
-        let estimate = error["details"]["estimate_bytes"].as_f64().expect("an estimate");
-        let (status, envelope) = sandbox.json(&[&args[..], flags].concat());
-        assert_eq!(status, 0, "{envelope}");
-        let peak = envelope["data"]["memory"]["peak_bytes"].as_f64().expect("a peak");
-        assert!((estimate / peak - 1.0).abs() < 0.1, "{flags:?}: {estimate} for {peak}");
+        is_within_a_tenth(&sandbox, &[&args[..], flags].concat());
     }
+    // Four caches at a time.
+    let lines: Vec<String> = (0..4)
+        .map(|line| serde_json::json!({ "prompt": format!("{line} {}", prompt(60)) }).to_string())
+        .collect();
+    let path = sandbox.home().join("prompts.jsonl");
+    std::fs::write(&path, lines.join("\n")).expect("prompts");
+    let batch = ["run", model, "--batch", path.to_str().expect("UTF-8"), "--batch-size", "4"];
+    is_within_a_tenth(&sandbox, &[&batch[..], &["--raw", "--temp", "0", "-n", "2", "-c", "64"]].concat());
+}
+
+/// Texts that fill a batch, and one.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_estimate_of_embedding_is_within_a_tenth_of_the_peak() {
+    let sandbox = Sandbox::new();
+    let model = minilm();
+    let text = |index: usize| vec!["word"; 8 + 37 * index % 120].join(" ");
+    let texts: Vec<String> = (0..48).map(text).collect();
+    let path = sandbox.home().join("texts.txt");
+    std::fs::write(&path, texts.join("\n")).expect("texts");
+    let model = model.to_str().expect("UTF-8");
+    is_within_a_tenth(&sandbox, &["embed", model, "-i", path.to_str().expect("UTF-8")]);
+    is_within_a_tenth(&sandbox, &["embed", model, "one short text"]);
+}
+
+#[cfg(target_os = "linux")]
+fn is_within_a_tenth(sandbox: &Sandbox, args: &[&str]) {
+    let (status, envelope) = sandbox.json(args);
+    assert_eq!(status, 0, "{envelope}");
+    let memory = &envelope["data"]["memory"];
+    let bytes = |name: &str| memory[name].as_f64().expect("bytes");
+    let share = bytes("estimate_bytes") / bytes("peak_bytes");
+    assert!((share - 1.0).abs() < 0.1, "{memory}: {args:?}");
 }

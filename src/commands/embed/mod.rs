@@ -143,6 +143,9 @@ fn load(args: &EmbedArgs, model: &Resolved, context: &Context) -> Result<Embedde
         truncate: vectors.truncate,
         max_tokens: vectors.max_length,
         batch_size: args.engine.batch_size,
+        // What comes from a file or a pipe is not known yet.
+        lengths: (!args.texts.is_empty() && args.texts != ["-"])
+            .then(|| args.texts.iter().map(String::len).collect()),
     };
     let mut bar = loading::bar(&model.reference, context);
     let embedder = Embedder::load(&model.path, &options, &embedding, &mut bar)?;
@@ -319,7 +322,10 @@ impl Run<'_> {
                 texts_per_s: 0.0,
                 tokens_per_s: 0.0,
             },
-            memory: MemoryReport { peak_bytes: self.peak_bytes },
+            memory: MemoryReport {
+                peak_bytes: self.peak_bytes,
+                estimate_bytes: self.embedder.policy().estimate_bytes,
+            },
         }
     }
 

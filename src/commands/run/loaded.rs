@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::answer::Show;
+use super::batch::at_a_time;
 use super::chat::Tally;
 use crate::cli::run::RunArgs;
 use crate::commands::resolve::{Resolved, resolve};
@@ -43,6 +44,7 @@ impl<'a> Loaded<'a> {
             });
         }
         options.context = options.context.or(window);
+        options.sequences = args.batch.batch.is_some().then(|| at_a_time(args));
         let (mut bar, mut failure) = (loading::bar(&model.reference, context), None);
         let mut progress = |done, total| {
             bar(done, total);
@@ -90,7 +92,10 @@ impl<'a> Loaded<'a> {
             usage: generation.usage,
             others: Vec::new(),
             timings: TimingsReport::new(self.engine.load_seconds(), generation),
-            memory: MemoryReport { peak_bytes: generation.peak_bytes },
+            memory: MemoryReport {
+                peak_bytes: generation.peak_bytes,
+                estimate_bytes: self.engine.policy().estimate_bytes,
+            },
             sampling,
         }
     }

@@ -103,12 +103,13 @@ impl KvCache {
     }
 
     fn make_room(&mut self, more: usize, wanted: impl Fn(&TokenCache) -> bool) -> Result<()> {
-        let mut fresh = Vec::new();
         for layer in &mut self.layers {
             match layer {
                 Layer::Tokens(tokens) => {
                     if wanted(tokens) && tokens.reserve(more)? {
-                        fresh.extend(tokens.arrays()?);
+                        // Evaluated now, so that no operation that copies is left to see a buffer written in
+                        // place, and layer by layer, so that the old buffers of no other layer are still there.
+                        transforms::eval(&tokens.arrays()?)?;
                     }
                 }
                 Layer::State { shapes, arrays } if arrays.is_empty() => {
@@ -119,10 +120,6 @@ impl KvCache {
                 }
                 Layer::State { .. } | Layer::Nothing => {}
             }
-        }
-        // Evaluated now, so that no operation that copies is left to see a buffer written in place.
-        if !fresh.is_empty() {
-            transforms::eval(&fresh)?;
         }
         Ok(())
     }

@@ -41,4 +41,6 @@ pub struct EmbedOptions {
     pub max_tokens: Option<usize>,
     /// Most texts that are computed together; `None`: as many as their tokens allow.
     pub batch_size: Option<usize>,
+    /// Bytes of each text that is to come; `None`: who knows how many there are.
+    pub lengths: Option<Vec<usize>>,
 }

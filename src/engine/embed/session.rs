@@ -21,16 +21,14 @@ use crate::engine::layers::sequences::Batch;
 use crate::engine::measure::{Synthetic, Trial};
 use crate::engine::memory::peak_bytes;
 use crate::engine::policy::{self, Device, Machine, Policy};
+use crate::engine::probe::Steps;
 use crate::engine::request::LoadOptions;
 use crate::engine::runtime;
 use crate::engine::thread::{ModelThread, thread_lost};
 use crate::error::{Code, Error, Result};
 
-/// Tokens that are computed together: enough that the weights are read rarely, few enough that what is
-/// computed stays in the processor's caches.
-const BATCH_TOKENS: usize = 2048;
-/// On a GPU more, which has more to do at once.
-const GPU_BATCH_TOKENS: usize = 16_384;
+/// More special tokens than any model puts around a text, for the memory gate. Other tokens have a byte at least.
+const SPECIAL: usize = 4;
 
 /// A loaded model, ready to embed.
 pub struct Embedder {
@@ -217,7 +215,13 @@ fn load(
         .hint("use an embedding model, or say how with --pooling, such as last or mean"));
     }
     let machine = Machine::detect(runtime::has_gpu())?;
-    let demand = files.demand()?;
+    let mut demand = files.demand()?;
+    let longest = embedding.max_tokens.or(pipeline.max_tokens);
+    demand.context = demand.context.min(longest.unwrap_or(usize::MAX));
+    if let Some(lengths) = &embedding.lengths {
+        let most = |bytes: &usize| (bytes + pipeline.prompt.len() + SPECIAL).min(demand.context);
+        demand.working.steps = Steps::Texts(lengths.iter().map(most).sum());
+    }
     let policy = policy::decide(&machine, options, &demand)?;
     runtime::select(policy.device);
     #[cfg(target_os = "linux")]
@@ -258,7 +262,7 @@ fn load(
         pipeline,
         backend,
         dimensions,
-        batch_tokens: if on_gpu { GPU_BATCH_TOKENS } else { BATCH_TOKENS },
+        batch_tokens: Steps::Texts(usize::MAX).longest(on_gpu),
         batch_size: embedding.batch_size.unwrap_or(usize::MAX).max(1),
     };
     Ok((worker, loaded))

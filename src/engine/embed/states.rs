@@ -14,7 +14,7 @@ use crate::engine::format::weight::FloatType;
 use crate::engine::layers::Backend;
 use crate::engine::layers::sequences::Batch;
 use crate::engine::models::{self, StateModel};
-use crate::engine::probe::Demand;
+use crate::engine::probe::{Demand, Steps, Working};
 use crate::error::Result;
 
 /// A checkpoint of which hidden states are wanted: headers and configuration, nothing loaded.
@@ -71,12 +71,21 @@ impl StateFiles {
     pub fn demand(&self) -> Result<Demand> {
         match self {
             Self::Encoder(files) => files.demand(),
-            Self::Decoder(checkpoint) => Ok(Demand {
-                // There is no cache: every text is computed at once.
-                cache: Vec::new(),
-                context: models::longest_text(checkpoint)?,
-                ..Demand::of(checkpoint)
-            }),
+            Self::Decoder(checkpoint) => {
+                let demand = Demand::of(checkpoint);
+                Ok(Demand {
+                    // There is no cache: every text is computed at once.
+                    cache: Vec::new(),
+                    context: models::longest_text(checkpoint)?,
+                    // Its layers are computed operation by operation.
+                    working: Working {
+                        steps: Steps::Texts(usize::MAX),
+                        layers: checkpoint.config.layers,
+                        ..demand.working
+                    },
+                    ..demand
+                })
+            }
         }
     }
 

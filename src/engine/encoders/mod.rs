@@ -31,9 +31,10 @@ use super::format::metadata::Metadata;
 use super::format::tensors::Tensors;
 use super::format::weight::FloatType;
 use super::layers::Backend;
+use super::layers::ahead::Ahead;
 use super::layers::norm::Norm;
 use super::layers::sequences::{Batch, Rotation};
-use super::probe::{Demand, Working};
+use super::probe::{Demand, Steps, Working};
 use crate::error::{Error, Result};
 
 pub use self::linear::{After, Linear};
@@ -114,7 +115,13 @@ impl EncoderFiles {
             cache: Vec::new(),
             context: shape.max_tokens,
             dtype: weights.stored_type(),
-            working: Working::default(),
+            working: Working {
+                // Queries, keys and values, what attention finds, both parts' results.
+                numbers: 6 * shape.hidden + shape.inner,
+                layers: shape.layers,
+                tokens: shape.vocabulary,
+                steps: Steps::Texts(usize::MAX),
+            },
             draft: None,
         })
     }
@@ -187,9 +194,11 @@ impl Encoder {
             .iter()
             .map(|rotation| rotation.table(batch.longest()).as_dtype(self.dtype))
             .collect::<Result<_, _>>()?;
+        let mut ahead = Ahead::new(batch.backend(), batch.tokens(), self.blocks.len());
         for block in &self.blocks {
             let rotation = block.rotation().and_then(|index| rotations.get(index));
             x = block.forward(&x, batch, rotation)?;
+            ahead.layer(|| Ok(x.clone()))?;
         }
         match &self.final_norm {
             Some(norm) => norm.apply(&x),

@@ -184,7 +184,7 @@ impl<'a> Weights<'a> {
                 [found, width] if found >= rows && width == columns => {}
                 _ => return Err(self.mismatch(&name, &tensor.shape, &[rows, columns])),
             }
-            self.state.borrow_mut().sizes.add_matrix(rows, columns, Some(Storage::Dense(float)));
+            self.state.borrow_mut().sizes.add_table(rows, columns);
             return Ok(Table::dense(Arc::clone(&self.tensors), tensor.clone(), float, rows, columns));
         }
         let module = name.strip_suffix(".weight").unwrap_or(&name);

@@ -37,6 +37,14 @@ pub struct LowRank {
     pub b: Vec<f32>,
 }
 
+/// Sizes of what is added to a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LowRankShape {
+    pub rank: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
 /// What both tools write into adapter_config.json, as far as it matters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -96,14 +104,27 @@ impl Adapter {
         &self.folder
     }
 
-    /// The modules that it changes.
-    pub fn modules(&self) -> impl Iterator<Item = &str> {
-        self.modules.keys().map(String::as_str)
+    /// The modules that it changes, with the sizes of what it adds to them.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST for parts that do not fit each other.
+    pub fn shapes(&self) -> impl Iterator<Item = Result<(&str, LowRankShape)>> {
+        self.modules.iter().map(|(module, names)| Ok((module.as_str(), self.shape(module, names)?)))
     }
 
-    /// Bytes that it takes as float32.
-    pub fn bytes(&self) -> u64 {
-        self.tensors.iter().map(|(_, tensor)| tensor.shape.iter().product::<usize>() as u64 * 4).sum()
+    fn shape(&self, module: &str, [a, b]: &[String; 2]) -> Result<LowRankShape> {
+        let (a, b) = (self.tensors.require(a)?, self.tensors.require(b)?);
+        let [mut a_shape, mut b_shape] = [matrix(a), matrix(b)];
+        if !self.transposed {
+            // mlx-lm writes a as [columns, rank], b as [rank, rows].
+            (a_shape, b_shape) = (a_shape.map(swap), b_shape.map(swap));
+        }
+        match (a_shape, b_shape) {
+            (Some((rank, columns)), Some((rows, of))) if of == rank && rank > 0 => {
+                Ok(LowRankShape { rank, rows, columns })
+            }
+            _ => Err(self.misfit(&format!("of {module} it has {:?} and {:?}", a.shape, b.shape))),
+        }
     }
 
     /// Adds what it is known by to a digest.
@@ -117,27 +138,14 @@ impl Adapter {
     /// # Errors
     /// INVALID_REQUEST when the shapes do not fit the module.
     pub fn of(&self, module: &str, rows: usize, columns: usize) -> Result<Option<LowRank>> {
-        let Some([a_name, b_name]) = self.modules.get(module) else { return Ok(None) };
-        let (a, b) = (self.tensors.require(a_name)?, self.tensors.require(b_name)?);
-        let [mut a_shape, mut b_shape] = [matrix(a), matrix(b)];
-        if !self.transposed {
-            // mlx-lm writes a as [columns, rank], b as [rank, rows].
-            (a_shape, b_shape) = (a_shape.map(swap), b_shape.map(swap));
+        let Some(names) = self.modules.get(module) else { return Ok(None) };
+        let LowRankShape { rank, rows: high, columns: wide } = self.shape(module, names)?;
+        if (high, wide) != (rows, columns) {
+            return Err(self.misfit(&format!(
+                "{module} is [{rows}, {columns}], for which it has [{high}, {rank}] and [{rank}, {wide}]"
+            )));
         }
-        let rank = match (a_shape, b_shape) {
-            (Some((rank, wide)), Some((high, of)))
-                if wide == columns && high == rows && of == rank && rank > 0 =>
-            {
-                rank
-            }
-            _ => {
-                return Err(self.misfit(&format!(
-                    "{module} is [{rows}, {columns}], for which it has {:?} and {:?}",
-                    a.shape, b.shape
-                )));
-            }
-        };
-        let (mut a, mut b) = (self.floats(a_name, a)?, self.floats(b_name, b)?);
+        let [mut a, mut b] = [self.floats(&names[0])?, self.floats(&names[1])?];
         if !self.transposed {
             (a, b) = (turned(&a, columns, rank), turned(&b, rank, rows));
         }
@@ -163,7 +171,8 @@ impl Adapter {
         .hint("give the adapter of this very model; embeddings and experts cannot be adapted")
     }
 
-    fn floats(&self, name: &str, tensor: &Tensor) -> Result<Vec<f32>> {
+    fn floats(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensors.require(name)?;
         let path = self.tensors.path_of(tensor);
         let dtype = tensor.encoding.float().ok_or_else(|| {
             unsupported(path, &format!("has tensor {name:?} of type {}", tensor.encoding.name()))

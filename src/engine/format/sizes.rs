@@ -25,7 +25,14 @@ pub struct WeightSizes {
     /// Numbers beside them that take what the computing type takes: dense matrices, vectors, scales
     /// and biases.
     pub floats: u64,
+    /// Bytes of tables whose rows are read, as float32, when a token first needs them ...
+    pub tables: u64,
+    /// ... of which a token needs so many.
+    pub row: u64,
 }
+
+/// A row that is read takes at least a page of memory.
+const PAGE: u64 = 4096;
 
 impl WeightSizes {
     /// Counts a matrix; one of unknown storage as float32.
@@ -90,12 +97,22 @@ impl WeightSizes {
         self.floats += size as u64;
     }
 
-    /// Bytes in all, computed with in `dtype`.
-    pub fn bytes(&self, kernels: bool, dtype: FloatType) -> u64 {
-        if kernels {
-            return self.kernel_bytes;
-        }
-        self.packed_bytes.saturating_add(self.floats.saturating_mul(dtype.size() as u64))
+    /// Counts a table of embeddings of floats.
+    pub fn add_table(&mut self, rows: usize, columns: usize) {
+        let row = columns as u64 * FloatType::F32.size() as u64;
+        self.tables += rows as u64 * row;
+        self.row += row.max(PAGE);
+    }
+
+    /// Bytes in all, computed with in `dtype`, once `tokens` tokens were looked up in tables.
+    pub fn bytes(&self, kernels: bool, dtype: FloatType, tokens: usize) -> u64 {
+        let tables = self.tables.min(self.row.saturating_mul(tokens as u64));
+        let rest = if kernels {
+            self.kernel_bytes
+        } else {
+            self.packed_bytes.saturating_add(self.floats.saturating_mul(dtype.size() as u64))
+        };
+        rest.saturating_add(tables)
     }
 }
 
@@ -113,9 +130,18 @@ mod tests {
     #[test]
     fn halves_stay_halves_on_the_cpu() {
         let sizes = matrix(32, 100, Storage::Dense(FloatType::BF16));
-        assert_eq!(sizes.bytes(true, FloatType::F32), 6400);
-        assert_eq!(sizes.bytes(false, FloatType::F32), 12800);
-        assert_eq!(sizes.bytes(false, FloatType::BF16), 6400);
+        assert_eq!(sizes.bytes(true, FloatType::F32, 0), 6400);
+        assert_eq!(sizes.bytes(false, FloatType::F32, 0), 12800);
+        assert_eq!(sizes.bytes(false, FloatType::BF16, 0), 6400);
+    }
+
+    #[test]
+    fn a_table_counts_as_far_as_its_rows_are_read() {
+        let mut sizes = WeightSizes::default();
+        sizes.add_table(30_000, 384);
+        let bytes = |tokens| sizes.bytes(true, FloatType::F32, tokens);
+        assert_eq!((bytes(0), bytes(1), bytes(100)), (0, 4096, 409_600));
+        assert_eq!(bytes(usize::MAX), 30_000 * 384 * 4);
     }
 
     #[test]
@@ -141,7 +167,7 @@ mod tests {
             let file = (rows as u64 * columns as u64 / kind.block_elements() * kind.block_bytes()) as f64;
             let share = |bytes: u64| bytes as f64 / file;
             let (found, other) =
-                (share(sizes.bytes(true, FloatType::F32)), share(sizes.bytes(false, FloatType::F16)));
+                (share(sizes.bytes(true, FloatType::F32, 0)), share(sizes.bytes(false, FloatType::F16, 0)));
             assert!((0.99..=kernels).contains(&found), "{}: {found} on the CPU", kind.name());
             assert!((0.99..=mlx).contains(&other), "{}: {other} by MLX", kind.name());
         }

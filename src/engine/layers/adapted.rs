@@ -12,7 +12,7 @@ use crate::engine::kernels::{self, PackedMatrix};
 use crate::error::Result;
 
 /// The rank is brought to a multiple of this by zeros, which the kernels like.
-const STEP: usize = 16;
+pub const STEP: usize = 16;
 
 /// `b · (a · x)` for all modules of a projection at once: their a one below the other, their b along the
 /// diagonal.

@@ -4,7 +4,8 @@
 //!
 //! Activations are `[L, K]`: L tokens, row-major, of one sequence or of several, one below the other.
 
-mod adapted;
+pub mod adapted;
+pub mod ahead;
 mod attend;
 pub mod attention;
 mod chunks;

@@ -4,14 +4,15 @@
 use std::rc::Rc;
 
 use mlx_rs::ops::indexing::IndexOp;
-use mlx_rs::{Array, Dtype, ops, transforms};
+use mlx_rs::{Array, Dtype, ops};
 
-use super::{LAYERS_AHEAD, LanguageModel};
+use super::LanguageModel;
 use crate::engine::cache::CacheShape;
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
 use crate::engine::ffi::{Operand, Tensor};
+use crate::engine::layers::ahead::Ahead;
 use crate::engine::layers::attention::{Attention, AttentionShape, AttentionVectors, Input};
 use crate::engine::layers::delta_net::DeltaNet;
 use crate::engine::layers::embedding::Embedding;
@@ -28,13 +29,6 @@ use crate::engine::layers::short_conv::ShortConv;
 use crate::engine::layers::step::{Sequence, Step};
 use crate::engine::layers::{Backend, Loader};
 use crate::error::{Error, Result};
-
-/// Steps in which a sequence has so many tokens are computed a few layers at a time ...
-const LONG: usize = 16;
-/// ... so many, while as many before them are under way. MLX makes room for every result when it hands an
-/// operation to the CPU's thread, and runs far ahead of a thread that has much to compute: twenty layers and
-/// more, all of whose results would be in memory at once.
-const LAYERS_AT_ONCE: usize = LAYERS_AHEAD / 2;
 
 pub struct Decoder {
     stack: Stack,
@@ -122,20 +116,12 @@ impl Stack {
         };
         let filling = self.blocks.iter().rposition(Block::fills).map_or(0, |last| last + 1);
         let count = if step.only_fills() { filling } else { self.blocks.len() };
-        let is_long = step.sequences().iter().any(|sequence| sequence.tokens >= LONG);
-        let in_parts = is_long && self.backend == Backend::Kernels;
-        let mut started: Option<Array> = None;
+        let longest = step.sequences().iter().map(|sequence| sequence.tokens).max().unwrap_or(0);
+        let mut ahead = Ahead::new(self.backend, longest, count);
         for (index, block) in self.blocks.iter().enumerate().take(count) {
             let input = inputs.as_ref().map(|all| all.index((.., index as i32, ..)));
             x = block.forward(&x, step, index, input.as_ref())?;
-            // Not behind the last one, whose result nobody wants where the step only fills the caches.
-            if in_parts && (index + 1).is_multiple_of(LAYERS_AT_ONCE) && index + 1 < count {
-                let computed = x.array()?;
-                transforms::async_eval([&computed])?;
-                if let Some(before) = started.replace(computed) {
-                    before.eval()?;
-                }
-            }
+            ahead.layer(|| Ok(x.array()?))?;
         }
         Ok(x)
     }
@@ -151,14 +137,15 @@ impl Stack {
 impl Decoder {
     pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
-        let stack = Stack::load(loader, config)?;
         let norm = Norm::load(loader, config, config.architecture.names.final_norm, hidden)?;
-        let head = if config.tie_word_embeddings {
-            Projection::tied(&stack.embed_tokens, norm)
-        } else {
-            let names = ["lm_head".to_owned()];
-            Projection::load(loader, &names, &[config.vocab_size], hidden, Some(norm), config.head_bias)?
-        };
+        // Often the largest matrix, which while it is packed takes twice its memory: before all others are there.
+        let own_head = (!config.tie_word_embeddings).then(|| {
+            let (names, rows) = (["lm_head".to_owned()], [config.vocab_size]);
+            Projection::load(loader, &names, &rows, hidden, Some(norm.clone()), config.head_bias)
+        });
+        let own_head = own_head.transpose()?;
+        let stack = Stack::load(loader, config)?;
+        let head = own_head.unwrap_or_else(|| Projection::tied(&stack.embed_tokens, norm));
         let cache_shape =
             CacheShape { layers: config.cache_layers(), dtype: loader.dtype, backend: loader.backend };
         Ok(Self {

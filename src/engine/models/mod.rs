@@ -162,9 +162,6 @@ pub fn nearest(model_type: &str) -> Vec<&'static str> {
     near
 }
 
-/// Layers whose results may be in memory at once while a prompt is computed by the kernels.
-pub const LAYERS_AHEAD: usize = 4;
-
 /// A language model with its weights in memory. Bound to the thread that loaded it.
 pub trait LanguageModel {
     /// Appends `tokens [L] int32`, those of one sequence after those of another, to the sequences' caches and

@@ -10,6 +10,7 @@ use crate::engine::config::style::{Direction, Mixer, QkNorm};
 use crate::engine::failure::no_embedding;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::file::unsupported;
+use crate::engine::layers::ahead::Ahead;
 use crate::engine::layers::norm::Norm;
 use crate::engine::layers::rope::Rope;
 use crate::engine::layers::sequences::{Batch, Sight};
@@ -66,6 +67,7 @@ impl StateModel {
         }
         let ids: Vec<i32> = ids.map(|&id| id as i32).collect();
         let mut x: Array = self.stack.embed(&Array::from_slice(&ids, &[ids.len() as i32]))?;
+        let mut ahead = Ahead::new(batch.backend(), batch.tokens(), self.stack.blocks.len());
         // Layers share ropes: one table for each of them.
         let mut tables: Vec<(&Rc<Rope>, Array)> = Vec::new();
         for (block, &sight) in self.stack.blocks.iter().zip(&self.sights) {
@@ -78,6 +80,7 @@ impl StateModel {
             }
             let table = place.and_then(|place| Some(&tables.get(place)?.1));
             x = block.forward_sequences(&x, batch, table, sight)?;
+            ahead.layer(|| Ok(x.clone()))?;
         }
         self.norm.apply(&x)
     }

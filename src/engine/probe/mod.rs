@@ -4,19 +4,22 @@ mod files;
 mod kind;
 mod quantization;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::engine::cache::LayerShape;
+use crate::engine::cache::{LONGEST_STEP, LayerShape};
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Direction, LayerPlan, Mixer};
 use crate::engine::config::{ConfigFiles, ModelConfig, Outline};
 use crate::engine::embed::{StateFiles, check_pipeline};
+use crate::engine::format::adapter::{Adapter, LowRankShape};
 use crate::engine::format::checkpoint::{Checkpoint, Configuration};
 use crate::engine::format::file::unsupported;
 use crate::engine::format::layout::Layout;
-use crate::engine::format::sizes::WeightSizes;
+use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Tensors};
 use crate::engine::format::weight::FloatType;
+use crate::engine::layers::adapted;
 use crate::engine::text::files::is_tokenizer;
 use crate::error::{Code, Error, Result};
 
@@ -97,6 +100,31 @@ pub struct Working {
     pub layers: usize,
     /// Tokens that the tokenizer knows.
     pub tokens: usize,
+    pub steps: Steps,
+}
+
+/// What is computed at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Steps {
+    /// Parts of prompts, and what follows them.
+    #[default]
+    Prompts,
+    /// Whole texts, of at most so many tokens together.
+    Texts(usize),
+}
+
+impl Steps {
+    /// Most tokens of a step.
+    pub fn longest(self, on_gpu: bool) -> usize {
+        match (self, on_gpu) {
+            (Self::Prompts, _) => LONGEST_STEP,
+            // Enough that the weights are read rarely, few enough that what is computed stays in the
+            // processor's caches.
+            (Self::Texts(_), false) => 2048,
+            // A GPU has more to do at once.
+            (Self::Texts(_), true) => 16_384,
+        }
+    }
 }
 
 impl Working {
@@ -112,7 +140,7 @@ impl Working {
             && config.layer_inputs.is_none()
             && !config.style.gated_attention;
         let layers = if by_kernels { 1 } else { config.layers };
-        Self { numbers, layers, tokens: config.vocab_size }
+        Self { numbers, layers, tokens: config.vocab_size, steps: Steps::Prompts }
     }
 }
 
@@ -145,6 +173,39 @@ fn feeding(config: &ModelConfig, plan: &LayerPlan) -> usize {
 }
 
 impl Demand {
+    /// Counts an adapter to the weights: its matrices, and the second result of each product that it adds to.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST for one whose parts do not fit each other.
+    pub fn adapt(&mut self, adapter: &Adapter, checkpoint: &Checkpoint) -> Result<()> {
+        let names = &checkpoint.config.architecture.names;
+        // Modules that share an input are adapted together: by layer and what they are part of.
+        let mut products: BTreeMap<(&str, &str), LowRankShape> = BTreeMap::new();
+        for part in adapter.shapes() {
+            let (module, shape) = part?;
+            let end = module.match_indices('.').nth(2).map_or(module.len(), |(at, _)| at);
+            let (layer, name) = module.split_at(end);
+            let name = name.trim_start_matches('.');
+            let first = [names.qkv, names.gate_up].into_iter().find(|all| all.contains(&name));
+            let name = first.and_then(|all| all.first().copied()).unwrap_or(name);
+            let product = products.entry((layer, name)).or_insert(LowRankShape { rank: 0, rows: 0, ..shape });
+            product.rank += shape.rank;
+            product.rows += shape.rows;
+        }
+        let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+        for ((layer, name), LowRankShape { rank, rows, columns }) in products {
+            let rank = rank.next_multiple_of(adapted::STEP);
+            let dense = Some(Storage::Dense(FloatType::F32));
+            self.weights.add_matrix(rank, columns, dense);
+            self.weights.add_matrix(rows, rank, dense);
+            // A gate works on its product as it is computed, unless that is adapted.
+            let is_gate = names.gate_up.first() == Some(&name);
+            *numbers.entry(layer).or_default() += rank + if is_gate { 2 * rows } else { rows };
+        }
+        self.working.numbers += numbers.into_values().max().unwrap_or(0);
+        Ok(())
+    }
+
     pub fn of(checkpoint: &Checkpoint) -> Self {
         Self {
             weights: checkpoint.sizes(),

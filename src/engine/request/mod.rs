@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub adapter: Option<PathBuf>,
     /// How tokens are guessed in advance, if they are.
     pub draft: Option<DraftOptions>,
+    /// Most sequences that are answered at a time; `None`: one.
+    pub sequences: Option<usize>,
 }
 
 /// How tokens are guessed in advance.

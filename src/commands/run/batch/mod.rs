@@ -59,7 +59,7 @@ pub fn run(
     }
     let mut loaded = Loaded::load(model, args, manner.context, Show::Nothing, context)?;
     let begun = Instant::now();
-    let most = args.batch.batch_size.map_or(AT_A_TIME, |size| size as usize);
+    let most = at_a_time(args);
     let reading = Reading::start(prompts, most * AHEAD)?;
     let mut results = Results {
         context,
@@ -81,7 +81,7 @@ pub fn run(
             load_s: loaded.engine.load_seconds(),
             total_s: 0.0,
             generated_tokens_per_s: 0.0,
-            memory: MemoryReport { peak_bytes: 0 },
+            memory: MemoryReport { peak_bytes: 0, estimate_bytes: loaded.engine.policy().estimate_bytes },
         },
     };
     let answered = loaded.engine.generate_together(
@@ -111,6 +111,11 @@ pub fn run(
         context.output.detail(batch_figures(&report));
     }
     Ok(report)
+}
+
+/// How many prompts are answered at a time.
+pub(super) fn at_a_time(args: &RunArgs) -> usize {
+    args.batch.batch_size.map_or(AT_A_TIME, |size| size as usize)
 }
 
 /// Looks for lines that are none before anything is loaded.

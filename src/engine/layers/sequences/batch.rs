@@ -63,6 +63,11 @@ impl<'a> Batch<'a> {
         self.longest
     }
 
+    /// Which code it was made for.
+    pub fn backend(&self) -> Backend {
+        if self.padding.is_some() { Backend::Stock } else { Backend::Kernels }
+    }
+
     #[cfg(target_os = "linux")]
     pub(super) fn starts(&self) -> &Array {
         &self.starts
