@@ -11,10 +11,8 @@ use super::scratch::Scratch;
 
 /// Columns of a panel: two blocks of rows.
 pub(super) const PANEL: usize = 2 * BLOCK;
-/// A panel's greatest depth: 192 KiB.
-const MAX_DEPTH: usize = 1536;
-/// Rows whose products are ended at once: whole runs of the innermost kernel.
-const RUN: usize = 48;
+/// A panel's greatest depth: 160 KiB.
+const MAX_DEPTH: usize = 1280;
 
 /// Equal parts of the columns that end at borders of groups in every matrix; all have as many columns.
 pub(super) fn depth(views: &[View<'_>]) -> usize {
@@ -33,51 +31,42 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
     a / x * b
 }
 
-/// Multiplies each row of `x` with one or two blocks. `end` gets the products of a run of rows, [`PANEL`]
-/// floats each, and the first of these rows, while the products still lie in the first-level cache.
+/// The products of each row of `x` with one or two blocks, [`PANEL`] floats a row.
 pub(super) fn multiply(
     isa: Isa,
     x: &[f32],
     first: (&View<'_>, usize),
     second: Option<(&View<'_>, usize)>,
     depth: usize,
-    mut end: impl FnMut(usize, &[f32]),
+    products: &mut [f32],
 ) {
     let columns = first.0.layout.columns;
     let rows = x.len() / columns;
-    let in_parts = depth < columns;
-    let mut products = Scratch::new(if in_parts { rows } else { rows.min(RUN) } * PANEL);
+    assert!(products.len() >= rows * PANEL, "products without room");
     let mut panel = Scratch::new(depth * PANEL);
     let blocks = [Some(first), second];
     for start in (0..columns).step_by(depth) {
-        let stop = columns.min(start + depth);
+        let end = columns.min(start + depth);
         for (half, (view, block)) in blocks.into_iter().flatten().enumerate() {
             assert_eq!(view.layout.columns, columns, "blocks of different lengths");
             let to = &mut panel[half * BLOCK..];
             // SAFETY: the level was detected.
-            unsafe { isa.run(Unpack { view, block, columns: start..stop, to }) };
+            unsafe { isa.run(Unpack { view, block, columns: start..end, to }) };
         }
-        for row in (0..rows).step_by(RUN) {
-            let count = RUN.min(rows - row);
-            let products = &mut products[if in_parts { row * PANEL } else { 0 }..][..count * PANEL];
-            let product = Product {
-                a: x[row * columns + start..].as_ptr(),
-                a_stride: columns,
-                b: panel.as_ptr(),
-                b_stride: PANEL,
-                c: products.as_mut_ptr(),
-                c_stride: PANEL,
-                rows: count,
-                depth: stop - start,
-                width: if second.is_some() { PANEL } else { BLOCK },
-                add: start > 0,
-            };
-            // SAFETY: the slices above have these sizes; the level was detected.
-            unsafe { isa.run(product) };
-            if stop == columns {
-                end(row, products);
-            }
-        }
+        let product = Product {
+            a: x[start..].as_ptr(),
+            a_stride: columns,
+            b: panel.as_ptr(),
+            b_stride: PANEL,
+            c: products.as_mut_ptr(),
+            c_stride: PANEL,
+            rows,
+            depth: end - start,
+            width: if second.is_some() { PANEL } else { BLOCK },
+            add: start > 0,
+        };
+        // SAFETY: the slices above have these sizes; the level was detected.
+        unsafe { isa.run(product) };
     }
 }
 

@@ -106,16 +106,16 @@ impl Inside<'_> {
         let columns = self.gate.view.layout.columns;
         let x = &self.x[run.start * columns..run.end * columns];
         let depth = panel::depth(&[self.gate.view, self.up.view]);
+        let mut products = Scratch::new(run.len() * PANEL);
         for block in blocks {
             let of = |factors: &'_ Factors<'_>| factors.block(expert, block);
             let up = (&self.up.view, of(self.up));
             let (first, second) =
                 if self.is_gated() { ((&self.gate.view, of(self.gate)), Some(up)) } else { (up, None) };
-            panel::multiply(self.isa, x, first, second, depth, |row, products| {
-                let end = EndInside { inside: self, expert, first: run.start + row, block, products };
-                // SAFETY: this block of these visits is this worker's; the level was detected.
-                unsafe { self.isa.run(end) };
-            });
+            panel::multiply(self.isa, x, first, second, depth, &mut products);
+            let end = EndInside { inside: self, expert, first: run.start, block, products: &products };
+            // SAFETY: this block of these visits is this worker's; the level was detected.
+            unsafe { self.isa.run(end) };
         }
     }
 
@@ -246,14 +246,12 @@ impl Outside<'_> {
         let visits = &visits[run.clone()];
         let expert = visits[0].expert;
         let of = |block: usize| (view, self.down.block(expert, block));
+        let mut products = Scratch::new(run.len() * PANEL);
         let x = &self.x[run.start * columns..run.end * columns];
         let second = (blocks.len() > 1).then(|| of(blocks.start + 1));
-        let depth = panel::depth(&[*view]);
-        panel::multiply(self.isa, x, of(blocks.start), second, depth, |row, products| {
-            let (visits, blocks) = (&visits[row..], blocks.clone());
-            // SAFETY: the blocks are one worker's; the level was detected.
-            unsafe { self.isa.run(EndOutside { outside: self, visits, blocks, products }) };
-        });
+        panel::multiply(self.isa, x, of(blocks.start), second, panel::depth(&[*view]), &mut products);
+        // SAFETY: the blocks are one worker's; the level was detected.
+        unsafe { self.isa.run(EndOutside { outside: self, visits, blocks, products: &products }) };
     }
 
     /// Adds the products of one visit with a block.

@@ -110,9 +110,8 @@ impl<const T: usize> Task for Blocks<'_, T> {
                     *products = gemv::products::<V, T>(view.layout, block, self.x.as_ptr(), sums);
                 }
                 let [first, second] = products;
-                let ending = job.ending::<V>(part);
                 for (token, (first, second)) in first.into_iter().zip(second).enumerate() {
-                    ending.store(token, first, second);
+                    job.finish(token, part, first, second);
                 }
             }
         }

@@ -139,70 +139,41 @@ impl<'a> Job<'a> {
         Input::Normalised(normalised)
     }
 
-    /// What becomes of the products of a block, with what is the same for all tokens at hand.
+    /// Bias, residual and gate over the products of one token, then the result.
     ///
     /// # Safety
-    /// `V`'s instructions exist, and no other worker has this part of the tokens that are stored.
+    /// `V`'s instructions exist, and no other worker has this part of this token.
     #[inline(always)]
-    pub(super) unsafe fn ending<V: Lanes>(&self, part: Part) -> Ending<'a, V> {
+    pub(super) unsafe fn finish<V: Lanes>(&self, token: usize, part: Part, products: V, second: V) {
+        let mut result = self.with_bias(part, products);
+        let column = if self.finish.is_gate() { part.block * BLOCK } else { part.row };
+        let at = token * self.width + column;
         // SAFETY: the caller's, and slices are checked for their length.
         unsafe {
-            let bias = |part: Part| match self.bias {
-                Some(bias) => load_part(&bias[part.row..][..part.rows]),
-                None => V::zero(),
-            };
-            let gated = self.finish.is_gate();
-            Ending {
-                finish: self.finish,
-                factor: V::splat(self.factor),
-                bias: bias(part),
-                second_bias: if gated { bias(self.second(part)) } else { V::zero() },
-                residual: self.residual.unwrap_or_default(),
-                y: self.y,
-                width: self.width,
-                column: if gated { part.block * BLOCK } else { part.row },
-                rows: part.rows,
+            match self.finish {
+                Finish::Store(Some(activation)) => result = activate(activation, result),
+                Finish::Store(None) => result = result.mul(V::splat(self.factor)),
+                Finish::Gate(activation) => {
+                    result = activate(activation, result).mul(self.with_bias(self.second(part), second));
+                }
+                Finish::Add => {
+                    if let Some(residual) = self.residual {
+                        let residual = load_part(&residual[at..][..part.rows]);
+                        result = result.mul_add(V::splat(self.factor), residual);
+                    }
+                }
             }
+            let to = self.y.range(at, part.rows);
+            if part.rows == LANES { result.store(to) } else { result.store_part(to, part.rows) }
         }
     }
-}
 
-/// See [`Job::ending`].
-#[derive(Clone, Copy)]
-pub(super) struct Ending<'a, V> {
-    finish: Finish,
-    factor: V,
-    bias: V,
-    second_bias: V,
-    /// Empty without one.
-    residual: &'a [f32],
-    y: SharedSlice<'a, f32>,
-    width: usize,
-    /// Where the block begins in a row of the result, and how long it is.
-    column: usize,
-    rows: usize,
-}
-
-impl<V: Lanes> Ending<'_, V> {
-    /// Bias, residual and gate over the products of one token, then the result. `second` are those of a
-    /// gate's other matrix.
-    ///
-    /// # Safety
-    /// As for [`Job::ending`].
     #[inline(always)]
-    pub(super) unsafe fn store(&self, token: usize, products: V, second: V) {
-        let at = token * self.width + self.column;
-        // SAFETY: the caller's, and slices are checked for their length.
-        unsafe {
-            let result = products.add(self.bias);
-            let result = match self.finish {
-                Finish::Store(Some(activation)) => activate(activation, result),
-                Finish::Store(None) => result.mul(self.factor),
-                Finish::Gate(activation) => activate(activation, result).mul(second.add(self.second_bias)),
-                Finish::Add => result.mul_add(self.factor, load_part(&self.residual[at..][..self.rows])),
-            };
-            let to = self.y.range(at, self.rows);
-            if self.rows == LANES { result.store(to) } else { result.store_part(to, self.rows) }
+    fn with_bias<V: Lanes>(&self, part: Part, products: V) -> V {
+        match self.bias {
+            // SAFETY: only called by `finish`.
+            Some(bias) => unsafe { products.add(load_part(&bias[part.row..][..part.rows])) },
+            None => products,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::engine::kernels::lanes::Lanes;
 use crate::engine::kernels::packed::BLOCK;
 use crate::engine::kernels::panel::{self, PANEL};
 use crate::engine::kernels::pool;
+use crate::engine::kernels::scratch::Scratch;
 
 /// Chunks a thread, so that one that comes late leaves little to wait for.
 const CHUNKS: usize = 4;
@@ -41,19 +42,18 @@ fn panel_parts(job: &Job<'_>, panel: usize) -> (Part, Option<Part>) {
 }
 
 fn multiply(job: &Job<'_>, x: &[f32], parts: (Part, Option<Part>), depth: usize, tokens: Range<usize>) {
+    let mut products = Scratch::new(tokens.len() * PANEL);
     let rows = &x[tokens.start * job.columns..tokens.end * job.columns];
     let block = |part: Part| (job.view(part), part.block);
-    panel::multiply(job.isa, rows, block(parts.0), parts.1.map(block), depth, |first, products| {
-        // SAFETY: these rows of these tokens are this worker's; the level was detected.
-        unsafe { job.isa.run(End { job, parts, first: tokens.start + first, products }) };
-    });
+    panel::multiply(job.isa, rows, block(parts.0), parts.1.map(block), depth, &mut products);
+    // SAFETY: these rows of these tokens are this worker's; the level was detected.
+    unsafe { job.isa.run(End { job, parts, tokens, products: &products }) };
 }
 
 struct End<'a> {
     job: &'a Job<'a>,
     parts: (Part, Option<Part>),
-    /// The first token.
-    first: usize,
+    tokens: Range<usize>,
     /// `[tokens, PANEL]`
     products: &'a [f32],
 }
@@ -64,27 +64,17 @@ impl Task for End<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let (part, second) = self.parts;
-        let rows = || (self.first..).zip(self.products.chunks_exact(PANEL).map(<[f32]>::as_ptr));
-        // SAFETY: the caller's; a row holds two vectors.
-        unsafe {
-            let ending = self.job.ending::<V>(part);
-            match second {
-                Some(_) if self.job.finish.is_gate() => {
-                    for (token, row) in rows() {
-                        ending.store(token, V::load(row), V::load(row.add(BLOCK)));
+        for (token, row) in self.tokens.zip(self.products.chunks_exact(PANEL)) {
+            // SAFETY: the caller's; a row holds two vectors.
+            unsafe {
+                let (low, high) = (V::load(row.as_ptr()), V::load(row.as_ptr().add(BLOCK)));
+                match second {
+                    _ if self.job.finish.is_gate() => self.job.finish(token, part, low, high),
+                    Some(second) => {
+                        self.job.finish(token, part, low, V::zero());
+                        self.job.finish(token, second, high, V::zero());
                     }
-                }
-                Some(second) => {
-                    let other = self.job.ending::<V>(second);
-                    for (token, row) in rows() {
-                        ending.store(token, V::load(row), V::zero());
-                        other.store(token, V::load(row.add(BLOCK)), V::zero());
-                    }
-                }
-                None => {
-                    for (token, row) in rows() {
-                        ending.store(token, V::load(row), V::zero());
-                    }
+                    None => self.job.finish(token, part, low, V::zero()),
                 }
             }
         }

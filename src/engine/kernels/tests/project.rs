@@ -36,12 +36,8 @@ fn pack(weight: &WeightData) -> PackedMatrix {
 fn projections_equal_mlx_over_random_shapes() {
     let mut random = Random(7);
     for round in 0..150 {
-        let mut columns = random.pick(&[32, 64, 96, 128, 160, 256, 576, 1536, 24, 33]);
-        let mut tokens = random.pick(&[1, 1, 2, 3, 4, 5, 7, 12, 13, 31, 40]);
-        if round % 30 == 0 {
-            // Several runs of rows, a panel in one part and in two.
-            (columns, tokens) = (random.pick(&[64, 1600]), 110);
-        }
+        let columns = random.pick(&[32, 64, 96, 128, 160, 256, 576, 1536, 24, 33]);
+        let tokens = random.pick(&[1, 1, 2, 3, 4, 5, 7, 12, 13, 31, 40]);
         let epilogue = random.below(5);
         let activation = random.pick(&ACTIVATIONS);
         let factor = random.pick(&[1.0, 0.3]);
