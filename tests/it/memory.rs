@@ -71,7 +71,8 @@ fn the_estimate_of_embedding_is_within_a_tenth_of_the_peak() {
     let sandbox = Sandbox::new();
     let model = minilm();
     let text = |index: usize| vec!["word"; 8 + 37 * index % 120].join(" ");
-    let texts: Vec<String> = (0..48).map(text).collect();
+    // More than one batch.
+    let texts: Vec<String> = (0..80).map(text).collect();
     let path = sandbox.home().join("texts.txt");
     std::fs::write(&path, texts.join("\n")).expect("texts");
     let model = model.to_str().expect("UTF-8");
