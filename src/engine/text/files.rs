@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// Names in the order in which one is taken.
 const NAMES: [&str; 3] = ["tokenizer.json", "tiktoken.model", "tokenizer.model"];
 
+/// Of SentencePiece's and tiktoken's files the largest that are known have 200,000 tokens in 4 MB.
+const MAX_BYTES: u64 = 32 << 20;
+
 /// Whether a file of a model's folder has a name that tokenizers have.
 pub fn is_tokenizer(name: &str) -> bool {
     NAMES.contains(&name) || is_tiktoken(name)
@@ -26,20 +29,22 @@ pub(super) fn load(directory: &Path) -> Result<Tokenizer> {
         match name {
             _ if !path.exists() => {}
             "tokenizer.json" => return tokenizer_json::load(&path, &config),
-            "tokenizer.model" => {
-                let content = read_bytes(&path, piece_model::MAX_BYTES)?.unwrap_or_default();
-                if piece_model::is_model(&content) {
-                    return piece_model::load(&path, &content, config);
-                }
-                return tiktoken::load(&path, config);
-            }
-            _ => return tiktoken::load(&path, config),
+            _ => return by_content(&path, config),
         }
     }
     match named_tiktoken(directory)? {
-        Some(path) => tiktoken::load(&path, config),
+        Some(path) => by_content(&path, config),
         None => Err(missing(&directory.join(NAMES[0]))),
     }
+}
+
+/// SentencePiece's and tiktoken's files may have the same name.
+fn by_content(path: &Path, config: TokenizerConfig) -> Result<Tokenizer> {
+    let content = read_bytes(path, MAX_BYTES)?.ok_or_else(|| missing(path))?;
+    if path.ends_with("tokenizer.model") && piece_model::is_model(&content) {
+        return piece_model::load(path, &content, config);
+    }
+    tiktoken::load(path, content, config)
 }
 
 /// The first file of a folder whose name ends in `.tiktoken`.

@@ -71,9 +71,6 @@ struct Normalizer {
 const UNIGRAM: i32 = 1;
 const BPE: i32 = 2;
 
-/// The largest that are known have 4 MB.
-pub(super) const MAX_BYTES: u64 = 64 << 20;
-
 /// Whether a file begins as a `ModelProto` does: with the field of its pieces.
 pub(super) fn is_model(content: &[u8]) -> bool {
     content.first() == Some(&0x0a) && !content.get(1).is_some_and(u8::is_ascii_whitespace)

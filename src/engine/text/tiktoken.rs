@@ -18,14 +18,12 @@ use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper};
 
-use super::config::{TokenizerConfig, missing, read_text};
+use super::config::{TokenizerConfig, broken};
 use super::split;
 use super::tokenizer::{Decoding, Tokenizer, Vocabulary, alphabet, guard};
 use super::tokenizer_json::{Failure, add, complete};
 use crate::error::{Code, Error, Result};
 
-/// The largest that are known have 200,000 tokens in 4 MB.
-const MAX_BYTES: u64 = 32 << 20;
 /// Bytes looked at to find the halves of tokens, twenty times what the largest vocabularies take.
 const MAX_WORK: usize = 1 << 30;
 /// Ids between the ranks and the last token that the configuration adds.
@@ -46,8 +44,8 @@ struct Family {
     bos: Option<&'static str>,
 }
 
-pub(super) fn load(path: &Path, config: TokenizerConfig) -> Result<Tokenizer> {
-    let text = read_text(path, MAX_BYTES)?.ok_or_else(|| missing(path))?;
+pub(super) fn load(path: &Path, content: Vec<u8>, config: TokenizerConfig) -> Result<Tokenizer> {
+    let text = String::from_utf8(content).map_err(|error| broken(path, error))?;
     let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let ranks = ranks(&text).map_err(|reason| Failure::Broken(reason).of(path))?;
     let added = config.added_tokens()?;

@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports, reason = "dozens of instructions")]
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes};
+use super::Lanes;
 
 #[derive(Clone, Copy)]
 pub(in crate::engine::kernels) struct Avx2(__m256, __m256);
@@ -51,26 +51,6 @@ impl Lanes for Avx2 {
         unsafe {
             _mm256_storeu_ps(to, self.0);
             _mm256_storeu_ps(to.add(8), self.1);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_part(from: *const f32, count: usize) -> Self {
-        let mut lanes = [0.0; LANES];
-        // SAFETY: the caller's.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
-            Self::load(lanes.as_ptr())
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store_part(self, to: *mut f32, count: usize) {
-        let mut lanes = [0.0; LANES];
-        // SAFETY: the caller's.
-        unsafe {
-            self.store(lanes.as_mut_ptr());
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
         }
     }
 

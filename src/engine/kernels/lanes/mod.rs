@@ -53,9 +53,27 @@ pub(super) trait Lanes: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// The first `count` (at most 16) lanes, the others 0.
-    unsafe fn load_part(from: *const f32, count: usize) -> Self;
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: the caller's.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+            Self::load(lanes.as_ptr())
+        }
+    }
+
     /// The first `count` (at most 16) lanes.
-    unsafe fn store_part(self, to: *mut f32, count: usize);
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: the caller's.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
+        }
+    }
+
     unsafe fn load_f16(from: *const u8) -> Self;
     unsafe fn load_bf16(from: *const u8) -> Self;
     /// Sixteen e4m3 floats of which none is NaN.

@@ -78,26 +78,6 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn load_part(from: *const f32, count: usize) -> Self {
-        let mut lanes = [0.0; LANES];
-        // SAFETY: the caller's.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
-            Self::load(lanes.as_ptr())
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store_part(self, to: *mut f32, count: usize) {
-        let mut lanes = [0.0; LANES];
-        // SAFETY: the caller's.
-        unsafe {
-            self.store(lanes.as_mut_ptr());
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
-        }
-    }
-
-    #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> Self {
         // Without its sign a half float is a float32 with an exponent that is 112 too small, except that
         // infinity and NaN have an exponent of their own.

@@ -298,7 +298,7 @@ fn rows_are_packed_as_mlx_packs_them() {
     }
 }
 
-const PLAIN: Attention = Attention {
+pub(super) const PLAIN: Attention = Attention {
     heads: 1,
     kv_heads: 1,
     head_dim: 8,

@@ -106,21 +106,10 @@ impl Shape {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             value_dim: self.head_dim,
-            appends: true,
-            values_in_keys: false,
             rotary_dims: self.head_dim,
-            traditional: false,
-            rope_scale: 1.0,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
-            soft_cap: None,
-            growth: None,
-            weighs_queries: false,
-            has_sinks: false,
-            offset: 0,
-            held: 0,
             window: self.window,
-            keep: 0,
-            packing: None,
+            ..super::attention::PLAIN
         }
     }
 
