@@ -29,6 +29,8 @@ use crate::error::{Code, Error, Result};
 
 /// More special tokens than any model puts around a text, for the memory gate. Other tokens have a byte at least.
 const SPECIAL: usize = 4;
+/// So many times the tokens are computed at once where little of each is in memory at the same time.
+const GROUPED: usize = 4;
 
 /// A loaded model, ready to embed.
 pub struct Embedder {
@@ -302,14 +304,23 @@ impl Worker {
     /// How many of the next texts are computed together. They come longest first, and MLX's own operations
     /// pad all to the first one's length.
     fn fitting(&self, next: &[usize], texts: &[Tokens]) -> usize {
+        let next = &next[..next.len().min(self.batch_size)];
         let length = |index: &usize| texts[*index].ids.len();
         let longest = next.first().map_or(1, length).max(1);
-        let mut tokens = 0;
-        let fit = next.iter().take_while(|index| {
-            tokens += if self.backend == Backend::Kernels { length(index) } else { longest };
-            tokens <= self.batch_tokens
-        });
-        fit.count().clamp(1, self.batch_size)
+        let within = |most: usize| {
+            let mut tokens = 0;
+            let fit = next.iter().take_while(|index| {
+                tokens += if self.backend == Backend::Kernels { length(index) } else { longest };
+                tokens <= most
+            });
+            fit.count().max(1)
+        };
+        let many = within(self.batch_tokens * GROUPED);
+        let tokens = next[..many].iter().map(length).sum();
+        if self.states.computes_groups(self.backend, tokens, longest) {
+            return many;
+        }
+        within(self.batch_tokens)
     }
 
     fn compute(&mut self, texts: &[&[u32]]) -> Result<Vec<f32>> {

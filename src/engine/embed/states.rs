@@ -152,6 +152,15 @@ impl States {
         }
     }
 
+    /// Whether texts of so many tokens, at most `longest` each, are computed group by group, so that few results
+    /// of layers are in memory at the same time.
+    pub fn computes_groups(&self, backend: Backend, tokens: usize, longest: usize) -> bool {
+        match self {
+            Self::Encoder(_) => Encoder::computes_groups(backend, tokens, longest),
+            Self::Decoder { .. } => false,
+        }
+    }
+
     /// Hidden states of the last layer, `[L, hidden]` in the compute type, lazily.
     pub fn forward(&mut self, batch: &Batch) -> Result<Array> {
         match self {

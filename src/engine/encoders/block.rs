@@ -6,6 +6,7 @@ use super::linear::{After, Linear};
 use super::weights::{Mode, Weights};
 use super::{Shape, settings::Settings};
 use crate::engine::config::style::Activation;
+use crate::engine::ffi::Operand;
 use crate::engine::layers::Backend;
 use crate::engine::layers::norm::Norm;
 use crate::engine::layers::sequences::{Batch, SequenceAttention};
@@ -114,15 +115,15 @@ impl Block {
     }
 
     /// `x [L, hidden] → [L, hidden]`.
-    pub fn forward(&self, x: &Array, batch: &Batch, rotation: Option<&Array>) -> Result<Array> {
-        let attend = |x: &Array, onto: &Array| -> Result<Array> {
-            let qkv = self.qkv.forward(x, After::Nothing)?;
-            self.output.forward(&self.attention.forward(&qkv, batch, rotation)?, After::Residual(onto))
+    pub fn forward<X: Operand>(&self, x: &X, batch: &Batch, rotation: Option<&Array>) -> Result<X> {
+        let attend = |x: &X, onto: &X| -> Result<X> {
+            let qkv = self.qkv.forward(x, &After::Nothing)?;
+            self.output.forward(&self.attention.forward(&qkv, batch, rotation)?, &After::Residual(onto))
         };
-        let feed = |x: &Array, onto: &Array| -> Result<Array> {
+        let feed = |x: &X, onto: &X| -> Result<X> {
             let after =
                 if self.gated { After::Gate(self.activation) } else { After::Activate(self.activation) };
-            self.down.forward(&self.up.forward(x, after)?, After::Residual(onto))
+            self.down.forward(&self.up.forward(x, &after)?, &After::Residual(onto))
         };
         match &self.norms {
             Norms::After { attention, feed_forward } => {

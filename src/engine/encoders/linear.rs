@@ -3,6 +3,7 @@
 use mlx_rs::{Array, Dtype, ops};
 
 use crate::engine::config::style::Activation;
+use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
@@ -30,13 +31,13 @@ enum Matrices {
 
 /// What happens to the products.
 #[derive(Debug, Clone, Copy)]
-pub enum After<'a> {
+pub enum After<'a, X> {
     Nothing,
     Activate(Activation),
     /// Of two matrices of equal size: `activation(first) * second`.
     Gate(Activation),
-    /// Added to this array.
-    Residual(&'a Array),
+    /// Added to this.
+    Residual(&'a X),
 }
 
 impl Linear {
@@ -66,14 +67,14 @@ impl Linear {
     }
 
     /// `[L, columns] → [L, rows]`.
-    pub fn forward(&self, x: &Array, after: After) -> Result<Array> {
+    pub fn forward<X: Operand>(&self, x: &X, after: &After<X>) -> Result<X> {
         match &self.matrices {
             Matrices::Unloaded => Err(Error::internal("a weight that was only looked at")),
-            Matrices::Stock(matrices) => self.compute_stock(x, matrices, after),
+            Matrices::Stock(matrices) => Ok(self.compute_stock(&x.array()?, matrices, after)?.into()),
             #[cfg(target_os = "linux")]
             Matrices::Packed(matrices) => {
                 let matrices: Vec<&PackedMatrix> = matrices.iter().collect();
-                let epilogue = match after {
+                let epilogue = match *after {
                     After::Nothing => kernels::Epilogue::None,
                     After::Activate(activation) => kernels::Epilogue::Activate(activation),
                     After::Gate(activation) => kernels::Epilogue::Gate(activation),
@@ -84,15 +85,15 @@ impl Linear {
         }
     }
 
-    fn compute_stock(&self, x: &Array, matrices: &[Matrix], after: After) -> Result<Array> {
+    fn compute_stock<X: Operand>(&self, x: &Array, matrices: &[Matrix], after: &After<X>) -> Result<Array> {
         let mut product = side_by_side(matrices, x)?;
         if let Some(bias) = &self.bias {
             product = ops::add(&product, bias)?;
         }
-        Ok(match after {
+        Ok(match *after {
             After::Nothing => product,
             After::Activate(activation) => activate(&product, activation)?,
-            After::Residual(residual) => ops::add(residual, &product)?,
+            After::Residual(residual) => ops::add(residual.array()?, &product)?,
             After::Gate(activation) => {
                 let halves = ops::split_equal(&product, 2, -1)?;
                 let [first, second] = halves.as_slice() else {

@@ -8,6 +8,8 @@ mod bert;
 mod block;
 mod distilbert;
 mod gguf;
+#[cfg(target_os = "linux")]
+mod groups;
 mod linear;
 mod modernbert;
 mod mpnet;
@@ -25,13 +27,17 @@ use self::block::Block;
 use self::settings::Settings;
 use self::weights::{Mode, Weights};
 use super::config::style::Activation;
+use super::ffi::Operand;
+#[cfg(target_os = "linux")]
+use super::ffi::Tensor;
 use super::format::checkpoint::Configuration;
 use super::format::file::unsupported;
 use super::format::metadata::Metadata;
 use super::format::tensors::Tensors;
 use super::format::weight::FloatType;
+#[cfg(target_os = "linux")]
+use super::kernels;
 use super::layers::Backend;
-use super::layers::ahead::Ahead;
 use super::layers::norm::Norm;
 use super::layers::sequences::{Batch, Rotation};
 use super::probe::{Demand, Steps, Working};
@@ -118,7 +124,8 @@ impl EncoderFiles {
             working: Working {
                 // Queries, keys and values, what attention finds, both parts' results.
                 numbers: 6 * shape.hidden + shape.inner,
-                layers: shape.layers,
+                // All of them follow each other in one place.
+                layers: 1,
                 tokens: shape.vocabulary,
                 steps: Steps::Texts(usize::MAX),
             },
@@ -181,11 +188,40 @@ impl Encoder {
         self.shape.max_tokens
     }
 
+    /// Whether threads compute texts of their own where there are so many tokens, at most `longest` of them in
+    /// a text: then few of their results are in memory at the same time.
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "for the kernels"))]
+    pub fn computes_groups(backend: Backend, tokens: usize, longest: usize) -> bool {
+        match backend {
+            #[cfg(target_os = "linux")]
+            Backend::Kernels => groups::are_worth_it(tokens, longest, kernels::pool::threads()),
+            _ => false,
+        }
+    }
+
     /// Hidden states of the last layer, `[L, hidden]` in the compute type, lazily.
     pub fn forward(&mut self, batch: &Batch) -> Result<Array> {
-        let mut x =
-            Array::from_slice(&self.embed(batch)?, &[batch.tokens() as i32, self.shape.hidden as i32])
-                .as_dtype(self.dtype)?;
+        match batch.backend() {
+            #[cfg(target_os = "linux")]
+            Backend::Kernels => {
+                let groups = groups::of(batch.texts(), kernels::pool::threads());
+                if let [_] = groups.as_slice() {
+                    return Ok(self.states::<Tensor>(batch)?.array()?);
+                }
+                let mut parts = Vec::with_capacity(groups.len());
+                for group in groups {
+                    parts.push(self.states::<Tensor>(&Batch::new(group, Backend::Kernels)?)?);
+                }
+                Ok(kernels::together(&parts)?)
+            }
+            _ => self.states(batch),
+        }
+    }
+
+    /// The states of texts that are computed together.
+    fn states<X: Operand>(&mut self, batch: &Batch) -> Result<X> {
+        let sums = Array::from_slice(&self.embed(batch)?, &[batch.tokens() as i32, self.shape.hidden as i32]);
+        let mut x = X::from(sums.as_dtype(self.dtype)?);
         if let Some(norm) = &self.embeddings_norm {
             x = norm.apply(&x)?;
         }
@@ -194,11 +230,9 @@ impl Encoder {
             .iter()
             .map(|rotation| rotation.table(batch.longest()).as_dtype(self.dtype))
             .collect::<Result<_, _>>()?;
-        let mut ahead = Ahead::new(batch.backend(), batch.tokens(), self.blocks.len());
         for block in &self.blocks {
             let rotation = block.rotation().and_then(|index| rotations.get(index));
             x = block.forward(&x, batch, rotation)?;
-            ahead.layer(|| Ok(x.clone()))?;
         }
         match &self.final_norm {
             Some(norm) => norm.apply(&x),

@@ -6,10 +6,11 @@
 //! such as weights, the operation keeps to itself; others are its inputs.
 
 use std::cell::RefCell;
+use std::ffi::c_void;
 use std::rc::{Rc, Weak};
 
-use mlx_rs::Array;
 use mlx_rs::error::Exception;
+use mlx_rs::{Array, Dtype};
 
 use super::cpu_op::{Kernel, OutputSpec, check, is_settled, item_size, operation};
 use super::program::{AnyKernel, Argument, Extent, Given, Program, Room, Source, Stage, lay_out};
@@ -142,6 +143,63 @@ pub(super) fn close(chain: &Rc<RefCell<Chain>>) -> Result<(), Exception> {
     made.map(|_| ())
 }
 
+/// What makes one result from arrays that are computed, to be run by whoever wants it, outside of MLX's graph.
+pub struct Closed {
+    program: Program,
+    floats: usize,
+}
+
+impl Closed {
+    /// Closes the chain of a float32 tensor, of which nothing else is wanted.
+    ///
+    /// # Errors
+    /// A tensor that is an array already, a chain that updates arrays or waits for some.
+    pub fn new(tensor: &Tensor) -> Result<Self, Exception> {
+        let (chain, value) = tensor.pending().ok_or_else(|| Exception::custom("nothing to compute"))?;
+        let chain = chain.take();
+        let mut wanted = vec![None; chain.values.len()];
+        for (index, (made, wanted)) in chain.values.iter().zip(&mut wanted).enumerate() {
+            let node = made.node.upgrade();
+            if let Some(node) = &node {
+                node.settle(None);
+            }
+            *wanted = node.filter(|_| index == value);
+        }
+        let (floats, updated) = (chain.values[value].extent.0, chain.updated);
+        let (program, inputs, outputs) = chain.program(&wanted);
+        if updated > 0
+            || !inputs.is_empty()
+            || !matches!(outputs.as_slice(), [Made::New(node)] if node.dtype() == Dtype::Float32)
+        {
+            return Err(Exception::custom("a chain that is not made of computed arrays alone"));
+        }
+        Ok(Self { program, floats })
+    }
+
+    /// How many floats it makes.
+    pub fn floats(&self) -> usize {
+        self.floats
+    }
+
+    /// Makes them. A kernel that fails is reported by the next [`check`].
+    ///
+    /// # Panics
+    /// If there is not exactly that much room.
+    pub fn run(&self, to: &mut [f32]) {
+        assert!(to.len() == self.floats, "a result of another size");
+        let output: *mut c_void = to.as_mut_ptr().cast();
+        // SAFETY: there are no inputs, and one output, which is as large as the program was made for.
+        unsafe { self.program.run(std::ptr::null(), &raw const output) };
+    }
+}
+
+/// What an operation makes of a program's result.
+enum Made {
+    New(Rc<Node>),
+    /// The input of this index, updated.
+    InPlace(usize),
+}
+
 impl Chain {
     fn add(&mut self, array: Array) -> Source {
         let extent = (array.size(), array.item_size());
@@ -151,6 +209,16 @@ impl Chain {
 
     /// The arrays of those values that have a node.
     fn build(self, nodes: &[Option<Rc<Node>>]) -> Result<Vec<Array>, Exception> {
+        let (program, inputs, made) = self.program(nodes);
+        let outputs = made.iter().map(|made| match made {
+            Made::New(node) => OutputSpec::New { shape: node.shape(), dtype: node.dtype() },
+            Made::InPlace(input) => OutputSpec::InPlace(*input),
+        });
+        operation(Box::new(program), &inputs.iter().collect::<Vec<_>>(), &outputs.collect::<Vec<_>>())
+    }
+
+    /// What computes those values that have a node, from which arrays that are still to come.
+    fn program(self, nodes: &[Option<Rc<Node>>]) -> (Program, Vec<Array>, Vec<Made>) {
         let mut updated = vec![false; self.arrays.len()];
         for value in
             self.values.iter().zip(nodes).filter_map(|(value, node)| node.as_ref().and(value.updates))
@@ -183,12 +251,11 @@ impl Chain {
             values.push((room, value.extent));
             let Some(node) = node else { continue };
             outputs.push(match value.updates.map(|array| &arrays[array].0) {
-                Some(Given::Input(input)) => OutputSpec::InPlace(*input),
-                _ => OutputSpec::New { shape: node.shape(), dtype: node.dtype() },
+                Some(Given::Input(input)) => Made::InPlace(*input),
+                _ => Made::New(Rc::clone(node)),
             });
         }
         let (stages, arguments) = (self.stages, self.arguments);
-        let program = Program { stages, arguments, arrays, values, scratch };
-        operation(Box::new(program), &inputs.iter().collect::<Vec<_>>(), &outputs)
+        (Program { stages, arguments, arrays, values, scratch }, inputs, outputs)
     }
 }

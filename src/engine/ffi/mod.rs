@@ -22,7 +22,7 @@ mod tensor;
 #[cfg(target_os = "linux")]
 pub use buffer::{aligned, aligned_bytes};
 #[cfg(target_os = "linux")]
-pub use chain::{cpu_op, record};
+pub use chain::{Closed, cpu_op, record};
 #[cfg(target_os = "linux")]
 pub use cpu_op::{Kernel, OutputSpec, check};
 #[cfg(target_os = "linux")]

@@ -16,7 +16,8 @@ const FEW: usize = 3;
 pub(super) struct Product {
     pub(super) a: *const f32,
     pub(super) a_stride: usize,
-    pub(super) b: *const f32,
+    /// The first two vectors of columns; further ones lie two vectors behind each.
+    pub(super) b: [*const f32; 2],
     pub(super) b_stride: usize,
     pub(super) c: *mut f32,
     pub(super) c_stride: usize,
@@ -28,6 +29,24 @@ pub(super) struct Product {
     pub(super) width: usize,
     /// Whether `c` is added to.
     pub(super) add: bool,
+    pub(super) ahead: Ahead,
+}
+
+/// What is asked for while a product is computed, in equal parts during its tiles, so that the next product
+/// does not have to wait for it: two runs of so many bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) starts: [*const u8; 2],
+    pub(super) bytes: usize,
+}
+
+impl Ahead {
+    pub(super) const NOTHING: Self = Self { starts: [std::ptr::null(); 2], bytes: 0 };
+}
+
+/// The columns of a matrix whose rows are as they should be.
+pub(super) fn columns(b: *const f32) -> [*const f32; 2] {
+    [b, b.wrapping_add(LANES)]
 }
 
 impl Task for Product {
@@ -83,6 +102,17 @@ impl Product {
         }
     }
 
+    /// What is asked for during the tile that begins with this row: from where on, and how far a step goes.
+    #[inline(always)]
+    fn ahead_of<V: Lanes>(&self, row: usize) -> ([*const u8; 2], usize) {
+        let Ahead { starts, bytes } = self.ahead;
+        let at = bytes * row / self.rows;
+        // Without anything to ask for, what is at hand.
+        let starts = if bytes == 0 { self.b.map(<*const f32>::cast) } else { starts };
+        let step = (bytes * V::TOKENS).div_ceil(self.rows * self.depth);
+        (starts.map(|start| start.wrapping_add(at)), step)
+    }
+
     /// The innermost kernel: `T` rows, `N` vectors of columns.
     #[inline(always)]
     unsafe fn tile<V: Lanes, const T: usize, const N: usize>(&self, row: usize, column: usize) {
@@ -105,11 +135,20 @@ impl Product {
             // what addressing modes can do without spending registers or additions.
             let a = self.a.add(row * self.a_stride);
             let mut a: [*const f32; 3] = std::array::from_fn(|i| a.wrapping_add(4 * i * self.a_stride));
-            let mut b = self.b.add(column);
+            let mut b: [*const f32; N] = std::array::from_fn(|n| {
+                let vector = column / LANES + n;
+                self.b[vector % 2].wrapping_add(vector / 2 * 2 * LANES)
+            });
+            let (mut ahead, step) = self.ahead_of::<V>(row);
             for _ in 0..self.depth {
+                // Only the shape that most of the work has is worth the code.
+                if T == V::TOKENS && N == 2 {
+                    ahead.into_iter().for_each(prefetch);
+                    ahead = ahead.map(|address| address.wrapping_add(step));
+                }
                 let mut weights = [V::zero(); N];
-                for (n, weights) in weights.iter_mut().enumerate() {
-                    *weights = V::load(b.add(n * LANES));
+                for (weights, b) in weights.iter_mut().zip(b) {
+                    *weights = V::load(b);
                 }
                 for (t, sums) in sums.iter_mut().enumerate() {
                     let value = V::splat(*a[t / 4].add(t % 4 * self.a_stride));
@@ -118,7 +157,7 @@ impl Product {
                     }
                 }
                 a = a.map(|pointer| pointer.wrapping_add(1));
-                b = b.wrapping_add(self.b_stride);
+                b = b.map(|pointer| pointer.wrapping_add(self.b_stride));
             }
             for (t, sums) in sums.into_iter().enumerate() {
                 for (n, sum) in sums.into_iter().enumerate() {

@@ -22,6 +22,7 @@ mod panel;
 pub mod pool;
 mod project;
 mod select;
+mod together;
 
 use super::ffi::scratch;
 
@@ -33,6 +34,7 @@ pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
 pub use select::argmax;
+pub use together::together;
 
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
-use super::gemm::{self, Product};
+use super::gemm::{self, Ahead, Product};
 use super::isa::{Isa, Task};
 use super::lanes::Lanes;
-use super::packed::{BLOCK, View};
+use super::packed::{BLOCK, Element, View};
 use super::scratch::Scratch;
+use crate::engine::format::weight::FloatType;
 
 /// Columns of a panel: two blocks of rows.
 pub(super) const PANEL: usize = 2 * BLOCK;
@@ -31,41 +32,79 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
     a / x * b
 }
 
-/// The products of each row of `x` with one or two blocks, [`PANEL`] floats a row.
+/// One or two blocks of rows.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<'a> {
+    pub(super) first: (&'a View<'a>, usize),
+    pub(super) second: Option<(&'a View<'a>, usize)>,
+}
+
+impl<'a> Blocks<'a> {
+    fn each(self) -> impl Iterator<Item = (&'a View<'a>, usize)> {
+        [Some(self.first), self.second].into_iter().flatten()
+    }
+
+    /// Where float32 rows lie as a product wants them.
+    fn plain(self) -> Option<[*const f32; 2]> {
+        let is_plain = |(view, _): (&View<'_>, _)| view.layout.element == Element::Dense(FloatType::F32);
+        let start = |(view, block): (&View<'_>, usize)| view.block(block).as_ptr().cast();
+        self.each().all(is_plain).then(|| [start(self.first), start(self.second.unwrap_or(self.first))])
+    }
+
+    fn ahead(self) -> Ahead {
+        let block = |(view, block): (&'a View<'a>, usize)| view.block(block);
+        let (first, second) = (block(self.first), block(self.second.unwrap_or(self.first)));
+        Ahead { starts: [first.as_ptr(), second.as_ptr()], bytes: first.len().max(second.len()) }
+    }
+}
+
+/// The products of each row of `x` with some blocks, [`PANEL`] floats a row. Meanwhile the `next` ones are asked
+/// for.
 pub(super) fn multiply(
     isa: Isa,
     x: &[f32],
-    first: (&View<'_>, usize),
-    second: Option<(&View<'_>, usize)>,
+    blocks: Blocks<'_>,
+    next: Option<Blocks<'_>>,
     depth: usize,
     products: &mut [f32],
 ) {
-    let columns = first.0.layout.columns;
+    let columns = blocks.first.0.layout.columns;
     let rows = x.len() / columns;
     assert!(products.len() >= rows * PANEL, "products without room");
-    let mut panel = Scratch::new(depth * PANEL);
-    let blocks = [Some(first), second];
+    assert!(blocks.each().all(|(view, _)| view.layout.columns == columns), "blocks of different lengths");
+    let plain = blocks.plain();
+    let mut panel = Scratch::new(if plain.is_none() { depth * PANEL } else { 0 });
+    let next = next.map_or(Ahead::NOTHING, Blocks::ahead);
     for start in (0..columns).step_by(depth) {
         let end = columns.min(start + depth);
-        for (half, (view, block)) in blocks.into_iter().flatten().enumerate() {
-            assert_eq!(view.layout.columns, columns, "blocks of different lengths");
-            let to = &mut panel[half * BLOCK..];
-            // SAFETY: the level was detected.
-            unsafe { isa.run(Unpack { view, block, columns: start..end, to }) };
+        if plain.is_none() {
+            for (half, (view, block)) in blocks.each().enumerate() {
+                let to = &mut panel[half * BLOCK..];
+                // SAFETY: the level was detected.
+                unsafe { isa.run(Unpack { view, block, columns: start..end, to }) };
+            }
         }
+        let part = |bytes: usize, column: usize| bytes * column / columns;
+        let from = part(next.bytes, start);
         let product = Product {
             a: x[start..].as_ptr(),
             a_stride: columns,
-            b: panel.as_ptr(),
-            b_stride: PANEL,
+            b: plain.map_or(gemm::columns(panel.as_ptr()), |blocks| {
+                blocks.map(|block| block.wrapping_add(start * BLOCK))
+            }),
+            b_stride: if plain.is_some() { BLOCK } else { PANEL },
             c: products.as_mut_ptr(),
             c_stride: PANEL,
             rows,
             depth: end - start,
-            width: if second.is_some() { PANEL } else { BLOCK },
+            width: if blocks.second.is_some() { PANEL } else { BLOCK },
             add: start > 0,
+            ahead: Ahead {
+                starts: next.starts.map(|address| address.wrapping_add(from)),
+                bytes: part(next.bytes, end) - from,
+            },
         };
-        // SAFETY: the slices above have these sizes; the level was detected.
+        // SAFETY: the slices above have these sizes, as have blocks of so many columns; the level was detected.
         unsafe { isa.run(product) };
     }
 }

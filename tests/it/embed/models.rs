@@ -69,7 +69,8 @@ fn prompts_stand_before_every_text() {
     }
 }
 
-/// MLX's own operations, which compute on a GPU, against the kernels of the Linux CPU.
+/// MLX's own operations, which compute on a GPU, against the kernels of the Linux CPU, whose threads share a few
+/// texts and compute groups of their own of many.
 #[test]
 fn both_backends_give_the_same_hidden_states() {
     if !cfg!(target_os = "linux") {
@@ -78,7 +79,9 @@ fn both_backends_give_the_same_hidden_states() {
     let lengths = [5u32, 1, 40, 17, 2, 33];
     let tokens: Vec<Vec<u32>> =
         lengths.iter().map(|&length| (0..length).map(|i| (i * 7 + length) % 90 + 5).collect()).collect();
-    let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+    let few: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let many: Vec<&[u32]> = few.iter().copied().cycle().take(few.len() * 4 * threads).collect();
     for name in [
         "bert_cls",
         "roberta_mean",
@@ -94,15 +97,17 @@ fn both_backends_give_the_same_hidden_states() {
         "mistral_last",
         "llama_weighted",
     ] {
-        let states = |backend: Backend| -> Vec<f32> {
+        let states = |backend: Backend, texts: &[&[u32]]| -> Vec<f32> {
             let files = StateFiles::open(&fixture(name)).expect("a model");
             let mut encoder = files.load(backend, FloatType::F32, &mut |_, _| {}).expect("weights");
-            let batch = Batch::new(&tokens, backend).expect("a batch");
+            let batch = Batch::new(texts, backend).expect("a batch");
             encoder.forward(&batch).expect("forward").to_vec_exact::<f32>().expect("states")
         };
-        let (stock, kernels) = (states(Backend::Stock), states(Backend::Kernels));
-        let worst = difference(&stock, &kernels);
+        let stock = states(Backend::Stock, &few);
+        let worst = difference(&stock, &states(Backend::Kernels, &few));
         assert!(worst < 1e-4, "{name}: differs by {worst:e}");
+        let worst = difference(&stock.repeat(4 * threads), &states(Backend::Kernels, &many));
+        assert!(worst < 1e-4, "{name}: of many texts, differs by {worst:e}");
     }
 }
 

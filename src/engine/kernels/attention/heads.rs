@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::job::Job;
 use super::side::Side;
 use crate::engine::ffi::SharedSlice;
-use crate::engine::kernels::gemm::Product;
+use crate::engine::kernels::gemm::{self, Ahead, Product};
 use crate::engine::kernels::isa::Task;
 use crate::engine::kernels::lanes::{LANES, Lanes, exp, tanh};
 use crate::engine::kernels::scratch::Scratch;
@@ -127,7 +127,7 @@ impl Task for Over<'_> {
                     job.isa.run(Product {
                         a: rotated.as_ptr(),
                         a_stride: head_dim,
-                        b: keys_across.as_ptr(),
+                        b: gemm::columns(keys_across.as_ptr()),
                         b_stride: TILE,
                         c: scores.as_mut_ptr(),
                         c_stride: TILE,
@@ -135,6 +135,7 @@ impl Task for Over<'_> {
                         depth: head_dim,
                         width: count.next_multiple_of(LANES),
                         add: false,
+                        ahead: Ahead::NOTHING,
                     });
                 } else {
                     scalar_products::<V>(&rotated, keys, count, head_dim, &mut scores);
@@ -154,7 +155,7 @@ impl Task for Over<'_> {
                 job.isa.run(Product {
                     a: scores.as_ptr(),
                     a_stride: TILE,
-                    b: values,
+                    b: gemm::columns(values),
                     b_stride: stride,
                     c: self.sums.values(),
                     c_stride: padded,
@@ -162,6 +163,7 @@ impl Task for Over<'_> {
                     depth: count,
                     width: padded,
                     add: true,
+                    ahead: Ahead::NOTHING,
                 });
             }
         }

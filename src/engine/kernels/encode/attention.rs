@@ -42,13 +42,13 @@ pub struct SequenceAttention {
 ///
 /// # Errors
 /// Shapes or types that do not fit each other.
-pub fn sequence_attention(
-    qkv: &Array,
+pub fn sequence_attention<X: Operand>(
+    qkv: &X,
     starts: &Array,
     rotation: Option<&Array>,
     bias: Option<&Array>,
     layer: &SequenceAttention,
-) -> Result<Array, Exception> {
+) -> Result<X, Exception> {
     let SequenceAttention { heads, kv_heads, head_dim, .. } = *layer;
     let (tokens, width) = check::matrix(qkv, "queries, keys and values")?;
     let expected = kv_heads.checked_mul(2).and_then(|n| n.checked_add(heads)?.checked_mul(head_dim));

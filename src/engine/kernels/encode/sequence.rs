@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::SequenceAttention;
 use crate::engine::ffi::SharedSlice;
-use crate::engine::kernels::gemm::Product;
+use crate::engine::kernels::gemm::{self, Ahead, Product};
 use crate::engine::kernels::isa::{Isa, Task};
 use crate::engine::kernels::lanes::{LANES, Lanes, exp};
 use crate::engine::kernels::scratch::Scratch;
@@ -89,6 +89,11 @@ impl Job<'_> {
         &self.qkv[token * self.width() + head * self.layer.head_dim..][..self.layer.head_dim]
     }
 
+    /// The same head of this token and all that follow it, [`width`](Self::width) apart.
+    fn from(&self, token: usize, head: usize) -> *const f32 {
+        self.qkv[token * self.width() + head * self.layer.head_dim..].as_ptr()
+    }
+
     /// The positions that a query sees, in a sequence of this length.
     fn visible(&self, query: usize, length: usize) -> Range<usize> {
         let (mut first, mut end) = (0, length);
@@ -100,6 +105,19 @@ impl Job<'_> {
             end = end.min(query + 1);
         }
         first..end
+    }
+
+    /// Writes a head of tokens that follow each other, the first one at `position`, rotated where that is wanted.
+    #[inline(always)]
+    fn gather(&self, token: usize, position: usize, head: usize, to: &mut [f32]) {
+        for (row, to) in to.chunks_exact_mut(self.layer.head_dim).enumerate() {
+            let from = self.head(token + row, head);
+            if self.rotated > 0 {
+                self.rotate(position + row, from, to);
+            } else {
+                to.copy_from_slice(from);
+            }
+        }
     }
 
     /// Writes a head of the token at `position` rotated.
@@ -147,26 +165,34 @@ impl Task for Head<'_> {
             job.visible(unit.queries.start, length).start..job.visible(unit.queries.end - 1, length).end;
         let stride = seen.len().next_multiple_of(LANES);
         let padded = head_dim.next_multiple_of(LANES);
+        let key_head = layer.heads + self.index;
+        let value_head = key_head + layer.kv_heads;
+        let first = unit.sequence.start + seen.start;
 
-        let mut keys = Scratch::new(stride * head_dim);
+        let mut keys = Scratch::new(LANES * head_dim);
         let mut keys_across = Scratch::new(head_dim * stride);
-        let mut values = Scratch::new(seen.len() * padded);
-        for (row, position) in seen.clone().enumerate() {
-            let token = unit.sequence.start + position;
-            let key = job.head(token, layer.heads + self.index);
-            let to = &mut keys[row * head_dim..][..head_dim];
-            if job.rotated > 0 {
-                job.rotate(position, key, to);
-            } else {
-                to.copy_from_slice(key);
+        for row in (0..stride).step_by(LANES) {
+            let count = LANES.min(seen.len() - row);
+            let (mut from, mut from_stride) = (job.from(first + row, key_head), job.width());
+            if job.rotated > 0 || count < LANES {
+                job.gather(first + row, seen.start + row, key_head, &mut keys[..count * head_dim]);
+                keys[count * head_dim..].fill(0.0);
+                (from, from_stride) = (keys.as_ptr(), head_dim);
             }
-            let to = &mut values[row * padded..][..padded];
-            to[..head_dim].copy_from_slice(job.head(token, layer.heads + layer.kv_heads + self.index));
+            // SAFETY: the caller's; there are as many rows of keys, and `stride` times `head_dim` floats.
+            unsafe { transpose::<V>(from, from_stride, head_dim, &mut keys_across[row..], stride) };
+        }
+        // Whole vectors of values are read where they lie.
+        let mut copied = Scratch::new(if padded > head_dim { seen.len() * padded } else { 0 });
+        for (row, to) in copied.chunks_exact_mut(padded).enumerate() {
+            to[..head_dim].copy_from_slice(job.head(first + row, value_head));
             to[head_dim..].fill(0.0);
         }
-        keys[seen.len() * head_dim..].fill(0.0);
-        // SAFETY: the caller's; both hold `stride` times `head_dim` floats.
-        unsafe { transpose::<V>(&keys, stride, head_dim, &mut keys_across) };
+        let (values, values_stride) = if padded > head_dim {
+            (copied.as_ptr(), padded)
+        } else {
+            (job.from(first, value_head), job.width())
+        };
 
         let mut queries = Scratch::new(QUERIES * head_dim);
         let mut scores = Scratch::new(QUERIES * stride);
@@ -174,22 +200,20 @@ impl Task for Head<'_> {
         for query_head in self.index * group..(self.index + 1) * group {
             for first in unit.queries.clone().step_by(QUERIES) {
                 let rows = first..unit.queries.end.min(first + QUERIES);
-                for (row, position) in rows.clone().enumerate() {
-                    let query = job.head(unit.sequence.start + position, query_head);
-                    let to = &mut queries[row * head_dim..][..head_dim];
-                    if job.rotated > 0 {
-                        job.rotate(position, query, to);
-                    } else {
-                        to.copy_from_slice(query);
-                    }
+                let token = unit.sequence.start + rows.start;
+                let (mut from, mut from_stride) = (job.from(token, query_head), job.width());
+                if job.rotated > 0 {
+                    let queries = &mut queries[..rows.len() * head_dim];
+                    job.gather(token, rows.start, query_head, queries);
+                    (from, from_stride) = (queries.as_ptr(), head_dim);
                 }
                 // SAFETY: the caller's; the scratch memory is as large as the products assume, and these
                 // rows of the output are this worker's.
                 unsafe {
                     job.isa.run(Product {
-                        a: queries.as_ptr(),
-                        a_stride: head_dim,
-                        b: keys_across.as_ptr(),
+                        a: from,
+                        a_stride: from_stride,
+                        b: gemm::columns(keys_across.as_ptr()),
                         b_stride: stride,
                         c: scores.as_mut_ptr(),
                         c_stride: stride,
@@ -197,6 +221,7 @@ impl Task for Head<'_> {
                         depth: head_dim,
                         width: stride,
                         add: false,
+                        ahead: Ahead::NOTHING,
                     });
                     let mut totals = [0.0; QUERIES];
                     for (row, position) in rows.clone().enumerate() {
@@ -206,14 +231,15 @@ impl Task for Head<'_> {
                     job.isa.run(Product {
                         a: scores.as_ptr(),
                         a_stride: stride,
-                        b: values.as_ptr(),
-                        b_stride: padded,
+                        b: gemm::columns(values),
+                        b_stride: values_stride,
                         c: sums.as_mut_ptr(),
                         c_stride: padded,
                         rows: rows.len(),
                         depth: seen.len(),
                         width: padded,
                         add: false,
+                        ahead: Ahead::NOTHING,
                     });
                     for (row, position) in rows.enumerate() {
                         let token = unit.sequence.start + position;
@@ -221,7 +247,12 @@ impl Task for Head<'_> {
                         let factor = V::splat(1.0 / totals[row]);
                         for at in (0..head_dim).step_by(LANES) {
                             let value = V::load(sums[row * padded + at..][..LANES].as_ptr()).mul(factor);
-                            value.store_part(to.add(at), LANES.min(head_dim - at));
+                            let count = LANES.min(head_dim - at);
+                            if count == LANES {
+                                value.store(to.add(at));
+                            } else {
+                                value.store_part(to.add(at), count);
+                            }
                         }
                     }
                 }
@@ -273,22 +304,25 @@ impl Head<'_> {
     }
 }
 
-/// `to[dimension][position]` from `from[position][dimension]`; `positions` is a multiple of 16.
+/// `to[dimension][position]` of 16 positions from `from[position][dimension]`.
 #[inline(always)]
-unsafe fn transpose<V: Lanes>(from: &[f32], positions: usize, dims: usize, to: &mut [f32]) {
-    let whole = dims / LANES * LANES;
-    assert!(from.len() >= positions * dims && to.len() >= positions * dims, "keys of another size");
-    for row in (0..positions).step_by(LANES) {
+unsafe fn transpose<V: Lanes>(
+    from: *const f32,
+    from_stride: usize,
+    dims: usize,
+    to: &mut [f32],
+    to_stride: usize,
+) {
+    assert!(to.len() >= (dims - 1) * to_stride + LANES, "keys of another size");
+    let (whole, to) = (dims / LANES * LANES, to.as_mut_ptr());
+    // SAFETY: the caller's; squares lie within both matrices, see the assertion.
+    unsafe {
         for column in (0..whole).step_by(LANES) {
-            // SAFETY: the caller's; squares lie within both matrices by the assertion.
-            unsafe {
-                let from = from.as_ptr().add(row * dims + column);
-                V::transpose(from, dims, to.as_mut_ptr().add(column * positions + row), positions);
-            }
+            V::transpose(from.add(column), from_stride, to.add(column * to_stride), to_stride);
         }
-        for row in row..row + LANES {
+        for row in 0..LANES {
             for column in whole..dims {
-                to[column * positions + row] = from[row * dims + column];
+                *to.add(column * to_stride + row) = *from.add(row * from_stride + column);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::engine::kernels::gemv::{self, MAX_TOKENS};
 use crate::engine::kernels::isa::{Isa, Task};
 use crate::engine::kernels::lanes::{LANES, Lanes, activate, load_part, silu};
 use crate::engine::kernels::packed::{BLOCK, Layout, View};
-use crate::engine::kernels::panel::{self, PANEL};
+use crate::engine::kernels::panel::{self, Blocks, PANEL};
 use crate::engine::kernels::scratch::Scratch;
 
 /// One matrix of each expert.
@@ -112,7 +112,7 @@ impl Inside<'_> {
             let up = (&self.up.view, of(self.up));
             let (first, second) =
                 if self.is_gated() { ((&self.gate.view, of(self.gate)), Some(up)) } else { (up, None) };
-            panel::multiply(self.isa, x, first, second, depth, &mut products);
+            panel::multiply(self.isa, x, Blocks { first, second }, None, depth, &mut products);
             let end = EndInside { inside: self, expert, first: run.start, block, products: &products };
             // SAFETY: this block of these visits is this worker's; the level was detected.
             unsafe { self.isa.run(end) };
@@ -249,7 +249,8 @@ impl Outside<'_> {
         let mut products = Scratch::new(run.len() * PANEL);
         let x = &self.x[run.start * columns..run.end * columns];
         let second = (blocks.len() > 1).then(|| of(blocks.start + 1));
-        panel::multiply(self.isa, x, of(blocks.start), second, panel::depth(&[*view]), &mut products);
+        let both = Blocks { first: of(blocks.start), second };
+        panel::multiply(self.isa, x, both, None, panel::depth(&[*view]), &mut products);
         // SAFETY: the blocks are one worker's; the level was detected.
         unsafe { self.isa.run(EndOutside { outside: self, visits, blocks, products: &products }) };
     }

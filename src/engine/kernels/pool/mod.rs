@@ -54,6 +54,11 @@ pub fn run(count: usize, work: &(dyn Fn(usize) + Sync)) {
     global().run(count, work);
 }
 
+/// Whether [`run`] would run on the calling thread alone, as it does within `work`.
+pub fn is_busy() -> bool {
+    global().busy.load(Ordering::Relaxed)
+}
+
 fn global() -> &'static Pool {
     #[cfg(test)]
     if let Some(forced) = forced::get() {

@@ -6,7 +6,7 @@ use super::job::{Job, Part};
 use crate::engine::kernels::isa::Task;
 use crate::engine::kernels::lanes::Lanes;
 use crate::engine::kernels::packed::BLOCK;
-use crate::engine::kernels::panel::{self, PANEL};
+use crate::engine::kernels::panel::{self, Blocks, PANEL};
 use crate::engine::kernels::pool;
 use crate::engine::kernels::scratch::Scratch;
 
@@ -24,15 +24,21 @@ pub(super) fn run(job: &Job<'_>) {
     let parts = (pool::threads() * CHUNKS).div_ceil(panels).clamp(1, (job.tokens / MIN_TOKENS).max(1));
     let together = job.tokens.div_ceil(parts).next_multiple_of(TOKENS);
     let parts = job.tokens.div_ceil(together);
+    // What a thread will probably compute after a chunk.
+    let apart = if pool::is_busy() { 1 } else { pool::threads() };
     pool::run(panels * parts, &|chunk| {
         let (panel, part) = (chunk / parts, chunk % parts);
         let tokens = part * together..job.tokens.min((part + 1) * together);
-        multiply(job, &x, panel_parts(job, panel), depth, tokens);
+        let next = (chunk + apart) / parts;
+        let next = (next != panel && next < panels).then(|| panel_parts(job, next));
+        multiply(job, &x, panel_parts(job, panel), next, depth, tokens);
     });
 }
 
 /// The blocks of a panel: two that follow each other, or the same of both matrices of a gate.
-fn panel_parts(job: &Job<'_>, panel: usize) -> (Part, Option<Part>) {
+type Parts = (Part, Option<Part>);
+
+fn panel_parts(job: &Job<'_>, panel: usize) -> Parts {
     if job.finish.is_gate() {
         let part = job.part(panel);
         return (part, Some(job.second(part)));
@@ -41,18 +47,19 @@ fn panel_parts(job: &Job<'_>, panel: usize) -> (Part, Option<Part>) {
     (job.part(2 * panel), (second < job.blocks()).then(|| job.part(second)))
 }
 
-fn multiply(job: &Job<'_>, x: &[f32], parts: (Part, Option<Part>), depth: usize, tokens: Range<usize>) {
+fn multiply(job: &Job<'_>, x: &[f32], parts: Parts, next: Option<Parts>, depth: usize, tokens: Range<usize>) {
     let mut products = Scratch::new(tokens.len() * PANEL);
     let rows = &x[tokens.start * job.columns..tokens.end * job.columns];
     let block = |part: Part| (job.view(part), part.block);
-    panel::multiply(job.isa, rows, block(parts.0), parts.1.map(block), depth, &mut products);
+    let blocks = |parts: Parts| Blocks { first: block(parts.0), second: parts.1.map(block) };
+    panel::multiply(job.isa, rows, blocks(parts), next.map(blocks), depth, &mut products);
     // SAFETY: these rows of these tokens are this worker's; the level was detected.
     unsafe { job.isa.run(End { job, parts, tokens, products: &products }) };
 }
 
 struct End<'a> {
     job: &'a Job<'a>,
-    parts: (Part, Option<Part>),
+    parts: Parts,
     tokens: Range<usize>,
     /// `[tokens, PANEL]`
     products: &'a [f32],

@@ -8,6 +8,7 @@ mod packed;
 mod project;
 mod select;
 mod sequences;
+mod together;
 
 use mlx_rs::{Array, ops};
 

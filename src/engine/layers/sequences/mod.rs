@@ -12,6 +12,7 @@ pub use batch::Batch;
 pub use rotation::Rotation;
 
 use super::Backend;
+use crate::engine::ffi::Operand;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::error::Result;
@@ -56,7 +57,7 @@ impl Sight {
 impl SequenceAttention {
     /// `qkv [L, (heads + 2 kv_heads) * head_dim] → [L, heads * head_dim]`. `rotation` is a [`Rotation::table`]
     /// for the longest sequence, in the type of `qkv`.
-    pub fn forward(&self, qkv: &Array, batch: &Batch, rotation: Option<&Array>) -> Result<Array> {
+    pub fn forward<X: Operand>(&self, qkv: &X, batch: &Batch, rotation: Option<&Array>) -> Result<X> {
         match self.backend {
             #[cfg(target_os = "linux")]
             Backend::Kernels => {
@@ -72,7 +73,7 @@ impl SequenceAttention {
                 let bias = self.bias.as_ref();
                 Ok(kernels::sequence_attention(qkv, batch.starts(), rotation, bias, &layer)?)
             }
-            _ => self.forward_stock(qkv, batch, rotation),
+            _ => Ok(self.forward_stock(&qkv.array()?, batch, rotation)?.into()),
         }
     }
 
