@@ -55,6 +55,15 @@ pub fn run(count: usize, work: &(dyn Fn(usize) + Sync)) {
     global().run(count, work);
 }
 
+/// The same, however much of the helpers' time other threads take: for work during which this process has threads that
+/// will soon be done.
+///
+/// # Panics
+/// When `work` panics, after every other chunk has ended.
+pub fn run_patiently(count: usize, work: &(dyn Fn(usize) + Sync)) {
+    global().run_with(count, work, true);
+}
+
 fn global() -> &'static Pool {
     #[cfg(test)]
     if let Some(forced) = forced::get() {
@@ -154,13 +163,17 @@ impl Pool {
     }
 
     fn run(&self, count: usize, work: &Work<'_>) {
+        self.run_with(count, work, false);
+    }
+
+    fn run_with(&self, count: usize, work: &Work<'_>, patient: bool) {
         if count < 2 || self.helpers.is_empty() || self.busy.swap(true, Ordering::Acquire) {
             (0..count).for_each(work);
             return;
         }
-        // SAFETY: this thread holds `busy`.
-        let strain = unsafe { &mut *self.strain.get() };
         let start = Instant::now();
+        // SAFETY: this thread holds `busy`.
+        let strain = if patient { &mut Strain::new(start) } else { unsafe { &mut *self.strain.get() } };
         let panic = if strain.alone_until.is_some_and(|until| start < until) || u32::try_from(count).is_err()
         {
             catch_unwind(AssertUnwindSafe(|| (0..count).for_each(work))).err()
