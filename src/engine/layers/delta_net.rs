@@ -55,8 +55,8 @@ impl DeltaNet {
         let [input, pace] = inputs(loader, sizes, layer, hidden)?;
         Ok(Self {
             sizes: *sizes,
-            input: Projection::of(loader, input, norm.clone(), None)?,
-            pace: Projection::of(loader, pace, norm, None)?,
+            input: Projection::made(loader, input, norm.clone(), None)?,
+            pace: Projection::made(loader, pace, norm, None)?,
             conv: CausalConv::load(loader, &at(names.conv), sizes.channels(), sizes.width, false)?,
             decay: loader.decay(&at(names.decay), sizes.value_heads)?,
             decay_bias: loader.floats(&at(names.decay_bias), sizes.value_heads)?,

@@ -7,8 +7,9 @@ use mlx_rs::{Array, ops};
 
 use super::Loader;
 use super::adapted::Delta;
-use super::matrix::{Matrix, select_rows, side_by_side, split_rows, stack};
+use super::matrix::{Matrix, side_by_side, stack};
 use super::norm::{Norm, onto, scaled};
+use super::stored::Stored;
 use crate::engine::config::style::Activation;
 use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
@@ -58,7 +59,7 @@ impl Projection {
         let weights = names
             .iter()
             .zip(rows)
-            .map(|(name, &rows)| loader.matrix(name, rows, columns))
+            .map(|(name, &rows)| loader.stored(name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
         let delta = Delta::load(loader, names, rows, columns)?.map(Box::new);
@@ -66,12 +67,16 @@ impl Projection {
     }
 
     /// Of matrices that were read already. No adapter changes them.
-    pub fn of(
+    pub fn made(
         loader: &Loader,
         weights: Vec<WeightData>,
         norm: Option<Norm>,
         bias: Option<Array>,
     ) -> Result<Self> {
+        Self::of(loader, weights.into_iter().map(Stored::made).collect(), norm, bias)
+    }
+
+    fn of(loader: &Loader, weights: Vec<Stored>, norm: Option<Norm>, bias: Option<Array>) -> Result<Self> {
         Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta: None })
     }
 
@@ -87,7 +92,8 @@ impl Projection {
         let [fused] = names else {
             return Self::load(loader, names, &[rows, rows], columns, norm, with_bias);
         };
-        let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
+        let both = loader.stored(fused, 2 * rows, columns)?;
+        let (gate, up) = (both.select(Some(0..rows))?, both.select(Some(rows..2 * rows))?);
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
         let delta = Delta::load(loader, names, &[2 * rows], columns)?.map(Box::new);
         Ok(Self { delta, ..Self::of(loader, vec![gate, up], norm, bias)? })
@@ -107,14 +113,14 @@ impl Projection {
         let [query, key, value] = names else {
             return Err(Error::internal("a gate beside queries that are not alone"));
         };
-        let whole = loader.matrix(query, 2 * q, columns)?;
+        let whole = loader.stored(query, 2 * q, columns)?;
         let rows = |part: usize| {
             (0..q / head_dim).map(move |head| (2 * head + part) * head_dim..(2 * head + part + 1) * head_dim)
         };
         let weights = vec![
-            select_rows(&whole, rows(0))?,
-            loader.matrix(key, kv, columns)?,
-            loader.matrix(value, kv, columns)?,
+            whole.select(rows(0))?,
+            loader.stored(key, kv, columns)?,
+            loader.stored(value, kv, columns)?,
         ];
         let mut biases = (None, None);
         if with_bias {
@@ -123,7 +129,7 @@ impl Projection {
             let others = loader.biases(&names[1..], &[kv, kv])?;
             biases = (Some(ops::concatenate(&[part(0)?, others], 0)?), Some(part(1)?));
         }
-        let gate = Self::of(loader, vec![select_rows(&whole, rows(1))?], norm.clone(), biases.1)?;
+        let gate = Self::of(loader, vec![whole.select(rows(1))?], norm.clone(), biases.1)?;
         Ok((Self::of(loader, weights, norm, biases.0)?, gate))
     }
 
@@ -265,18 +271,19 @@ impl Weights {
         matches!(self, Self::Stock(_))
     }
 
-    fn new(loader: &Loader, weights: Vec<WeightData>) -> Result<Self> {
+    fn new(loader: &Loader, weights: Vec<Stored>) -> Result<Self> {
         match loader.backend {
             #[cfg(target_os = "linux")]
             super::Backend::Kernels => {
-                Ok(Self::Packed(weights.iter().map(PackedMatrix::pack).collect::<Result<Vec<_>, _>>()?))
+                Ok(Self::Packed(weights.iter().map(|one| one.pack(loader, 1)).collect::<Result<Vec<_>>>()?))
             }
-            _ => Ok(Self::Stock(
-                stack(weights.into_iter().map(affine::for_mlx).collect())?
-                    .iter()
-                    .map(|weight| Matrix::new(weight, loader.dtype))
-                    .collect::<Result<Vec<_>>>()?,
-            )),
+            _ => {
+                let read = |one: Stored| Ok(affine::for_mlx(one.read(loader)?));
+                let read = weights.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+                let matrices = stack(read)?;
+                let matrices = matrices.iter().map(|one| Matrix::new(one, loader.dtype));
+                Ok(Self::Stock(matrices.collect::<Result<Vec<_>>>()?))
+            }
         }
     }
 }

@@ -24,12 +24,11 @@ pub(super) fn run(job: &Job<'_>) {
     let parts = (pool::threads() * CHUNKS).div_ceil(panels).clamp(1, (job.tokens / MIN_TOKENS).max(1));
     let together = job.tokens.div_ceil(parts).next_multiple_of(TOKENS);
     let parts = job.tokens.div_ceil(together);
-    // What a thread will probably compute after a chunk.
-    let apart = if pool::is_busy() { 1 } else { pool::threads() };
     pool::run(panels * parts, &|chunk| {
         let (panel, part) = (chunk / parts, chunk % parts);
         let tokens = part * together..job.tokens.min((part + 1) * together);
-        let next = (chunk + apart) / parts;
+        // The chunks of a thread follow each other.
+        let next = (chunk + 1) / parts;
         let next = (next != panel && next < panels).then(|| panel_parts(job, next));
         multiply(job, &x, panel_parts(job, panel), next, depth, tokens);
     });
