@@ -192,8 +192,10 @@ fn the_tables_of_models_are_current() {
         writeln!(text, "| {} | {} | {cases} |", types.join(", "), ggufs.join(", ")).expect("text");
     }
     text.push_str(
-        "\nThe text part of a multimodal checkpoint (`gemma3`, `gemma4`, `qwen3_5`, `qwen3_5_moe`, `kimi_k25`) \
-         runs alone, and so does that of `mistral3` and `llava`, which is of the type that its `text_config` says.\n\n\
+        "\nThe text part of a multimodal checkpoint (`gemma3`, `gemma4`, `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl`, \
+         `qwen3_vl_moe`, `qwen3_5`, `qwen3_5_moe`, `kimi_k25`) runs alone, and so does that of `mistral3`, `pixtral`, \
+         `llava`, `kimi_vl` and `lfm2_vl`, which is of the type that its `text_config` says. A warning tells so; \
+         images and sounds are refused.\n\n\
          ## Embedding models\n\n\
          `embed` runs encoders, and decoders that were made into embedding models (any of the above whose attention \
          is not capped and not over latents, except Gemma 4; from both sides where the configuration says so). Each is checked with tiny random models from \

@@ -227,6 +227,9 @@ fn adapters_match_weights_that_they_are_merged_into() {
         ("peft", "mlx", "llama_tied"),
         ("quantized", "quantized", "quant_4bit_g64"),
         ("gguf", "gguf", "gguf/llama_F32.gguf"),
+        ("latent", "latent", "../architectures/deepseek_v3"),
+        // Whose keys and values are unfolded apart.
+        ("latent", "latent", "../architectures/deepseek_v3/model.gguf"),
     ] {
         let adapter = Adapter::open(&adapters.join(adapter)).expect(adapter);
         let golden = adapters.join(golden).join("golden.safetensors");

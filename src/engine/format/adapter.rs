@@ -37,6 +37,20 @@ pub struct LowRank {
     pub b: Vec<f32>,
 }
 
+impl LowRank {
+    /// `b · a`, `[rows, columns]`.
+    pub fn product(&self) -> Vec<f32> {
+        let columns = self.a.len() / self.rank.max(1);
+        let mut product = vec![0.0; self.b.len() / self.rank.max(1) * columns];
+        for (row, factors) in product.chunks_exact_mut(columns.max(1)).zip(self.b.chunks_exact(self.rank)) {
+            for (factor, a) in factors.iter().zip(self.a.chunks_exact(columns.max(1))) {
+                row.iter_mut().zip(a).for_each(|(value, a)| *value += factor * a);
+            }
+        }
+        product
+    }
+}
+
 /// Sizes of what is added to a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LowRankShape {

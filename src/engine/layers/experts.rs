@@ -349,7 +349,7 @@ fn read(
         };
         return Ok((gated.then(|| part(0)).transpose()?, part(1)?, part(2)?));
     }
-    if loader.has(&at(names.fused[0])) {
+    if loader.has(&at(names.fused[0])) && !sizes.turned {
         let both = loader.matrix(&at(names.fused[0]), count * 2 * inner, hidden)?;
         let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
         // GGUF files fuse gate and up only.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::config::style::{Mixer, NormKind};
+use crate::engine::config::style::{Experts, Mixer, NormKind};
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
 use crate::engine::format::adapter::Adapter;
 use crate::engine::format::file::{damaged, unsupported};
@@ -109,6 +109,9 @@ impl Checkpoint {
                 // mlx-lm adds the one to norms of models whose convolutions it turns round.
                 if config.style.norm == NormKind::RmsPlusOne && has_mlx_convolution(&config, &tensors) {
                     config.style.norm = NormKind::Rms;
+                }
+                if let Some(experts) = turned_experts(&config, &tensors) {
+                    config.experts = Some(experts);
                 }
                 (config, Origin::Folder(folder))
             }
@@ -407,6 +410,17 @@ fn has_mlx_convolution(config: &ModelConfig, tensors: &Tensors) -> bool {
     let tensor =
         first.and_then(|layer| tensors.get(&format!("model.layers.{layer}.{}.weight", names::DELTA.conv)));
     tensor.is_some_and(|tensor| matches!(tensor.shape[..], [_, width, 1] if width > 1))
+}
+
+/// The experts of a model whose fused matrices are `[experts, columns, rows]`, where that has no name of its own.
+fn turned_experts(config: &ModelConfig, tensors: &Tensors) -> Option<Experts> {
+    let (names, experts) = (&config.architecture.names.experts, config.experts?);
+    let [gate_up, _] = names.transposed.filter(|transposed| *transposed == names.fused)?;
+    let layer = config.plan.iter().position(|layer| layer.sparse)?;
+    let tensor = tensors.get(&format!("model.layers.{layer}.{gate_up}.weight"))?;
+    let (turned, plain) = (config.hidden_size, 2 * experts.intermediate_size);
+    let is_turned = tensor.shape.get(1..) == Some(&[turned, plain]) && turned != plain;
+    is_turned.then_some(Experts { turned: true, ..experts })
 }
 
 /// A packed module whose tensors fit one another.
