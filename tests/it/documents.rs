@@ -242,7 +242,8 @@ fn the_tables_of_models_are_current() {
          or 128, and its small floats mxfp4, mxfp8 and nvfp4, with other packings for single layers; gpt-oss's own \
          files (mxfp4 in `_blocks` and `_scales`); originals in eight-bit floats (e4m3) with scales for blocks \
          (`weight_scale_inv`, as DeepSeek-V3 and Qwen3's FP8 models have them), rows or whole matrices \
-         (`weight_scale`), which take 9 bits an element. Experts one by one, stacked, or with gate and up in one matrix. Both \
+         (`weight_scale`), which take 9 bits an element, or 32 where blocks are no whole groups of 32 or experts lie \
+         transposed. Experts one by one, stacked, or with gate and up in one matrix. Both \
          ways to compute keep every value, but for eight-bit floats whose scales are no powers of two: MLX has no \
          operations for them, and they are rounded to the nearest of 256 steps for each 32. Activations are not \
          rounded. Originals can be quantized while they are loaded (`--quantize`).\n\n\

@@ -293,7 +293,7 @@ fn quantizations_match_their_dequantized_weights() {
 #[test]
 fn eight_bit_floats_match_their_dequantized_weights() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fp8");
-    for name in ["blocks", "rows", "whole"] {
+    for name in ["blocks", "rows", "whole", "experts", "turned"] {
         for backend in backends() {
             let model = folder.join(name);
             let tolerance = if backend == Backend::Stock { ROUNDED } else { TOLERANCE };

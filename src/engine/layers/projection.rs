@@ -1,13 +1,14 @@
 //! One or more linear maps of the same input, with what usually stands around them.
 
 use std::f32::consts::SQRT_2;
+use std::iter;
 
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::Loader;
-use super::adapted::Delta;
-use super::matrix::{Matrix, select_rows, side_by_side, split_rows, stack};
+use super::adapted::{Delta, Linear};
+use super::matrix::{Matrix, side_by_side, stack};
 use super::norm::{Norm, onto, scaled};
 use crate::engine::config::style::Activation;
 use crate::engine::ffi::Operand;
@@ -55,24 +56,20 @@ impl Projection {
         norm: Option<Norm>,
         with_bias: bool,
     ) -> Result<Self> {
-        let weights = names
+        let parts = names
             .iter()
             .zip(rows)
-            .map(|(name, &rows)| loader.matrix(name, rows, columns))
+            .map(|(name, &rows)| Linear::load(loader, name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
-        let delta = Delta::load(loader, names, rows, columns)?.map(Box::new);
-        Ok(Self { delta, ..Self::of(loader, weights, norm, bias)? })
+        Self::of(loader, parts, norm, bias)
     }
 
-    /// Of matrices that were read already. No adapter changes them.
-    pub fn of(
-        loader: &Loader,
-        weights: Vec<WeightData>,
-        norm: Option<Norm>,
-        bias: Option<Array>,
-    ) -> Result<Self> {
-        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta: None })
+    /// Of matrices that were read already.
+    pub fn of(loader: &Loader, parts: Vec<Linear>, norm: Option<Norm>, bias: Option<Array>) -> Result<Self> {
+        let delta = Delta::of(loader, &parts)?.map(Box::new);
+        let weights = parts.into_iter().map(|part| part.weight).collect();
+        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta })
     }
 
     /// Loads a gate and what it gates, of `rows` each: two modules, or one with the rows of both.
@@ -87,10 +84,14 @@ impl Projection {
         let [fused] = names else {
             return Self::load(loader, names, &[rows, rows], columns, norm, with_bias);
         };
-        let (gate, up) = split_rows(&loader.matrix(fused, 2 * rows, columns)?, rows)?;
+        let both = Linear::load(loader, fused, 2 * rows, columns)?;
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
-        let delta = Delta::load(loader, names, &[2 * rows], columns)?.map(Box::new);
-        Ok(Self { delta, ..Self::of(loader, vec![gate, up], norm, bias)? })
+        Self::of(
+            loader,
+            vec![both.select(iter::once(0..rows))?, both.select(iter::once(rows..2 * rows))?],
+            norm,
+            bias,
+        )
     }
 
     /// Loads queries, keys and values, `rows` of queries and of the others, and beside them what the gate of
@@ -107,14 +108,14 @@ impl Projection {
         let [query, key, value] = names else {
             return Err(Error::internal("a gate beside queries that are not alone"));
         };
-        let whole = loader.matrix(query, 2 * q, columns)?;
+        let whole = Linear::load(loader, query, 2 * q, columns)?;
         let rows = |part: usize| {
             (0..q / head_dim).map(move |head| (2 * head + part) * head_dim..(2 * head + part + 1) * head_dim)
         };
-        let weights = vec![
-            select_rows(&whole, rows(0))?,
-            loader.matrix(key, kv, columns)?,
-            loader.matrix(value, kv, columns)?,
+        let parts = vec![
+            whole.select(rows(0))?,
+            Linear::load(loader, key, kv, columns)?,
+            Linear::load(loader, value, kv, columns)?,
         ];
         let mut biases = (None, None);
         if with_bias {
@@ -123,8 +124,8 @@ impl Projection {
             let others = loader.biases(&names[1..], &[kv, kv])?;
             biases = (Some(ops::concatenate(&[part(0)?, others], 0)?), Some(part(1)?));
         }
-        let gate = Self::of(loader, vec![select_rows(&whole, rows(1))?], norm.clone(), biases.1)?;
-        Ok((Self::of(loader, weights, norm, biases.0)?, gate))
+        let gate = Self::of(loader, vec![whole.select(rows(1))?], norm.clone(), biases.1)?;
+        Ok((Self::of(loader, parts, norm, biases.0)?, gate))
     }
 
     /// The same matrix as an embedding's table, as a model with tied weights uses it for its head.

@@ -22,7 +22,7 @@ use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
 use crate::engine::format::unpack::{Fault, Form, Unpacker};
-use crate::engine::format::weight::{CodeTable, Floats, WeightData};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
 use crate::ids;
@@ -226,7 +226,14 @@ impl Checkpoint {
         }
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
-            Encoding::Safetensors(Dtype::F8E4M3) => Some(Storage::Blocks(Form::Codes(CodeTable::Fp8))),
+            Encoding::Safetensors(Dtype::F8E4M3) => {
+                let is_grouped = self.small_floats(module, tensor).is_ok_and(|small| small.is_grouped());
+                Some(if is_grouped && !self.is_transposed(module) {
+                    Storage::Blocks(Form::Codes(CodeTable::Fp8))
+                } else {
+                    Storage::Dense(FloatType::F32)
+                })
+            }
             Encoding::Safetensors(_) => {
                 let packed = self.packing(module, tensor, Some(columns)).ok()?;
                 Some(match packed.packing {
@@ -303,7 +310,7 @@ impl Checkpoint {
                 let scales = mode.scales(&self.tensors.read(scales)?).ok_or_else(not_finite)?;
                 let (table, group) = (mode.table(), mode.group());
                 if table == CodeTable::Fp8 {
-                    check_codes(&packed).ok_or_else(not_finite)?;
+                    check_codes(bytemuck::cast_slice(&packed)).ok_or_else(not_finite)?;
                 }
                 Ok(WeightData::Codes { rows, columns, group, table, packed, scales })
             }
@@ -508,8 +515,7 @@ fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> Error {
 }
 
 /// `None` where a code of an eight-bit float is no number.
-fn check_codes(packed: &[u32]) -> Option<()> {
-    let codes = bytemuck::cast_slice::<u32, u8>(packed);
+fn check_codes(codes: &[u8]) -> Option<()> {
     codes.iter().all(|code| code & 0x7f != 0x7f).then_some(())
 }
 
