@@ -28,15 +28,12 @@ impl Characters {
         let mut replaced = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(next) = rest.chars().next() {
-            let length = match self.longest(rest) {
-                Some((length, by)) => {
-                    replaced.push_str(by);
-                    length
-                }
-                None => {
-                    replaced.push(next);
-                    next.len_utf8()
-                }
+            let length = if let Some((length, by)) = self.longest(rest) {
+                replaced.push_str(by);
+                length
+            } else {
+                replaced.push(next);
+                next.len_utf8()
             };
             rest = rest.get(length..).unwrap_or_default();
         }
