@@ -5,7 +5,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::engine::ffi::heap;
+#[cfg(target_os = "linux")]
+use crate::engine::ffi::end_sharing;
+use crate::engine::ffi::{heap, library};
 use crate::error::{Error, Result};
 
 /// A thread that has loaded a model and does jobs of the type `J` with it, until this is dropped.
@@ -29,6 +31,7 @@ impl<J: Send + 'static> ModelThread<J> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, T)> {
         heap::keep_freed_memory();
+        library::end_blas_threads();
         let (jobs, inbox) = channel();
         let (reports, loading) = channel();
         let run = move || {
@@ -37,6 +40,8 @@ impl<J: Send + 'static> ModelThread<J> {
             let loaded = load(&mut |done, total| {
                 let _ = reports.send(Loading::Progress { done, total });
             });
+            #[cfg(target_os = "linux")]
+            end_sharing();
             let mut model = match loaded {
                 Ok((model, told)) => {
                     heap::give_back();

@@ -1,9 +1,14 @@
-//! Byte arrays whose content starts on a cache line. MLX's CPU allocator aligns to 8 bytes only, so the
+//! Byte arrays whose content starts on a cache line. MLX's CPU allocator aligns to 8 bytes only, so an
 //! array is a little larger and the content starts at its first aligned address.
+//!
+//! They lie side by side in larger arrays for which the system is asked for huge pages: to hand out a model's memory
+//! in small ones took half of the time of loading.
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 
 use mlx_rs::error::Exception;
+use mlx_rs::ops::indexing::TryIndexOp;
 use mlx_rs::{Array, Dtype};
 
 use super::chain::cpu_op;
@@ -13,38 +18,109 @@ use super::slots::{Buffers, SharedSlice};
 /// Alignment of the content in bytes.
 pub const LINE: usize = 64;
 
+/// Lines of the arrays that others lie in: 64 MiB. What is larger than half of that has an array of its own.
+const SHARED_LINES: usize = (64 << 20) / LINE;
+
+/// The size of a huge page on x86-64, and on ARM with pages of 4 KiB.
+const HUGE_PAGE: usize = 2 << 20;
+
+thread_local! {
+    static SHARED: RefCell<Option<Shared>> = const { RefCell::new(None) };
+}
+
+/// An array that others lie in.
+struct Shared {
+    array: Array,
+    /// Lines that are taken.
+    taken: usize,
+}
+
 /// A new byte array `[n, 64]` with room for `bytes` aligned bytes, filled by `fill`, which gets exactly
 /// these and must write all of them.
 ///
 /// # Errors
-/// No memory, or more than MLX can count.
-pub fn aligned_bytes(bytes: usize, fill: impl FnOnce(SharedSlice<'_, u8>)) -> Result<Array, Exception> {
-    let lines = i32::try_from(bytes.div_ceil(LINE) + 1)
-        .map_err(|_| Exception::custom(format!("{bytes} bytes are too many for one array")))?;
-    let shape = [lines, LINE as i32];
-    let made = cpu_op(Allocate, &[], &[OutputSpec::New { shape: &shape, dtype: Dtype::Uint8 }])?;
-    let array = made.into_iter().next().ok_or_else(|| Exception::custom("mlx made no array"))?;
-    array.eval()?;
-    // SAFETY: evaluated and not shared yet, so this is the only access to its `nbytes` bytes.
-    let all = unsafe {
-        let data = mlx_sys::mlx_array_data_uint8(array.as_ptr()).cast_mut();
-        if data.is_null() {
-            return Err(Exception::custom("mlx made an array without memory"));
-        }
-        std::slice::from_raw_parts_mut(data, array.nbytes())
-    };
-    let start = offset(all);
-    fill(SharedSlice::new(&mut all[start..start + bytes]));
-    Ok(array)
+/// Those of `fill`, no memory, or more than MLX can count.
+pub fn aligned_bytes<E: From<Exception>>(
+    bytes: usize,
+    fill: impl FnOnce(SharedSlice<'_, u8>) -> Result<(), E>,
+) -> Result<Array, E> {
+    let lines = bytes.div_ceil(LINE) + 1;
+    if lines > SHARED_LINES / 2 {
+        let array = allocate(lines)?;
+        // SAFETY: nobody else has the array yet.
+        unsafe { fill_lines(&array, 0, bytes, fill)? };
+        return Ok(array);
+    }
+    SHARED.with_borrow_mut(|shared| {
+        let kept = shared.take().filter(|it| lines <= SHARED_LINES - it.taken);
+        let kept = match kept {
+            Some(kept) => kept,
+            None => Shared { array: allocate(SHARED_LINES)?, taken: 0 },
+        };
+        let Shared { array, taken } = shared.insert(kept);
+        // SAFETY: nobody else has these lines: what is taken lies before them.
+        unsafe { fill_lines(array, *taken, bytes, fill)? };
+        let part = array.try_index(*taken as i32..(*taken + lines) as i32)?;
+        part.eval()?;
+        *taken += lines;
+        Ok(part)
+    })
+}
+
+/// Lets go of the array that the next ones of this thread were to lie in: when a model is loaded, it is not to
+/// outlive it.
+pub fn end_sharing() {
+    SHARED.take();
 }
 
 /// The aligned content of an array made by [`aligned_bytes`]; it may be followed by padding.
 pub fn aligned(all: &[u8]) -> &[u8] {
-    &all[offset(all)..]
+    &all[offset(all.as_ptr())..]
 }
 
-fn offset(all: &[u8]) -> usize {
-    all.as_ptr().addr().wrapping_neg() % LINE
+/// Bytes from an address to the next line.
+fn offset(from: *const u8) -> usize {
+    from.addr().wrapping_neg() % LINE
+}
+
+/// # Safety
+/// Nobody else has the lines from `first` on that hold so many aligned bytes.
+unsafe fn fill_lines<E: From<Exception>>(
+    array: &Array,
+    first: usize,
+    bytes: usize,
+    fill: impl FnOnce(SharedSlice<'_, u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let start = data(array)?.wrapping_add(first * LINE);
+    let start = start.wrapping_add(offset(start));
+    // SAFETY: within the array, which has a line more than the bytes fill, and the caller's.
+    fill(SharedSlice::new(unsafe { std::slice::from_raw_parts_mut(start, bytes) }))
+}
+
+/// An array of so many lines, in huge pages where the system has them.
+fn allocate(lines: usize) -> Result<Array, Exception> {
+    let count = i32::try_from(lines).map_err(|_| {
+        Exception::custom(format!("{lines} lines of {LINE} bytes are too many for one array"))
+    })?;
+    let shape = [count, LINE as i32];
+    let made = cpu_op(Allocate, &[], &[OutputSpec::New { shape: &shape, dtype: Dtype::Uint8 }])?;
+    let array = made.into_iter().next().ok_or_else(|| Exception::custom("mlx made no array"))?;
+    array.eval()?;
+    let start = data(&array)?;
+    let before = start.addr().wrapping_neg() % HUGE_PAGE;
+    let whole = array.nbytes().saturating_sub(before) / HUGE_PAGE * HUGE_PAGE;
+    if whole > 0 {
+        // SAFETY: an advice about whole pages inside the array; what the system refuses only costs time.
+        unsafe { libc::madvise(start.wrapping_add(before).cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    Ok(array)
+}
+
+/// Where an evaluated array's bytes are.
+fn data(array: &Array) -> Result<*mut u8, Exception> {
+    // SAFETY: the array is evaluated.
+    let data = unsafe { mlx_sys::mlx_array_data_uint8(array.as_ptr()) }.cast_mut();
+    if data.is_null() { Err(Exception::custom("mlx made an array without memory")) } else { Ok(data) }
 }
 
 /// Makes the memory: MLX allocates outputs before it runs an operation.

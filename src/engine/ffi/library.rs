@@ -1,6 +1,7 @@
 //! What the linked libraries say about themselves.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::Once;
 
 /// MLX's version.
 pub fn mlx_version() -> Option<String> {
@@ -49,6 +50,22 @@ pub fn blas_file() -> Option<String> {
         let mut found: libc::Dl_info = std::mem::zeroed();
         (libc::dladdr(function, &raw mut found) != 0).then(|| copied(found.dli_fname)).flatten()
     }
+}
+
+/// Ends the threads that OpenBLAS starts with the process: they would wait for work on a core each for a tenth of a
+/// second, just while a model is loaded. It starts them again for the first product that is large enough. To be
+/// called before any product is computed; only the first call counts.
+pub fn end_blas_threads() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Another library, or one without threads, has no such function.
+        let Some(function) = global(c"blas_thread_shutdown_") else { return };
+        // SAFETY: OpenBLAS declares `int blas_thread_shutdown_(void)`, and none of its threads has work.
+        unsafe {
+            let shutdown: unsafe extern "C" fn() -> c_int = std::mem::transmute(function);
+            shutdown();
+        }
+    });
 }
 
 /// What OpenBLAS says about its build, if it is loaded: version, kernel, threads.

@@ -20,7 +20,7 @@ mod slots;
 mod tensor;
 
 #[cfg(target_os = "linux")]
-pub use buffer::{aligned, aligned_bytes};
+pub use buffer::{aligned, aligned_bytes, end_sharing};
 #[cfg(target_os = "linux")]
 pub use chain::{cpu_op, record};
 #[cfg(target_os = "linux")]

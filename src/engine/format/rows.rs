@@ -47,13 +47,27 @@ impl PackedRows {
         let words_each = self.columns * self.bits / 32;
         let words = &self.words[row * words_each..][..words_each];
         let groups = self.columns / self.group;
-        for (column, value) in to.iter_mut().enumerate() {
-            let quant = quant_at(words, self.bits, column);
-            let group = row * groups + column / self.group;
-            *value = match self.table {
-                Some(table) => self.scales[group] * table.number(quant),
-                None => self.scales[group] * f32::from(quant) + self.biases[group],
+        for (group, values) in to.chunks_mut(self.group).enumerate() {
+            let (at, first) = (row * groups + group, group * self.group);
+            let scale = self.scales[at];
+            let Some(table) = self.table else {
+                let bias = self.biases[at];
+                if self.bits == 8 {
+                    for (four, word) in values.chunks_mut(4).zip(&words[first / 4..]) {
+                        for (value, quant) in four.iter_mut().zip(word.to_le_bytes()) {
+                            *value = scale * f32::from(quant) + bias;
+                        }
+                    }
+                } else {
+                    for (i, value) in values.iter_mut().enumerate() {
+                        *value = scale * f32::from(quant_at(words, self.bits, first + i)) + bias;
+                    }
+                }
+                continue;
             };
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = scale * table.number(quant_at(words, self.bits, first + i));
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The content of one weight, independent of the file format it came from.
 
+use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
 use crate::engine::format::block_float;
@@ -152,19 +153,31 @@ pub fn pack_quants(quants: impl IntoIterator<Item = u8>, bits: usize, words: &mu
     }
 }
 
+/// The bytes of numbers.
+fn little_endian<const SIZE: usize>(numbers: impl ExactSizeIterator<Item = [u8; SIZE]>) -> Vec<u8> {
+    let mut bytes = vec![0; numbers.len() * SIZE];
+    for (to, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+        *to = number;
+    }
+    bytes
+}
+
 impl Floats {
     /// float32 numbers.
     pub fn singles(values: &[f32]) -> Self {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { dtype: FloatType::F32, bytes }
+        Self { dtype: FloatType::F32, bytes: little_endian(values.iter().map(|value| value.to_le_bytes())) }
     }
 
     /// Numbers of this type, to which each is rounded.
     pub fn of(values: &[f32], dtype: FloatType) -> Self {
         let bytes = match dtype {
             FloatType::F32 => return Self::singles(values),
-            FloatType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
-            FloatType::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+            FloatType::F16 => {
+                let mut narrow = vec![f16::ZERO; values.len()];
+                narrow.convert_from_f32_slice(values);
+                little_endian(narrow.iter().map(|value| value.to_le_bytes()))
+            }
+            FloatType::BF16 => little_endian(values.iter().map(|&value| bf16::from_f32(value).to_le_bytes())),
         };
         Self { dtype, bytes }
     }
@@ -174,7 +187,9 @@ impl Floats {
         match self.dtype {
             FloatType::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             FloatType::F16 => {
-                self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+                let narrow: Vec<f16> =
+                    self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+                narrow.to_f32_vec()
             }
             FloatType::BF16 => {
                 self.bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()

@@ -1,4 +1,4 @@
-//! From a weight as its file has it to the kernels' layout, in parallel over blocks of rows.
+//! From a weight as its file has it to the kernels' layout.
 
 use std::ops::Range;
 
@@ -6,8 +6,6 @@ use half::{bf16, f16};
 use mlx_rs::error::Exception;
 
 use super::packed::{BLOCK, Element, Layout, Quant, read_float};
-use super::pool;
-use crate::engine::ffi::SharedSlice;
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 
 /// A checked weight.
@@ -105,23 +103,29 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Writes all bytes of the layout, in which every `each` rows begin a block of their own.
-    pub(super) fn fill(&self, layout: Layout, each: usize, bytes: SharedSlice<'_, u8>) {
-        let size = layout.block_bytes();
-        let blocks = each.div_ceil(BLOCK);
-        pool::run(layout.blocks(), &|block| {
-            // SAFETY: each block is one worker's, and only written.
-            let out = unsafe { bytes.slice(block * size, size) };
-            let (part, first) = (block / blocks * each, block % blocks * BLOCK);
-            let rows = part + first..part + each.min(first + BLOCK);
-            if rows.len() < BLOCK {
-                out.fill(0);
+    /// Whether the scales keep their values in this layout of the same matrix.
+    pub(super) fn fits(&self, layout: Layout) -> bool {
+        let own = self.layout().element;
+        match (own, layout.element) {
+            (Element::Affine { quant, group, .. }, Element::Affine { scale: FloatType::F32, .. }) => {
+                layout.element == Element::Affine { quant, group, scale: FloatType::F32 }
             }
-            match self {
-                Self::Dense { columns, values, .. } => pack_dense(out, rows, *columns, values),
-                _ => self.pack_tiles(out, rows, layout),
+            (Element::Codes { table, group, .. }, Element::Codes { scale: FloatType::F32, .. }) => {
+                layout.element == Element::Codes { table, group, scale: FloatType::F32 }
             }
-        });
+            (own, other) => own == other,
+        }
+    }
+
+    /// Writes one block of the layout, of at most 16 of the source's rows; zeros follow them.
+    pub(super) fn fill_block(&self, layout: Layout, rows: Range<usize>, out: &mut [u8]) {
+        if rows.len() < BLOCK {
+            out.fill(0);
+        }
+        match self {
+            Self::Dense { columns, values, .. } => pack_dense(out, rows, *columns, values),
+            _ => self.pack_tiles(out, rows, layout),
+        }
     }
 
     /// Packs 16 rows of quants with what follows each group of them.
@@ -134,39 +138,36 @@ impl<'a> Source<'a> {
         };
         let (words, groups) = (columns * bits / 32, columns / group);
         let (tile_bytes, quant_bytes) = (layout.element.tile_bytes(), layout.element.quant_bytes());
-        for (lane, row) in rows.enumerate() {
-            let row_words = &packed[row * words..][..words];
-            for index in 0..groups {
-                let (start, at) = (layout.tile_start(index), row * groups + index);
-                let (quants, rest) = out[start..][..tile_bytes].split_at_mut(quant_bytes);
-                pack_quants(
-                    quants,
-                    quant_size(bits),
-                    lane,
-                    row_words,
-                    bits,
-                    index * group..(index + 1) * group,
-                );
-                match *self {
-                    Self::Dense { .. } => {}
-                    Self::Affine { scales, biases, .. } => {
-                        let Element::Affine { scale, .. } = layout.element else { return };
-                        write_scale(scale, rest, lane, scales, at);
-                        write_scale(scale, rest, BLOCK + lane, biases, at);
-                    }
-                    Self::Nested { inner, .. } => {
+        let quants = Quants { words: &packed[rows.start * words..rows.end * words], each: words, bits };
+        for index in 0..groups {
+            let tile = &mut out[layout.tile_start(index)..][..tile_bytes];
+            let (to, rest) = tile.split_at_mut(quant_bytes);
+            quants.pack(to, index * group..(index + 1) * group);
+            let of_rows = rows.clone().map(|row| row * groups + index);
+            match *self {
+                Self::Dense { .. } => {}
+                Self::Affine { scales, biases, .. } => {
+                    let Element::Affine { scale, .. } = layout.element else { return };
+                    let (to_scales, to_biases) = rest.split_at_mut(BLOCK * scale.size());
+                    write_scales(scale, to_scales, scales, of_rows.clone());
+                    write_scales(scale, to_biases, biases, of_rows);
+                }
+                Self::Nested { inner, .. } => {
+                    for (lane, at) in of_rows.enumerate() {
                         let [scale, offset] = inner[at];
                         rest[lane] = scale.cast_unsigned();
                         rest[BLOCK + lane] = offset.cast_unsigned();
                     }
-                    Self::Codes { scales, .. } => {
-                        let Element::Codes { scale, .. } = layout.element else { return };
-                        write_scale(scale, rest, lane, scales, at);
-                    }
+                }
+                Self::Codes { scales, .. } => {
+                    let Element::Codes { scale, .. } = layout.element else { return };
+                    write_scales(scale, rest, scales, of_rows);
                 }
             }
-            if let Self::Nested { outer, .. } = *self {
-                let outers = columns / OUTER;
+        }
+        if let Self::Nested { outer, .. } = *self {
+            let outers = columns / OUTER;
+            for (lane, row) in rows.enumerate() {
                 for (head, factors) in
                     out.chunks_exact_mut(layout.element.outer_bytes()).zip(&outer[row * outers..])
                 {
@@ -180,42 +181,77 @@ impl<'a> Source<'a> {
     }
 }
 
-fn quant_size(bits: usize) -> Quant {
-    if bits <= 4 { Quant::Nibble } else { Quant::Byte }
+/// Quants of at most 16 rows of `each` words.
+struct Quants<'a> {
+    words: &'a [u32],
+    each: usize,
+    bits: usize,
 }
 
-/// Writes one row's quants of the columns of a tile.
-fn pack_quants(
-    to: &mut [u8],
-    quant: Quant,
-    lane: usize,
-    row_words: &[u32],
-    bits: usize,
-    columns: Range<usize>,
-) {
-    match quant {
-        Quant::Nibble => {
-            for (step, line) in to.chunks_exact_mut(BLOCK * 4).enumerate() {
-                let word = nibbles(row_words, bits, columns.start + step * 8);
-                line[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_le_bytes());
+impl Quants<'_> {
+    /// Writes the quants of some columns as a tile has them.
+    fn pack(&self, to: &mut [u8], columns: Range<usize>) {
+        match self.bits {
+            4 => {
+                let (lines, _) = to.as_chunks_mut::<{ BLOCK * 4 }>();
+                for (lane, row) in self.words.chunks_exact(self.each).enumerate() {
+                    for (line, word) in lines.iter_mut().zip(&row[columns.start / 8..columns.end / 8]) {
+                        line[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_le_bytes());
+                    }
+                }
             }
-        }
-        Quant::Byte if bits == 8 => {
-            let source = &row_words[columns.start / 4..columns.end / 4];
-            for (word, line) in source.iter().zip(to.chunks_exact_mut(BLOCK * 4)) {
-                let [a, b, c, d] = word.to_le_bytes();
-                line[lane] = a;
-                line[BLOCK + lane] = b;
-                line[2 * BLOCK + lane] = c;
-                line[3 * BLOCK + lane] = d;
+            8 => {
+                // 16 columns of 16 rows at a time.
+                for (part, square) in to.chunks_exact_mut(BLOCK * BLOCK).enumerate() {
+                    let mut bytes = [[0; BLOCK]; BLOCK];
+                    let first = columns.start / 4 + part * (BLOCK / 4);
+                    for (bytes, row) in bytes.iter_mut().zip(self.words.chunks_exact(self.each)) {
+                        for (four, word) in bytes.as_chunks_mut().0.iter_mut().zip(&row[first..]) {
+                            *four = word.to_le_bytes();
+                        }
+                    }
+                    turn(&mut bytes);
+                    square.copy_from_slice(bytes.as_flattened());
+                }
             }
-        }
-        Quant::Byte => {
-            for (column, line) in columns.zip(to.chunks_exact_mut(BLOCK)) {
-                line[lane] = quant_at(row_words, bits, column);
+            bits => {
+                for (lane, row) in self.words.chunks_exact(self.each).enumerate() {
+                    match quant_size(bits) {
+                        Quant::Nibble => {
+                            for (step, line) in to.chunks_exact_mut(BLOCK * 4).enumerate() {
+                                let word = nibbles(row, bits, columns.start + step * 8);
+                                line[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_le_bytes());
+                            }
+                        }
+                        Quant::Byte => {
+                            for (column, line) in columns.clone().zip(to.chunks_exact_mut(BLOCK)) {
+                                line[lane] = quant_at(row, bits, column);
+                            }
+                        }
+                    }
+                }
             }
         }
     }
+}
+
+/// Rows become columns. Each step puts elements of two rows alternately, which processors do with whole rows.
+fn turn(rows: &mut [[u8; BLOCK]; BLOCK]) {
+    let alternately = |a: [u8; BLOCK], b: [u8; BLOCK], from: usize| -> [u8; BLOCK] {
+        std::array::from_fn(|i| if i % 2 == 0 { a[from + i / 2] } else { b[from + i / 2] })
+    };
+    for _ in 0..BLOCK.ilog2() {
+        let from = *rows;
+        for i in 0..BLOCK / 2 {
+            let (a, b) = (from[i], from[i + BLOCK / 2]);
+            rows[2 * i] = alternately(a, b, 0);
+            rows[2 * i + 1] = alternately(a, b, BLOCK / 2);
+        }
+    }
+}
+
+fn quant_size(bits: usize) -> Quant {
+    if bits <= 4 { Quant::Nibble } else { Quant::Byte }
 }
 
 fn pack_dense(out: &mut [u8], rows: Range<usize>, columns: usize, values: &Floats) {
@@ -228,19 +264,16 @@ fn pack_dense(out: &mut [u8], rows: Range<usize>, columns: usize, values: &Float
 /// Elements of `SIZE` bytes.
 fn pack_columns<const SIZE: usize>(out: &mut [u8], rows: Range<usize>, columns: usize, bytes: &[u8]) {
     let (out, _) = out.as_chunks_mut::<SIZE>();
-    for (lane, row) in rows.enumerate() {
-        let (source, _) = bytes[row * columns * SIZE..][..columns * SIZE].as_chunks::<SIZE>();
-        for (value, column) in source.iter().zip(out.chunks_exact_mut(BLOCK)) {
-            column[lane] = *value;
+    let (source, _) = bytes[rows.start * columns * SIZE..rows.end * columns * SIZE].as_chunks::<SIZE>();
+    for (column, to) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        for (value, row) in to.iter_mut().zip(source.chunks_exact(columns)) {
+            *value = row[column];
         }
     }
 }
 
-/// Eight quants of at most 4 bits from `column` (a multiple of 8) on, a nibble each.
+/// Eight quants of fewer than 4 bits from `column` on, a nibble each.
 fn nibbles(words: &[u32], bits: usize, column: usize) -> u32 {
-    if bits == 4 {
-        return words[column / 8];
-    }
     (0..8).fold(0, |word, i| word | u32::from(quant_at(words, bits, column + i)) << (4 * i))
 }
 
@@ -269,19 +302,30 @@ fn scale_type(all: &[&Floats]) -> FloatType {
     }
 }
 
-fn write_scale(to: FloatType, out: &mut [u8], at: usize, from: &Floats, index: usize) {
-    let size = to.size();
-    let out = &mut out[at * size..][..size];
-    if to == from.dtype {
-        out.copy_from_slice(&from.bytes[index * size..][..size]);
-        return;
+/// Writes the scales at these places side by side.
+fn write_scales(to: FloatType, out: &mut [u8], from: &Floats, places: impl Iterator<Item = usize>) {
+    match to.size() {
+        _ if to != from.dtype => {
+            for (out, at) in out.chunks_exact_mut(to.size()).zip(places) {
+                let value = read_float(from.dtype, &from.bytes, at);
+                match to {
+                    FloatType::F32 => out.copy_from_slice(&value.to_le_bytes()),
+                    // Exact, see `scale_type`.
+                    FloatType::F16 => out.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+                    FloatType::BF16 => out.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+                }
+            }
+        }
+        2 => copy_places::<2>(out, &from.bytes, places),
+        _ => copy_places::<4>(out, &from.bytes, places),
     }
-    let value = read_float(from.dtype, &from.bytes, index);
-    match to {
-        FloatType::F32 => out.copy_from_slice(&value.to_le_bytes()),
-        // Exact, see `scale_type`.
-        FloatType::F16 => out.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
-        FloatType::BF16 => out.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+}
+
+/// Copies values of so many bytes.
+fn copy_places<const SIZE: usize>(out: &mut [u8], from: &[u8], places: impl Iterator<Item = usize>) {
+    let (from, _) = from.as_chunks::<SIZE>();
+    for (out, at) in out.as_chunks_mut::<SIZE>().0.iter_mut().zip(places) {
+        *out = from[at];
     }
 }
 

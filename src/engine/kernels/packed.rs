@@ -14,13 +14,18 @@
 //! 2-, 3- and 4-bit weights become nibbles, 5-, 6- and 8-bit ones bytes. A 4- or 8-bit matrix takes as
 //! much memory as before; 2 and 3 bits take up to 2 and 1.33 times as much, 5 and 6 bits 1.6 and 1.33.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use half::{bf16, f16};
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 
-use super::pack;
-use crate::engine::ffi::{aligned, aligned_bytes};
+use super::{pack, pool};
+use crate::engine::ffi::{SharedSlice, aligned, aligned_bytes};
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER, WeightData};
+use crate::error;
 
 /// Rows of a block: one AVX-512 vector of float32.
 pub(super) const BLOCK: usize = 16;
@@ -49,16 +54,67 @@ impl PackedMatrix {
     /// As [`PackedMatrix::pack`], and rows that do not divide.
     pub fn pack_parts(weight: &WeightData, parts: usize) -> Result<Self, Exception> {
         let source = pack::Source::new(weight)?;
-        let mut layout = source.layout();
-        if parts == 0 || !layout.rows.is_multiple_of(parts) {
-            return Err(Exception::custom(format!("{} rows are not {parts} equal parts", layout.rows)));
+        let blocks = Blocks::new(source.layout(), parts)?;
+        let fill = |bytes: SharedSlice<'_, u8>| {
+            pool::run(blocks.layout.blocks(), &|block| {
+                // SAFETY: each block is one worker's, and only written.
+                let out = unsafe { blocks.slice(bytes, block) };
+                source.fill_block(blocks.layout, blocks.rows(block), out);
+            });
+            Ok::<_, Exception>(())
+        };
+        let array = aligned_bytes(blocks.layout.bytes(), fill)?;
+        Ok(Self { array, layout: blocks.layout })
+    }
+
+    /// Packs matrices as [`PackedMatrix::pack_parts`] does while they are read: by all threads, a few rows at a
+    /// time, so that they are in memory but once. `read` gives any of the `rows`.
+    ///
+    /// # Errors
+    /// Those of `read` and of [`PackedMatrix::pack_parts`].
+    pub fn read(
+        rows: usize,
+        parts: usize,
+        read: &(dyn Fn(Range<usize>) -> error::Result<WeightData> + Sync),
+    ) -> error::Result<Self> {
+        let first = read(0..rows.min(BLOCK))?;
+        let layout = Layout { rows, ..pack::Source::new(&first)?.layout() };
+        let blocks = Blocks::new(layout, parts)?;
+        let (layout, runs) = (blocks.layout, blocks.runs());
+        let one = |bytes: SharedSlice<'_, u8>, run: Range<usize>| -> Result<(), Unfit> {
+            let start = blocks.rows(run.start).start;
+            let weight = read(start..blocks.rows(run.end - 1).end)?;
+            let source = pack::Source::new(&weight)?;
+            if !source.fits(layout) {
+                return Err(Unfit::Scales);
+            }
+            for block in run {
+                let rows = blocks.rows(block);
+                // SAFETY: each block is in one run, which is one worker's, and only written.
+                let out = unsafe { blocks.slice(bytes, block) };
+                source.fill_block(layout, rows.start - start..rows.end - start, out);
+            }
+            Ok(())
+        };
+        let fill = |bytes: SharedSlice<'_, u8>| {
+            let (unfit, found) = (AtomicBool::new(false), Mutex::new(Ok(())));
+            pool::run_patiently(runs.len(), &|index| {
+                if unfit.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Err(why) = one(bytes, runs[index].clone()) {
+                    unfit.store(true, Ordering::Relaxed);
+                    *found.lock().unwrap_or_else(PoisonError::into_inner) = Err(why);
+                }
+            });
+            found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        };
+        match aligned_bytes(layout.bytes(), fill) {
+            Ok(array) => Ok(Self { array, layout }),
+            Err(Unfit::Error(error)) => Err(error),
+            // Only all of the rows tell the type of the scales.
+            Err(Unfit::Scales) => Ok(Self::pack_parts(&read(0..rows)?, parts)?),
         }
-        let each = layout.rows / parts;
-        if parts > 1 {
-            layout.rows = parts * each.next_multiple_of(BLOCK);
-        }
-        let array = aligned_bytes(layout.bytes(), |bytes| source.fill(layout, each, bytes))?;
-        Ok(Self { array, layout })
     }
 
     pub fn rows(&self) -> usize {
@@ -81,6 +137,69 @@ impl PackedMatrix {
 
     pub(super) fn layout(&self) -> Layout {
         self.layout
+    }
+}
+
+/// Why rows cannot be packed as the first ones are.
+enum Unfit {
+    /// They have scales that the first ones do not foretell.
+    Scales,
+    Error(error::Error),
+}
+
+impl<E: Into<error::Error>> From<E> for Unfit {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// Elements that a thread reads and packs at a time: their bytes stay in its caches.
+pub(super) const RUN: usize = 1 << 16;
+
+/// Blocks of matrices of equal size, each of which begins one.
+struct Blocks {
+    /// With the rows that follow each matrix.
+    layout: Layout,
+    /// Rows of a matrix.
+    each: usize,
+}
+
+impl Blocks {
+    /// Of a layout without rows between the parts.
+    fn new(mut layout: Layout, parts: usize) -> Result<Self, Exception> {
+        if parts == 0 || !layout.rows.is_multiple_of(parts) {
+            return Err(Exception::custom(format!("{} rows are not {parts} equal parts", layout.rows)));
+        }
+        let each = layout.rows / parts;
+        if parts > 1 {
+            layout.rows = parts * each.next_multiple_of(BLOCK);
+        }
+        Ok(Self { layout, each })
+    }
+
+    /// Blocks of a matrix.
+    fn of_part(&self) -> usize {
+        self.each.div_ceil(BLOCK)
+    }
+
+    /// The rows of a block, as they are numbered without the rows between the parts.
+    fn rows(&self, block: usize) -> Range<usize> {
+        let (part, first) = (block / self.of_part() * self.each, block % self.of_part() * BLOCK);
+        part + first..part + self.each.min(first + BLOCK)
+    }
+
+    /// All blocks, in runs of some [`RUN`] elements.
+    fn runs(&self) -> Vec<Range<usize>> {
+        let (count, most) = (self.layout.blocks(), (RUN / (BLOCK * self.layout.columns)).max(1));
+        (0..count).step_by(most).map(|start| start..count.min(start + most)).collect()
+    }
+
+    /// # Safety
+    /// The block is one worker's, and only written.
+    unsafe fn slice<'a>(&self, bytes: SharedSlice<'a, u8>, block: usize) -> &'a mut [u8] {
+        let size = self.layout.block_bytes();
+        // SAFETY: the caller's.
+        unsafe { bytes.slice(block * size, size) }
     }
 }
 

@@ -5,7 +5,8 @@ use std::ops::Range;
 use mlx_rs::{Array, ops};
 
 use super::Loader;
-use super::matrix::{Matrix, select_rows};
+use super::matrix::Matrix;
+use super::stored::Stored;
 use crate::engine::ffi::Operand;
 use crate::engine::format::adapter::LowRank;
 use crate::engine::format::weight::{Floats, WeightData};
@@ -17,16 +18,21 @@ use crate::error::Result;
 pub const STEP: usize = 16;
 
 /// A matrix, and what an adapter adds to it.
-#[derive(Debug)]
-pub struct Linear {
-    pub weight: WeightData,
+pub struct Linear<'a> {
+    pub weight: Stored<'a>,
+    pub rows: usize,
     pub added: Option<LowRank>,
 }
 
-impl Linear {
+impl<'a> Linear<'a> {
     /// The matrix of the module `name`, `[rows, columns]`.
-    pub fn load(loader: &Loader, name: &str, rows: usize, columns: usize) -> Result<Self> {
-        Ok(Self { weight: loader.matrix(name, rows, columns)?, added: loader.low_rank(name, rows, columns)? })
+    pub fn load(loader: &Loader<'a>, name: &str, rows: usize, columns: usize) -> Result<Self> {
+        Ok(Self { added: loader.low_rank(name, rows, columns)?, ..Self::plain(loader, name, rows, columns)? })
+    }
+
+    /// The same, left as it is by any adapter.
+    pub fn plain(loader: &Loader<'a>, name: &str, rows: usize, columns: usize) -> Result<Self> {
+        Ok(Self { weight: loader.stored(name, rows, columns)?, rows, added: None })
     }
 
     /// Some of its rows, in this order.
@@ -42,11 +48,8 @@ impl Linear {
                 .collect(),
         };
         let added = self.added.as_ref().map(rows);
-        Ok(Self { weight: select_rows(&self.weight, ranges)?, added })
-    }
-
-    fn rows(&self) -> usize {
-        self.weight.matrix_shape().map_or(0, |(rows, _)| rows)
+        let rows = ranges.iter().map(ExactSizeIterator::len).sum();
+        Ok(Self { weight: self.weight.select(ranges)?, rows, added })
     }
 }
 
@@ -104,7 +107,7 @@ impl Delta {
         let Some(columns) = added().next().map(|part| part.a.len() / part.rank.max(1)) else {
             return Ok(None);
         };
-        let rows: Vec<usize> = parts.iter().map(Linear::rows).collect();
+        let rows: Vec<usize> = parts.iter().map(|part| part.rows).collect();
         let (rank, all_rows) = (rank.next_multiple_of(STEP), rows.iter().sum::<usize>());
         let mut a = Vec::with_capacity(rank * columns);
         let mut b = vec![0.0f32; all_rows * rank];

@@ -131,7 +131,12 @@ impl DeltaNet {
 }
 
 /// Queries, keys and values, and gates; rates, and decays.
-fn inputs(loader: &Loader, sizes: &Delta, layer: &str, hidden: usize) -> Result<[Vec<Linear>; 2]> {
+fn inputs<'a>(
+    loader: &Loader<'a>,
+    sizes: &Delta,
+    layer: &str,
+    hidden: usize,
+) -> Result<[Vec<Linear<'a>>; 2]> {
     let names = &names::DELTA;
     let at = |name: &'static str| format!("{layer}.{name}");
     let heads = sizes.value_heads;
@@ -167,9 +172,12 @@ fn inputs(loader: &Loader, sizes: &Delta, layer: &str, hidden: usize) -> Result<
 }
 
 /// A matrix with its adapter, which fits only where heads lie in the order that they were trained in.
-fn linear(loader: &Loader, sizes: &Delta, name: &str, [rows, columns]: [usize; 2]) -> Result<Linear> {
-    if sizes.tiled {
-        return Ok(Linear { weight: loader.matrix(name, rows, columns)?, added: None });
-    }
-    Linear::load(loader, name, rows, columns)
+fn linear<'a>(
+    loader: &Loader<'a>,
+    sizes: &Delta,
+    name: &str,
+    [rows, columns]: [usize; 2],
+) -> Result<Linear<'a>> {
+    let load = if sizes.tiled { Linear::plain } else { Linear::load };
+    load(loader, name, rows, columns)
 }

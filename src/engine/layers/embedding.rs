@@ -21,11 +21,11 @@ pub enum Embedding {
 
 impl Embedding {
     pub fn load(loader: &Loader, name: &str, vocabulary: usize, columns: usize) -> Result<Self> {
-        let weight = loader.matrix(name, vocabulary, columns)?;
+        let stored = loader.stored(name, vocabulary, columns)?;
         match loader.backend {
             #[cfg(target_os = "linux")]
-            super::Backend::Kernels => Ok(Self::Packed(PackedMatrix::pack(&weight)?)),
-            _ => Ok(Self::Stock(Matrix::new(&affine::for_mlx(weight), loader.dtype)?)),
+            super::Backend::Kernels => Ok(Self::Packed(stored.pack(loader, 1)?)),
+            _ => Ok(Self::Stock(Matrix::new(&affine::for_mlx(stored.read(loader)?), loader.dtype)?)),
         }
     }
 

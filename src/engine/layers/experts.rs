@@ -6,19 +6,19 @@ use mlx_rs::{Array, Dtype, ops};
 
 use super::Loader;
 use super::adapted::ExpertDelta;
-use super::matrix::{Matrix, select_rows, stack, transposed};
+use super::matrix::{Matrix, transposed};
 use super::mlp::Mlp;
 use super::norm::{Norm, onto, scaled};
 use super::projection::{Projection, activate};
+use super::stored::Stored;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::style::{self, Gating, Groups, Routing, Scoring};
 use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
-use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
 use crate::engine::models::names::ExpertNames;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// `residual + factor * [norm](experts(norm(x)) [+ shared(norm(x))])`.
 #[derive(Debug)]
@@ -320,7 +320,7 @@ impl Weights {
             // The kernels compute all of the experts at once and have no place for what is added in between.
             #[cfg(target_os = "linux")]
             super::Backend::Kernels if deltas.iter().all(Option::is_none) => {
-                let pack = |part: &WeightData| PackedMatrix::pack_parts(part, sizes.routing.count);
+                let pack = |part: &Stored| part.pack(loader, sizes.routing.count);
                 let flat = |biases: [Array; 3]| -> Result<Array> {
                     let [gate, up, down] = biases.map(|bias| bias.reshape(&[-1]));
                     Ok(ops::concatenate(&[gate?, up?, down?], 0)?)
@@ -331,7 +331,7 @@ impl Weights {
                 Ok(Self::Packed { matrices: [gate, up, down], biases, inner: sizes.intermediate_size })
             }
             _ => {
-                let matrix = |part| Matrix::new(&affine::for_mlx(part), loader.dtype);
+                let matrix = |part: Stored| Matrix::new(&affine::for_mlx(part.read(loader)?), loader.dtype);
                 let (up, down) = (matrix(up)?, matrix(down)?);
                 let gate = gate.map_or_else(|| Ok(up.clone()), matrix)?;
                 Ok(Self::Stock { matrices: [gate, up, down], deltas, biases })
@@ -341,12 +341,12 @@ impl Weights {
 }
 
 /// Gate, where there is one, up and down of all experts, however the checkpoint lays them out.
-fn read(
-    loader: &Loader,
+fn read<'a>(
+    loader: &Loader<'a>,
     config: &ModelConfig,
     sizes: &style::Experts,
     layer: &str,
-) -> Result<(Option<WeightData>, WeightData, WeightData)> {
+) -> Result<(Option<Stored<'a>>, Stored<'a>, Stored<'a>)> {
     let names = &config.architecture.names.experts;
     let at = |name: &str| format!("{layer}.{name}");
     let hidden = sizes.squeezed.unwrap_or(config.hidden_size);
@@ -355,42 +355,37 @@ fn read(
     if loader.has(&at(names.stacked[1])) {
         let part = |index: usize| {
             let (rows, columns) = shapes[index];
-            loader.matrix(&at(names.stacked[index]), count * rows, columns)
+            loader.stored(&at(names.stacked[index]), count * rows, columns)
         };
         return Ok((gated.then(|| part(0)).transpose()?, part(1)?, part(2)?));
     }
     if loader.has(&at(names.fused[0])) && !sizes.turned {
-        let both = loader.matrix(&at(names.fused[0]), count * 2 * inner, hidden)?;
-        let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
+        let both = loader.stored(&at(names.fused[0]), count * 2 * inner, hidden)?;
+        let half = |half: usize| both.select(halves(names, count, inner, half));
         // GGUF files fuse gate and up only.
         let down = if loader.has(&at(names.fused[1])) { names.fused[1] } else { names.stacked[2] };
-        return Ok((Some(half(0)?), half(1)?, loader.matrix(&at(down), count * hidden, inner)?));
+        return Ok((Some(half(0)?), half(1)?, loader.stored(&at(down), count * hidden, inner)?));
     }
     if let Some([gate_up, down]) = names.transposed
         && loader.has(&at(gate_up))
     {
-        let turned = |name: &str, rows: usize, columns: usize| {
+        let turned = |name: &str, rows: usize, columns: usize| -> Result<Stored<'a>> {
             let name = at(name);
-            loader.packed(&name, transposed(&loader.matrix(&name, rows, columns)?, count)?)
+            let turned = transposed(&loader.matrix(&name, rows, columns)?, count)?;
+            Ok(Stored::made(loader.packed(&name, turned)?))
         };
         let both = turned(gate_up, count * hidden, 2 * inner)?;
-        let half = |half: usize| select_rows(&both, halves(names, count, inner, half));
+        let half = |half: usize| both.select(halves(names, count, inner, half));
         return Ok((Some(half(0)?), half(1)?, turned(down, count * inner, hidden)?));
     }
-    let part = |index: usize| -> Result<WeightData> {
+    let part = |index: usize| {
         let (rows, columns) = shapes[index];
         let each = |expert| {
             let name = format!("{}.{expert}.{}", names.each, names.parts[index]);
-            loader.matrix(&at(&name), rows, columns)
+            loader.stored(&at(&name), rows, columns)
         };
-        let mut stacked = stack((0..count).map(each).collect::<Result<Vec<_>>>()?)?;
-        match (stacked.pop(), stacked.is_empty()) {
-            (Some(one), true) => Ok(one),
-            _ => Err(Error::new(
-                Code::ModelUnsupported,
-                format!("the experts of {layer} are not all stored in the same way"),
-            )),
-        }
+        Stored::stacked((0..count).map(each).collect::<Result<Vec<_>>>()?)
+            .map_err(|error| error.context(format!("the experts of {layer}")))
     };
     Ok((gated.then(|| part(0)).transpose()?, part(1)?, part(2)?))
 }

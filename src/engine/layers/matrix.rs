@@ -167,7 +167,7 @@ pub fn stack(weights: Vec<WeightData>) -> Result<Vec<WeightData>> {
 }
 
 /// Appends the rows of `lower` to `upper` where both have the same form.
-fn append(upper: &mut WeightData, lower: &WeightData) -> bool {
+pub fn append(upper: &mut WeightData, lower: &WeightData) -> bool {
     match (upper, lower) {
         (
             WeightData::Dense { shape, values },
@@ -200,6 +200,24 @@ fn append(upper: &mut WeightData, lower: &WeightData) -> bool {
             packed.extend_from_slice(packed_below);
             scales.bytes.extend_from_slice(&scales_below.bytes);
             biases.bytes.extend_from_slice(&biases_below.bytes);
+            true
+        }
+        (
+            WeightData::Nested { rows, columns, group, bits, packed, outer, inner },
+            WeightData::Nested {
+                rows: rows_below,
+                columns: columns_below,
+                group: group_below,
+                bits: bits_below,
+                packed: packed_below,
+                outer: outer_below,
+                inner: inner_below,
+            },
+        ) if (&*columns, &*group, &*bits) == (columns_below, group_below, bits_below) => {
+            *rows += rows_below;
+            packed.extend_from_slice(packed_below);
+            outer.extend_from_slice(outer_below);
+            inner.extend_from_slice(inner_below);
             true
         }
         (

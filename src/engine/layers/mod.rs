@@ -26,6 +26,7 @@ mod scan;
 pub mod sequences;
 pub mod short_conv;
 pub mod step;
+pub mod stored;
 
 #[cfg(test)]
 pub(crate) use attend::append;
@@ -153,21 +154,12 @@ impl<'a> Loader<'a> {
         self.adapter.map_or(Ok(()), |adapter| adapter.check_used(&self.adapted.borrow()))
     }
 
-    /// The matrix of the module `name`, `[rows, columns]`.
-    pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<WeightData> {
-        let weight = self.checkpoint.weight(name)?;
-        let shape = match &weight {
-            WeightData::Dense { shape, .. } => shape.clone(),
-            other => other.matrix_shape().map(|(rows, columns)| vec![rows, columns]).unwrap_or_default(),
-        };
-        if shape != [rows, columns] {
-            return Err(self.mismatch(name, &format!("is {shape:?}"), &format!("[{rows}, {columns}]")));
-        }
+    /// Tells of so many more bytes that are loaded.
+    fn report(&self, bytes: u64) {
         let mut progress = self.progress.borrow_mut();
-        progress.done += self.checkpoint.stored_bytes(name);
+        progress.done += bytes;
         let (done, total) = (progress.done, self.checkpoint.file_bytes());
         (progress.report)(done.min(total), total);
-        Ok(weight)
     }
 
     /// Packs a matrix that was made of the module `name`, if its weights are packed while they are loaded.

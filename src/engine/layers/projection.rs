@@ -10,10 +10,10 @@ use super::Loader;
 use super::adapted::{Delta, Linear};
 use super::matrix::{Matrix, side_by_side, stack};
 use super::norm::{Norm, onto, scaled};
+use super::stored::Stored;
 use crate::engine::config::style::Activation;
 use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
-use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
 use crate::error::{Error, Result};
@@ -65,7 +65,7 @@ impl Projection {
         Self::of(loader, parts, norm, bias)
     }
 
-    /// Of matrices that were read already.
+    /// Of matrices that were found already.
     pub fn of(loader: &Loader, parts: Vec<Linear>, norm: Option<Norm>, bias: Option<Array>) -> Result<Self> {
         let delta = Delta::of(loader, &parts)?.map(Box::new);
         let weights = parts.into_iter().map(|part| part.weight).collect();
@@ -266,18 +266,19 @@ impl Weights {
         matches!(self, Self::Stock(_))
     }
 
-    fn new(loader: &Loader, weights: Vec<WeightData>) -> Result<Self> {
+    fn new(loader: &Loader, weights: Vec<Stored>) -> Result<Self> {
         match loader.backend {
             #[cfg(target_os = "linux")]
             super::Backend::Kernels => {
-                Ok(Self::Packed(weights.iter().map(PackedMatrix::pack).collect::<Result<Vec<_>, _>>()?))
+                Ok(Self::Packed(weights.iter().map(|one| one.pack(loader, 1)).collect::<Result<Vec<_>>>()?))
             }
-            _ => Ok(Self::Stock(
-                stack(weights.into_iter().map(affine::for_mlx).collect())?
-                    .iter()
-                    .map(|weight| Matrix::new(weight, loader.dtype))
-                    .collect::<Result<Vec<_>>>()?,
-            )),
+            _ => {
+                let read = |one: Stored| Ok(affine::for_mlx(one.read(loader)?));
+                let read = weights.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+                let matrices = stack(read)?;
+                let matrices = matrices.iter().map(|one| Matrix::new(one, loader.dtype));
+                Ok(Self::Stock(matrices.collect::<Result<Vec<_>>>()?))
+            }
         }
     }
 }

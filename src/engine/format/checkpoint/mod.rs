@@ -4,7 +4,10 @@
 //! several threads may read at once.
 
 mod on_load;
+mod rows;
 mod small_floats;
+
+pub use rows::MatrixRows;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,14 +24,12 @@ use crate::engine::format::metadata::Metadata;
 use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
-use crate::engine::format::unpack::{Fault, Form, Unpacker};
+use crate::engine::format::unpack::{Form, Room};
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
 use crate::ids;
 
-/// Bytes of GGUF blocks that are read at a time: they stay in the processor's cache until unpacked.
-const PIECE: usize = 256 << 10;
 /// Where a checkpoint came from.
 #[derive(Debug)]
 pub enum Origin {
@@ -249,14 +250,13 @@ impl Checkpoint {
     /// The matrix of a linear or embedding module, such as `model.layers.0.self_attn.q_proj`:
     /// packed if the checkpoint has it so, dense otherwise.
     pub fn weight(&self, module: &str) -> Result<WeightData> {
-        let name = format!("{module}.weight");
-        let tensor = self.tensors.require(&name)?;
+        if let Some(matrix) = self.rows(module, Room::Tight)? {
+            return matrix.read(0..matrix.rows());
+        }
+        let tensor = self.tensors.require(&format!("{module}.weight"))?;
         match tensor.encoding {
-            Encoding::Ggml(kind) if Form::of(kind).is_some() => self.blocks(&name, tensor),
-            Encoding::Safetensors(Dtype::U32 | Dtype::U8) => self.packed(module, tensor),
             Encoding::Safetensors(Dtype::F8E4M3) => self.read_small_floats(module, tensor),
-            _ if self.on_load.is_some() && !self.is_transposed(module) => self.packed_on_load(module, tensor),
-            _ => Ok(WeightData::Dense { shape: flat(&tensor.shape), values: self.floats(&name, tensor)? }),
+            _ => self.packed_on_load(module, tensor),
         }
     }
 
@@ -268,54 +268,6 @@ impl Checkpoint {
 
     fn floats(&self, name: &str, tensor: &Tensor) -> Result<Floats> {
         floats(&self.tensors, name, tensor)
-    }
-
-    /// A matrix in GGUF blocks.
-    fn blocks(&self, name: &str, tensor: &Tensor) -> Result<WeightData> {
-        let path = self.tensors.path_of(tensor);
-        let (rows, columns) = matrix(name, tensor, path)?;
-        let Encoding::Ggml(kind) = tensor.encoding else {
-            return Err(element_unsupported(name, tensor, path));
-        };
-        let fault = |fault: Fault| match fault {
-            Fault::Type => element_unsupported(name, tensor, path),
-            Fault::NotFinite => not_finite(name, path),
-        };
-        let block = kind.block_bytes() as usize;
-        let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
-        self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| {
-            unpacker.push(blocks);
-            Ok(())
-        })?;
-        unpacker.finish(rows, columns).map_err(fault)
-    }
-
-    /// A matrix as MLX packs it: `.weight`, `.scales` and, if it is affine, `.biases`.
-    fn packed(&self, module: &str, tensor: &Tensor) -> Result<WeightData> {
-        let Packed { rows, columns, packing, scales, biases } =
-            self.packing(module, tensor, self.columns.get(module).copied())?;
-        let mut packed = vec![0u32; tensor.bytes as usize / 4];
-        self.tensors.read_into(tensor, bytemuck::cast_slice_mut(&mut packed))?;
-        let not_finite = || not_finite(&format!("{module}.weight"), self.tensors.path_of(tensor));
-        match (packing, biases) {
-            (Packing::Affine(Affine { group, bits }), Some(biases)) => {
-                let scales = self.floats(&format!("{module}.scales"), scales)?;
-                let biases = self.floats(&format!("{module}.biases"), biases)?;
-                if !(scales.all_finite() && biases.all_finite()) {
-                    return Err(not_finite());
-                }
-                Ok(WeightData::Affine { rows, columns, group, bits, packed, scales, biases })
-            }
-            (Packing::BlockFloat(mode), _) => {
-                let scales = mode.scales(&self.tensors.read(scales)?).ok_or_else(not_finite)?;
-                let (table, group) = (mode.table(), mode.group());
-                if table == CodeTable::Fp8 {
-                    check_codes(bytemuck::cast_slice(&packed)).ok_or_else(not_finite)?;
-                }
-                Ok(WeightData::Codes { rows, columns, group, table, packed, scales })
-            }
-            (Packing::Affine(_), None) => Err(Error::internal("affine weights without biases")),
-        }
     }
 
     /// How a module is packed: its tensors must fit one another and what config.json says.
@@ -431,6 +383,7 @@ fn turned_experts(config: &ModelConfig, tensors: &Tensors) -> Option<Experts> {
 }
 
 /// A packed module whose tensors fit one another.
+#[derive(Clone)]
 struct Packed<'a> {
     rows: usize,
     columns: usize,

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::unpack::{same, unpack, values};
+use super::unpack::{same, unpack_in, values};
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::format::file::ModelFile;
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::inventory::Needed;
 use crate::engine::format::safetensors::Header;
+use crate::engine::format::unpack::Room;
 use crate::engine::format::weight::{FloatType, Floats, WeightData};
 use crate::engine::probe::{Kind, probe};
 
@@ -48,16 +49,19 @@ fn check_blocks(file: &str) {
     ] {
         let name = kind.name();
         let expected = Floats { dtype: FloatType::F32, bytes: read(format!("{name}.f32")) }.to_f32();
-        let unpacked = unpack(kind, &read(format!("{name}.raw"))).ok().unwrap();
+        let raw = read(format!("{name}.raw"));
         let check = |what: &str, values: Vec<f32>| {
             assert_eq!(values.len(), expected.len(), "{name}");
             for (i, (value, expected)) in values.into_iter().zip(&expected).enumerate() {
                 assert!(same(value, *expected), "{name} {what}, element {i}: {value}, not {expected}");
             }
         };
-        check("unpacked", values(&unpacked));
-        #[cfg(target_os = "linux")]
-        check("in the kernels", in_kernels(&unpacked));
+        for room in [Room::Tight, Room::Spacious] {
+            let unpacked = unpack_in(room, kind, &raw).ok().unwrap();
+            check(&format!("{room:?}"), values(&unpacked));
+            #[cfg(target_os = "linux")]
+            check(&format!("{room:?} in the kernels"), in_kernels(&unpacked));
+        }
     }
 }
 

@@ -3,13 +3,17 @@ use proptest::prelude::*;
 
 use crate::engine::format::affine;
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::unpack::{Fault, Form, GROUP, Unpacker};
+use crate::engine::format::unpack::{Fault, Form, GROUP, Room, Unpacker};
 use crate::engine::format::weight::{FloatType, OUTER, WeightData, quant_at};
 
 /// Unpacks whole blocks as one row.
 pub fn unpack(kind: GgmlType, blocks: &[u8]) -> Result<WeightData, Fault> {
+    unpack_in(Room::Tight, kind, blocks)
+}
+
+pub fn unpack_in(room: Room, kind: GgmlType, blocks: &[u8]) -> Result<WeightData, Fault> {
     let count = blocks.len() / kind.block_bytes() as usize;
-    let mut unpacker = Unpacker::new(kind, count)?;
+    let mut unpacker = Unpacker::new(kind, count, room)?;
     unpacker.push(blocks);
     unpacker.finish(1, count * kind.block_elements() as usize)
 }

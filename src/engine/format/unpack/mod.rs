@@ -64,6 +64,25 @@ impl Form {
             _ => return None,
         })
     }
+
+    /// The same with room for each quant: those of two and three bits take four, those of five and six eight.
+    fn spacious(self) -> Self {
+        let room = |bits: usize| if bits <= 4 { 4 } else { 8 };
+        match self {
+            Self::Affine { bits } => Self::Affine { bits: room(bits) },
+            Self::Nested { bits, group } => Self::Nested { bits: room(bits), group },
+            Self::Codes(table) => Self::Codes(table),
+        }
+    }
+}
+
+/// How many bits the quants of [`WeightData`] take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// As few as they have.
+    Tight,
+    /// Four or eight, as in the layout of the Linux CPU's kernels.
+    Spacious,
 }
 
 /// Takes a tensor's blocks piece by piece, so that a large tensor is never in memory twice.
@@ -80,8 +99,9 @@ pub struct Unpacker {
 
 impl Unpacker {
     /// For a tensor of this many blocks.
-    pub fn new(kind: GgmlType, blocks: usize) -> Result<Self, Fault> {
+    pub fn new(kind: GgmlType, blocks: usize, room: Room) -> Result<Self, Fault> {
         let form = Form::of(kind).ok_or(Fault::Type)?;
+        let form = if room == Room::Spacious { form.spacious() } else { form };
         let elements = blocks * kind.block_elements() as usize;
         let mut unpacker = Self {
             kind,
@@ -96,6 +116,9 @@ impl Unpacker {
             Form::Affine { bits } => {
                 unpacker.packed.reserve_exact(elements * bits / 32);
                 unpacker.scales.reserve_exact(elements / GROUP * 2);
+                if matches!(kind, GgmlType::Q4_1 | GgmlType::Q5_1) {
+                    unpacker.biases.reserve_exact(elements / GROUP * 2);
+                }
             }
             Form::Nested { bits, group } => {
                 unpacker.packed.reserve_exact(elements * bits / 32);
@@ -157,10 +180,33 @@ impl Unpacker {
 
     /// 32 high bits, then 16 bytes of nibbles.
     fn fives(&mut self, block: &[u8]) {
-        let high = u32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-        let low = |i: usize| if i < 16 { block[4 + i] & 15 } else { block[4 + i - 16] >> 4 };
-        let quants = (0..GROUP).map(|i| low(i) | ((high >> i & 1) as u8) << 4);
-        pack_quants(quants, 5, &mut self.packed);
+        let (high, nibbles) = block.split_at(4);
+        let mut quants = [0; GROUP];
+        for (i, byte) in nibbles.iter().take(16).enumerate() {
+            quants[i] = byte & 15;
+            quants[16 + i] = byte >> 4;
+        }
+        for (eight, high) in quants.as_chunks_mut::<8>().0.iter_mut().zip(high) {
+            let with_high = u64::from_le_bytes(*eight) | spread(*high) << 4;
+            *eight = with_high.to_le_bytes();
+        }
+        self.quants(&quants);
+    }
+
+    /// Quants, a byte each, with the bits that they are to take.
+    fn quants(&mut self, quants: &[u8]) {
+        match self.form {
+            Form::Affine { bits: 8 } | Form::Nested { bits: 8, .. } => {
+                self.packed.extend(quants.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)));
+            }
+            Form::Affine { bits: 4 } | Form::Nested { bits: 4, .. } | Form::Codes(_) => {
+                let words = quants.as_chunks().0.iter().map(|eight| squeeze(u64::from_le_bytes(*eight)));
+                self.packed.extend(words);
+            }
+            Form::Affine { bits } | Form::Nested { bits, .. } => {
+                pack_quants(quants.iter().copied(), bits, &mut self.packed);
+            }
+        }
     }
 
     /// The matrix of the blocks. Scales and biases are float16 as in the file, or float32 where that
@@ -205,14 +251,17 @@ impl Unpacker {
 fn from_zero(scales: Floats, zero: f32) -> (Floats, Floats) {
     let wide = scales.to_f32();
     let exact: Vec<f32> = wide.iter().map(|scale| scale * zero).collect();
-    let narrow: Vec<f16> = exact.iter().map(|&bias| f16::from_f32(bias)).collect();
-    let is_exact =
-        narrow.iter().zip(&exact).all(|(narrow, exact)| narrow.to_f32().to_bits() == exact.to_bits());
-    if is_exact {
-        let bytes = narrow.iter().flat_map(|bias| bias.to_le_bytes()).collect();
-        return (scales, Floats { dtype: FloatType::F16, bytes });
+    if exact.iter().all(|bias| bias.abs() <= f32::from(f16::MAX)) {
+        return (scales, Floats::of(&exact, FloatType::F16));
     }
     (Floats::singles(&wide), Floats::singles(&exact))
+}
+
+/// Eight bits, each the lowest of a byte, the first one first.
+fn spread(bits: u8) -> u64 {
+    // Every byte keeps another bit, which then carries into the top one.
+    let each = (u64::from(bits) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+    (each + 0x0040_6070_787c_7e7f) >> 7 & 0x0101_0101_0101_0101
 }
 
 /// Four words of eight nibbles each, from 16 bytes that hold element i low and element i + 16 high.

@@ -12,9 +12,9 @@
 
 use half::f16;
 
-use super::{Unpacker, nibble_words, squeeze};
+use super::{GROUP, Unpacker, nibble_words, squeeze};
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::weight::{OUTER, pack_quants};
+use crate::engine::format::weight::OUTER;
 
 impl Unpacker {
     pub(super) fn push_nested(&mut self, blocks: &[u8]) {
@@ -35,7 +35,9 @@ impl Unpacker {
         let (pairs, rest) = rest.split_at(64);
         self.outer.push([half(rest), -half(&rest[2..])]);
         self.inner.extend(scales.iter().map(|byte| [(byte & 15) as i8, (byte >> 4) as i8]));
-        pack_quants((0..OUTER).map(|i| pair(pairs, i)), 2, &mut self.packed);
+        for run in 0..OUTER / GROUP {
+            self.quants(&pair(pairs, run));
+        }
     }
 
     fn q3(&mut self, block: &[u8]) {
@@ -49,8 +51,9 @@ impl Unpacker {
             let scale = (low | (scales[8 + i % 4] >> (i / 4 * 2) & 3) << 4) as i8 - 32;
             self.inner.push([scale, scale]);
         }
-        let quant = |i: usize| pair(pairs, i) | (high[i % 32] >> (i / 32) & 1) << 2;
-        pack_quants((0..OUTER).map(quant), 3, &mut self.packed);
+        for run in 0..OUTER / GROUP {
+            self.quants(&joined(pair(pairs, run), part(high, run, 1), 2));
+        }
     }
 
     fn q4(&mut self, block: &[u8]) {
@@ -71,12 +74,10 @@ impl Unpacker {
         self.outer.push([half(block), -half(&block[2..])]);
         self.sixes(&block[4..16]);
         let (high, nibbles) = block[16..].split_at(32);
-        let quant = |i: usize| {
-            let (group, at) = (i / 32, i % 32);
-            let low = nibbles[group / 2 * 32 + at] >> (group % 2 * 4) & 15;
-            low | (high[at] >> group & 1) << 4
-        };
-        pack_quants((0..OUTER).map(quant), 5, &mut self.packed);
+        for run in 0..OUTER / GROUP {
+            let low = part(&nibbles[run / 2 * 32..], run % 2 * 4, 15);
+            self.quants(&joined(low, part(high, run, 1), 4));
+        }
     }
 
     fn q6(&mut self, block: &[u8]) {
@@ -86,12 +87,12 @@ impl Unpacker {
         let factor = half(rest);
         self.outer.push([factor, -32.0 * factor]);
         self.inner.extend(scales.iter().map(|&byte| [byte.cast_signed(); 2]));
-        let quant = |i: usize| {
-            let (side, at) = (i / 128, i % 128);
-            let nibble = low[side * 64 + at % 64] >> (at / 64 * 4) & 15;
-            nibble | (high[side * 32 + at % 32] >> (at / 32 * 2) & 3) << 4
-        };
-        pack_quants((0..OUTER).map(quant), 6, &mut self.packed);
+        for run in 0..OUTER / GROUP {
+            // Each half of the block has runs of 32 in the low nibbles of two times 32 bytes, then in the high ones.
+            let (side, at) = (run / 4, run % 4);
+            let low = part(&low[side * 64 + at % 2 * 32..], at / 2 * 4, 15);
+            self.quants(&joined(low, part(&high[side * 32..], at * 2, 3), 4));
+        }
     }
 
     fn iq4(&mut self, block: &[u8]) {
@@ -120,9 +121,26 @@ impl Unpacker {
     }
 }
 
-/// Two bits of element `i`: 32 bytes hold four runs of 32 elements, the first in their lowest bits.
-fn pair(pairs: &[u8], i: usize) -> u8 {
-    pairs[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3
+/// The first 32 bytes, shifted and masked.
+fn part(bytes: &[u8], shift: usize, mask: u8) -> [u8; GROUP] {
+    let mut parts = [0; GROUP];
+    for (part, byte) in parts.iter_mut().zip(bytes) {
+        *part = byte >> shift & mask;
+    }
+    parts
+}
+
+/// Each with its higher bits.
+fn joined(mut low: [u8; GROUP], high: [u8; GROUP], shift: usize) -> [u8; GROUP] {
+    for (low, high) in low.iter_mut().zip(high) {
+        *low |= high << shift;
+    }
+    low
+}
+
+/// Two bits of the elements of a run: 32 bytes hold four runs of 32 elements, the first in their lowest bits.
+fn pair(pairs: &[u8], run: usize) -> [u8; GROUP] {
+    part(&pairs[run / 4 * 32..], run % 4 * 2, 3)
 }
 
 fn half(bytes: &[u8]) -> f32 {

@@ -9,7 +9,7 @@ use super::side::Side;
 use crate::engine::ffi::SharedSlice;
 use crate::engine::kernels::gemm::Product;
 use crate::engine::kernels::isa::Task;
-use crate::engine::kernels::lanes::{LANES, Lanes, exp, tanh};
+use crate::engine::kernels::lanes::{AHEAD, LANES, Lanes, exp, prefetch, tanh};
 use crate::engine::kernels::scratch::Scratch;
 
 /// Positions of a tile, whose keys and values stay in the first- or second-level cache.
@@ -137,7 +137,8 @@ impl Task for Over<'_> {
                         add: false,
                     });
                 } else {
-                    scalar_products::<V>(&rotated, keys, count, head_dim, &mut scores);
+                    let beside = job.values.is_some().then_some((values, value_dim));
+                    scalar_products::<V>(&rotated, keys, count, head_dim, beside, &mut scores);
                 }
                 for (query, scores) in scores.chunks_exact_mut(TILE).enumerate() {
                     self.weigh::<V>(query, start, &mut scores[..count.next_multiple_of(LANES)], count);
@@ -277,21 +278,34 @@ unsafe fn transpose<V: Lanes>(keys: *const f32, count: usize, head_dim: usize, t
 }
 
 /// `scores[query][position]`, [`TILE`] floats from one query to the next, positions padded to whole
-/// vectors by repeating the last.
+/// vectors by repeating the last. The values at the same positions, so many floats each, are wanted next.
 #[inline(always)]
 unsafe fn scalar_products<V: Lanes>(
     queries: &[f32],
     keys: *const f32,
     count: usize,
     head_dim: usize,
+    values: Option<(*const f32, usize)>,
     scores: &mut [f32],
 ) {
     for at in (0..count).step_by(LANES) {
+        fetch(keys.wrapping_add(at * head_dim + AHEAD / size_of::<f32>()), LANES * head_dim);
+        if let Some((values, width)) = values {
+            fetch(values.wrapping_add(at * width), LANES.min(count - at) * width);
+        }
         let rows = std::array::from_fn(|lane| keys.wrapping_add((at + lane).min(count - 1) * head_dim));
         for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(TILE)) {
             // SAFETY: the caller's; a tile is whole vectors.
             unsafe { V::products(query.as_ptr(), rows, head_dim).store(scores[at..].as_mut_ptr()) };
         }
+    }
+}
+
+/// Asks for so many floats from an address, which may lie anywhere.
+#[inline(always)]
+fn fetch(from: *const f32, count: usize) {
+    for at in (0..count).step_by(LANES) {
+        prefetch(from.wrapping_add(at).cast());
     }
 }
 
@@ -307,22 +321,28 @@ impl Task for End<'_> {
     unsafe fn run<V: Lanes>(self) {
         let heads = self.heads;
         let layer = heads.job.layer;
+        let mut weights = vec![0.0; self.parts.len()];
         // SAFETY: the caller's; nobody writes the sums any more, and these results belong to this worker.
         unsafe {
             for query in 0..heads.queries() {
                 let sink = heads.job.sinks.map(|sinks| sinks[heads.query_head(query)]);
                 let least = sink.unwrap_or(f32::NEG_INFINITY);
                 let largest = self.parts.iter().fold(least, |all, part| all.max(*part.largest(query)));
-                let weight = |part: &Sums| (*part.largest(query) - largest).exp();
-                let total: f32 = self.parts.iter().map(|part| weight(part) * *part.total(query)).sum();
-                let total = total + sink.map_or(0.0, |sink| (sink - largest).exp());
+                let mut total = sink.map_or(0.0, |sink| (sink - largest).exp());
+                for (weight, part) in weights.iter_mut().zip(self.parts) {
+                    *weight = (*part.largest(query) - largest).exp();
+                    total += *weight * *part.total(query);
+                }
+                for weight in &mut weights {
+                    *weight /= total;
+                }
                 let at = (heads.token(query) * layer.heads + heads.query_head(query)) * layer.value_dim;
                 let to = heads.job.out.range(at, layer.value_dim);
                 for start in (0..layer.value_dim).step_by(LANES) {
                     let mut sum = V::zero();
-                    for part in self.parts {
+                    for (part, &weight) in self.parts.iter().zip(&weights) {
                         let values = V::load(part.values().add(query * part.width + start));
-                        sum = values.mul_add(V::splat(weight(part) / total), sum);
+                        sum = values.mul_add(V::splat(weight), sum);
                     }
                     let count = LANES.min(layer.value_dim - start);
                     sum.store_part(to.add(start), count);

@@ -19,7 +19,7 @@ const APPENDED: usize = 16;
 const QUERIES: usize = 96;
 const MAX_TOKENS: usize = 48;
 /// The context is split when there are fewer chunks a thread than this ...
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 6;
 /// ... into parts of at least this many positions.
 const MIN_PART: usize = 64;
 

@@ -1,8 +1,9 @@
 //! The threads of the kernels: one fork-join pool.
 //!
-//! Whoever calls [`run`], in practice MLX's stream thread, works itself; helpers join it. Chunks are
-//! claimed one by one, so a helper that comes late or never costs nothing. Idle helpers spin for a
-//! while, which covers the pauses between the operations of a token, then park. When other programs take
+//! Whoever calls [`run`], in practice MLX's stream thread, works itself; helpers join it. Each thread has a
+//! range of neighbouring chunks of its own, so that it reads memory in one stream and claims chunks without asking
+//! others. Who has done its own takes chunks of others, so a helper that comes late or never costs nothing. Idle
+//! helpers spin for a while, which covers the pauses between the operations of a token, then park. When other programs take
 //! the cores away in the middle of a chunk, which everybody has to wait for, and that costs more than helpers
 //! are worth, the caller does without them for some time.
 
@@ -54,6 +55,15 @@ pub fn run(count: usize, work: &(dyn Fn(usize) + Sync)) {
     global().run(count, work);
 }
 
+/// The same, however much of the helpers' time other threads take: for work during which this process has threads that
+/// will soon be done.
+///
+/// # Panics
+/// When `work` panics, after every other chunk has ended.
+pub fn run_patiently(count: usize, work: &(dyn Fn(usize) + Sync)) {
+    global().run_with(count, work, true);
+}
+
 fn global() -> &'static Pool {
     #[cfg(test)]
     if let Some(forced) = forced::get() {
@@ -75,9 +85,9 @@ struct Apart<T>(T);
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 struct Shared {
-    /// The chunks of the current job: how many in the upper half, the next one in the lower half. Claims
-    /// beyond the end are harmless.
-    ticket: Apart<AtomicU64>,
+    /// For each thread, the caller first, its chunks of the current job: where they end in the upper half, the next
+    /// one in the lower half. Claims beyond the end are harmless.
+    ranges: Box<[Apart<AtomicU64>]>,
     /// Chunks that helpers have ended.
     done: Apart<AtomicUsize>,
     /// Written by the caller while no chunk can be claimed, read by whoever has claimed one.
@@ -121,7 +131,7 @@ struct Strain {
 impl Pool {
     fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
-            ticket: Apart(AtomicU64::new(0)),
+            ranges: (0..threads.max(1)).map(|_| Apart(AtomicU64::new(0))).collect(),
             done: Apart(AtomicUsize::new(0)),
             work: Apart(UnsafeCell::new(std::ptr::from_ref::<Work<'_>>(&|_| ()))),
             sleepers: Apart(AtomicUsize::new(0)),
@@ -129,11 +139,12 @@ impl Pool {
             panic: Mutex::new(None),
         });
         let mut helpers = Vec::new();
-        for _ in 1..threads {
+        for index in 1..threads {
             let helper = Arc::new(Helper { asleep: AtomicBool::new(false), thread: OnceLock::new() });
             let (mine, theirs) = (Arc::clone(&helper), Arc::clone(&shared));
-            let spawned =
-                std::thread::Builder::new().name("kernel".to_owned()).spawn(move || theirs.serve(&mine));
+            let spawned = std::thread::Builder::new()
+                .name("kernel".to_owned())
+                .spawn(move || theirs.serve(index, &mine));
             // With fewer threads than asked for the work is done all the same.
             let Ok(spawned) = spawned else { break };
             let _ = helper.thread.set(spawned.thread().clone());
@@ -152,13 +163,17 @@ impl Pool {
     }
 
     fn run(&self, count: usize, work: &Work<'_>) {
+        self.run_with(count, work, false);
+    }
+
+    fn run_with(&self, count: usize, work: &Work<'_>, patient: bool) {
         if count < 2 || self.helpers.is_empty() || self.busy.swap(true, Ordering::Acquire) {
             (0..count).for_each(work);
             return;
         }
-        // SAFETY: this thread holds `busy`.
-        let strain = unsafe { &mut *self.strain.get() };
         let start = Instant::now();
+        // SAFETY: this thread holds `busy`.
+        let strain = if patient { &mut Strain::new(start) } else { unsafe { &mut *self.strain.get() } };
         let panic = if strain.alone_until.is_some_and(|until| start < until) || u32::try_from(count).is_err()
         {
             catch_unwind(AssertUnwindSafe(|| (0..count).for_each(work))).err()
@@ -178,16 +193,17 @@ impl Pool {
         // borrow of `work` outlives its use: this function returns only when every chunk of it is done.
         unsafe { *shared.work.0.get() = std::mem::transmute::<&Work<'_>, &Work<'static>>(work) };
         shared.done.0.store(0, Ordering::Relaxed);
-        // Sequentially consistent, as are the sleepers' flags: either a helper on its way to sleep sees
-        // this job, or it is seen here.
-        shared.ticket.0.store(u64::from(count) << 32, Ordering::SeqCst);
+        let parts = self.threads().min(count as usize);
+        let end = |part: usize| u64::from(count) * part as u64 / parts as u64;
+        for (part, range) in shared.ranges.iter().enumerate().take(parts).rev() {
+            // Sequentially consistent, as are the sleepers' flags: either a helper on its way to sleep sees
+            // this job, or it is seen here.
+            range.0.store(end(part + 1) << 32 | end(part), Ordering::SeqCst);
+        }
         if shared.sleepers.0.load(Ordering::SeqCst) > 0 {
-            self.wake(count as usize - 1);
+            self.wake(parts - 1);
         }
-        let mut mine = 0;
-        while shared.work_once() {
-            mine += 1;
-        }
+        let mine = shared.work_from(0);
         let others = count as usize - mine;
         let all_done = || shared.done.0.load(Ordering::Acquire) >= others;
         for _ in 0..WAIT_SPINS {
@@ -207,12 +223,9 @@ impl Pool {
         }
     }
 
-    fn wake(&self, mut wanted: usize) {
-        for helper in &self.helpers {
-            if wanted == 0 {
-                return;
-            }
-            wanted -= 1;
+    /// The first so many helpers.
+    fn wake(&self, wanted: usize) {
+        for helper in self.helpers.iter().take(wanted) {
             if helper.asleep.swap(false, Ordering::SeqCst) {
                 self.shared.sleepers.0.fetch_sub(1, Ordering::SeqCst);
                 if let Some(thread) = helper.thread.get() {
@@ -221,6 +234,11 @@ impl Pool {
             }
         }
     }
+}
+
+/// Whether a range has chunks that nobody has claimed.
+fn is_left(range: u64) -> bool {
+    (range as u32) < (range >> 32) as u32
 }
 
 impl Drop for Pool {
@@ -251,12 +269,12 @@ impl Strain {
 }
 
 impl Shared {
-    fn serve(&self, me: &Helper) {
+    fn serve(&self, index: usize, me: &Helper) {
         loop {
-            self.help_while_there_is_work();
+            self.help_while_there_is_work(index);
             self.sleepers.0.fetch_add(1, Ordering::SeqCst);
             me.asleep.store(true, Ordering::SeqCst);
-            if !self.has_work() && !self.stop.load(Ordering::SeqCst) {
+            if !self.has_work(index) && !self.stop.load(Ordering::SeqCst) {
                 std::thread::park();
             }
             if me.asleep.swap(false, Ordering::SeqCst) {
@@ -269,11 +287,12 @@ impl Shared {
     }
 
     /// Until nothing was to be done for [`IDLE`].
-    fn help_while_there_is_work(&self) {
+    fn help_while_there_is_work(&self, index: usize) {
         let mut last = Instant::now();
         let mut spins = 0;
         loop {
-            if self.has_work() && self.help() {
+            if self.has_work(index) {
+                self.help(index);
                 spins = 0;
                 continue;
             }
@@ -288,30 +307,45 @@ impl Shared {
         }
     }
 
-    fn has_work(&self) -> bool {
-        let ticket = self.ticket.0.load(Ordering::SeqCst);
-        (ticket as u32) < (ticket >> 32) as u32
+    /// Whether chunks of this thread's own are left.
+    fn has_work(&self, index: usize) -> bool {
+        is_left(self.ranges[index].0.load(Ordering::SeqCst))
     }
 
-    fn help(&self) -> bool {
-        let worked = self.work_once();
-        if worked {
-            self.done.0.fetch_add(1, Ordering::Release);
+    fn help(&self, index: usize) {
+        // All of them are of one job, which does not end before they are counted here.
+        let ended = self.work_from(index);
+        if ended > 0 {
+            self.done.0.fetch_add(ended, Ordering::Release);
         }
-        worked
     }
 
-    /// Claims and runs one chunk of the current job.
-    fn work_once(&self) -> bool {
-        let ticket = self.ticket.0.fetch_add(1, Ordering::AcqRel);
-        let (index, count) = (ticket as u32, (ticket >> 32) as u32);
-        if index >= count {
+    /// Runs chunks of this thread's own, then those that others have not come to; how many.
+    fn work_from(&self, index: usize) -> usize {
+        let (before, after) = self.ranges.split_at(index);
+        let mut ended = 0;
+        for range in after.iter().chain(before) {
+            while self.work_once(&range.0) {
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Claims and runs one chunk of a range.
+    fn work_once(&self, range: &AtomicU64) -> bool {
+        // A look before the claim leaves the line with its owner when there is nothing to be had.
+        if !is_left(range.load(Ordering::Relaxed)) {
+            return false;
+        }
+        let claimed = range.fetch_add(1, Ordering::AcqRel);
+        if !is_left(claimed) {
             return false;
         }
         // SAFETY: this chunk is claimed and not done, so the job's caller still waits: the cell holds its
         // work, which is alive.
         let work = unsafe { &**self.work.0.get() };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(index as usize))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(claimed as u32 as usize))) {
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
         true

@@ -1,11 +1,16 @@
+use std::ops::Range;
+
 use half::f16;
 use mlx_rs::{Array, ops};
 
 use super::{Random, assert_close, floats, read};
+use crate::engine::ffi::aligned;
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::packed::{Element, Quant};
+use crate::engine::kernels::packed::{BLOCK, Element, Quant, RUN};
 use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
+use crate::engine::layers::matrix::select_rows;
+use crate::error::{Code, Error};
 
 fn affine(group: usize, bits: usize, packed: Vec<u32>, scales: Floats, biases: Floats) -> WeightData {
     WeightData::Affine { rows: 20, columns: 96, group, bits, packed, scales, biases }
@@ -176,4 +181,88 @@ fn weights_that_contradict_themselves_are_errors() {
     for weight in broken {
         assert!(PackedMatrix::pack(&weight).is_err(), "{weight:?}");
     }
+}
+
+/// The bytes that kernels see.
+fn content(packed: &PackedMatrix) -> Vec<u8> {
+    aligned(packed.array().as_slice::<u8>())[..packed.layout().bytes()].to_vec()
+}
+
+#[test]
+fn what_is_packed_while_it_is_read_is_the_same() {
+    let mut random = Random(11);
+    // Several runs of blocks, the last one of each matrix not full.
+    let (rows, columns) = (104, 2 * RUN / BLOCK / 3 / 256 * 256);
+    let mut weights = vec![super::dense(&mut random, rows, columns).0];
+    for bits in [3, 4, 5, 8] {
+        weights.push(super::affine(&mut random, rows, columns, 32, bits).0);
+    }
+    let codes = |columns: usize| WeightData::Codes {
+        rows,
+        columns,
+        group: 32,
+        table: CodeTable::Iq4,
+        packed: (0..rows * columns / 8).map(|at| (at as u32).wrapping_mul(0x9e37_79b9)).collect(),
+        scales: floats(FloatType::F16, &vec![0.5; rows * columns / 32]),
+    };
+    let nested = |columns: usize| WeightData::Nested {
+        rows,
+        columns,
+        group: 16,
+        bits: 6,
+        packed: (0..rows * columns * 6 / 32).map(|at| (at as u32).wrapping_mul(0x9e37_79b9)).collect(),
+        outer: (0..rows * columns / OUTER).map(|at| [at as f32, -1.0]).collect(),
+        inner: (0..rows * columns / 16).map(|at| [at as i8, 1]).collect(),
+    };
+    weights.extend([codes(columns), nested(columns)]);
+    for weight in weights {
+        for parts in [1, 4, 13] {
+            let expected = PackedMatrix::pack_parts(&weight, parts).unwrap();
+            let read = |range| select_rows(&weight, Some(range));
+            let packed = PackedMatrix::read(rows, parts, &read).unwrap();
+            assert_eq!(packed.layout(), expected.layout());
+            assert!(content(&packed) == content(&expected), "{:?} in {parts} parts", packed.layout());
+        }
+    }
+}
+
+#[test]
+fn scales_that_the_first_rows_do_not_foretell_keep_their_values() {
+    let (rows, columns) = (200, 1024);
+    let weight = |first: f32, last: f32| {
+        let mut scales = vec![first; rows * columns / 32];
+        scales[rows * columns / 32 - 1] = last;
+        let biases = floats(FloatType::F32, &vec![1.0; scales.len()]);
+        let (packed, scales) = (vec![0x7654_3210; rows * columns / 8], floats(FloatType::F32, &scales));
+        WeightData::Affine { rows, columns, group: 32, bits: 4, packed, scales, biases }
+    };
+    for (first, last) in [(0.5, 0.1), (0.1, 0.5), (2_f32.powi(40), 0.5), (0.5, 2_f32.powi(40))] {
+        let weight = weight(first, last);
+        let expected = PackedMatrix::pack(&weight).unwrap();
+        let packed = PackedMatrix::read(rows, 1, &|range| select_rows(&weight, Some(range))).unwrap();
+        assert_eq!(packed.layout(), expected.layout(), "{first} and {last}");
+        assert!(content(&packed) == content(&expected), "{first} and {last}");
+    }
+}
+
+#[test]
+fn an_error_of_reading_ends_packing() {
+    let half = |count: usize| floats(FloatType::F16, &vec![1.0; count]);
+    let (rows, columns) = (400, 1024);
+    let groups = rows * columns / 32;
+    let packed = vec![0; rows * columns / 8];
+    let (scales, biases) = (half(groups), half(groups));
+    let weight = WeightData::Affine { rows, columns, group: 32, bits: 4, packed, scales, biases };
+    let read = |range: Range<usize>| {
+        if range.contains(&300) {
+            return Err(Error::new(Code::IntegrityFailed, "the file ends"));
+        }
+        select_rows(&weight, Some(range))
+    };
+    for parts in [1, 2] {
+        let error = PackedMatrix::read(rows, parts, &read).unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::IntegrityFailed, "the file ends"));
+    }
+    assert!(PackedMatrix::read(rows, 3, &|range| select_rows(&weight, Some(range))).is_err(), "400 / 3");
+    assert!(PackedMatrix::read(0, 1, &|range| select_rows(&weight, Some(range))).is_err(), "no rows");
 }
