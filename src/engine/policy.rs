@@ -82,6 +82,8 @@ pub enum Warning {
     MemoryTight { estimate: u64, free: u64 },
     /// The model takes more than there is, and was forced.
     MemoryExceeded { estimate: u64, available: u64 },
+    /// The model was made for images or sounds, too.
+    TextOnly,
 }
 
 impl fmt::Display for Warning {
@@ -105,6 +107,9 @@ impl fmt::Display for Warning {
                 Bytes(*estimate),
                 Bytes(*available)
             ),
+            Self::TextOnly => {
+                f.write_str("the text part of the model runs alone: it takes no images and no sounds here")
+            }
         }
     }
 }

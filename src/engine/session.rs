@@ -19,7 +19,7 @@ use crate::engine::kernels;
 use crate::engine::layers::Backend;
 use crate::engine::measure::Trial;
 use crate::engine::outcome::{Event, Generation};
-use crate::engine::policy::{self, Device, Machine, Policy};
+use crate::engine::policy::{self, Device, Machine, Policy, Warning};
 use crate::engine::probe::{Demand, check_generating};
 use crate::engine::request::{DraftOptions, GenerateRequest, LoadOptions};
 use crate::engine::text::{ChatTemplate, Tokenizer};
@@ -268,7 +268,10 @@ fn load(
     let draft_model = options.draft.as_ref().and_then(|draft| draft.model.as_deref());
     let draft_checkpoint = draft_model.map(Checkpoint::open).transpose()?;
     demand.draft = draft_checkpoint.as_ref().map(|draft| Box::new(Demand::of(draft)));
-    let policy = policy::decide(&machine, options, &demand)?;
+    let mut policy = policy::decide(&machine, options, &demand)?;
+    if checkpoint.config.other_inputs {
+        policy.warnings.push(Warning::TextOnly);
+    }
     runtime::select(policy.device);
     if policy.device == Device::Gpu {
         runtime::hold(policy.estimate_bytes);

@@ -67,6 +67,27 @@ fn packed_caches_are_those_of_mlx_lm() {
     });
 }
 
+/// A window that moves on holds what one that never has to move shows, packed as well: in layers beside
+/// others that keep everything, with sinks, and beside states.
+#[test]
+fn packed_windows_are_the_masked_full_ones() {
+    for (name, within) in [("gemma2_wide", 0.02), ("gpt_oss_wide", 0.02), ("qwen3_5_wide", 0.02)] {
+        load(&format!("architectures/{name}"), |model| {
+            let (plain, _) = run(model, &CacheOptions::default());
+            for quantized_from in [0, 11] {
+                let quantization = Some(KvQuantization::new(8, 32).expect("a quantization"));
+                let all = CacheOptions { quantization, quantized_from, ..CacheOptions::default() };
+                let (expected, _) = run(model, &all);
+                let share = largest_difference(&expected, &plain) / range(&plain);
+                assert!(share > 0.0 && share < within, "{name} from {quantized_from}: {share:e}");
+                let (found, _) = run(model, &CacheOptions { step: 4, rollback: 1, ..all });
+                let share = largest_difference(&found, &expected) / range(&plain);
+                assert!(share < 1e-4, "{name} from {quantized_from}: {share:e}");
+            }
+        });
+    }
+}
+
 /// How far packing moves the logits. A group of 32 normal numbers spans about 4.1 of their deviations, so
 /// that its steps are 4.1 σ / 255 and their rounding adds 4.1 / 255 / √12 = 0.5 % of σ to each number
 /// (4.1 / 15 / √12 = 8 % with 4 bits). Values bring this share into what attention adds, and keys once more

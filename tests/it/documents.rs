@@ -192,8 +192,10 @@ fn the_tables_of_models_are_current() {
         writeln!(text, "| {} | {} | {cases} |", types.join(", "), ggufs.join(", ")).expect("text");
     }
     text.push_str(
-        "\nThe text part of a multimodal checkpoint (`gemma3`, `gemma4`, `qwen3_5`, `qwen3_5_moe`, `kimi_k25`) \
-         runs alone, and so does that of `mistral3` and `llava`, which is of the type that its `text_config` says.\n\n\
+        "\nThe text part of a multimodal checkpoint (`gemma3`, `gemma4`, `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl`, \
+         `qwen3_vl_moe`, `qwen3_5`, `qwen3_5_moe`, `kimi_k25`) runs alone, and so does that of `mistral3`, `pixtral`, \
+         `llava`, `kimi_vl` and `lfm2_vl`, which is of the type that its `text_config` says. A warning tells so; \
+         images and sounds are refused.\n\n\
          ## Embedding models\n\n\
          `embed` runs encoders, and decoders that were made into embedding models (any of the above whose attention \
          is not capped and not over latents, except Gemma 4; from both sides where the configuration says so). Each is checked with tiny random models from \
@@ -240,7 +242,8 @@ fn the_tables_of_models_are_current() {
          or 128, and its small floats mxfp4, mxfp8 and nvfp4, with other packings for single layers; gpt-oss's own \
          files (mxfp4 in `_blocks` and `_scales`); originals in eight-bit floats (e4m3) with scales for blocks \
          (`weight_scale_inv`, as DeepSeek-V3 and Qwen3's FP8 models have them), rows or whole matrices \
-         (`weight_scale`), which take 9 bits an element. Experts one by one, stacked, or with gate and up in one matrix. Both \
+         (`weight_scale`), which take 9 bits an element, or 32 where blocks are no whole groups of 32 or experts lie \
+         transposed. Experts one by one, stacked, or with gate and up in one matrix. Both \
          ways to compute keep every value, but for eight-bit floats whose scales are no powers of two: MLX has no \
          operations for them, and they are rounded to the nearest of 256 steps for each 32. Activations are not \
          rounded. Originals can be quantized while they are loaded (`--quantize`).\n\n\

@@ -227,6 +227,9 @@ fn adapters_match_weights_that_they_are_merged_into() {
         ("peft", "mlx", "llama_tied"),
         ("quantized", "quantized", "quant_4bit_g64"),
         ("gguf", "gguf", "gguf/llama_F32.gguf"),
+        ("latent", "latent", "../architectures/deepseek_v3"),
+        // Whose keys and values are unfolded apart.
+        ("latent", "latent", "../architectures/deepseek_v3/model.gguf"),
     ] {
         let adapter = Adapter::open(&adapters.join(adapter)).expect(adapter);
         let golden = adapters.join(golden).join("golden.safetensors");
@@ -290,7 +293,7 @@ fn quantizations_match_their_dequantized_weights() {
 #[test]
 fn eight_bit_floats_match_their_dequantized_weights() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fp8");
-    for name in ["blocks", "rows", "whole"] {
+    for name in ["blocks", "rows", "whole", "experts", "turned"] {
         for backend in backends() {
             let model = folder.join(name);
             let tolerance = if backend == Backend::Stock { ROUNDED } else { TOLERANCE };

@@ -1,5 +1,6 @@
 //! Tests through the program, as a user runs it, and through the library where only it can tell.
 
+mod adapted;
 mod architecture;
 mod bad_input;
 mod bench;

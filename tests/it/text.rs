@@ -112,7 +112,7 @@ fn sentencepiece_files_tokenize_as_sentencepiece_does() {
     let list = |value: &Value| value.as_array().expect("a list").clone();
     let texts = list(&golden["texts"]);
     let models = list(&golden["models"]);
-    assert_eq!((texts.len(), models.len()), (159, 2));
+    assert_eq!((texts.len(), models.len()), (159, 3));
     let load = |file: &str, config: &Value| {
         let folder = tempfile::tempdir().expect("a folder");
         fs::copy(fixture("sentencepiece").join(file), folder.path().join("tokenizer.model")).expect("a copy");
@@ -130,7 +130,7 @@ fn sentencepiece_files_tokenize_as_sentencepiece_does() {
             let mut found = tokenizer.encode(text, false).expect("ids");
             if file == "bpe.model" {
                 assert_eq!(tokenizer.decode(&expected, true).expect("text"), text, "{file}");
-            } else if found != expected {
+            } else if file == "unigram.model" && found != expected {
                 // The same pieces in another order are as likely.
                 otherwise += 1;
                 found.sort_unstable();

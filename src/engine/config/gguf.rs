@@ -203,6 +203,8 @@ pub fn from_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelConfig> 
         architecture,
         style,
         model_type: model_type.to_owned(),
+        // What encodes images has a file of its own.
+        other_inputs: false,
         hidden_size,
         layers,
         heads,

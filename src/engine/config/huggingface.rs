@@ -176,6 +176,7 @@ pub fn from_config_json(
         quantization,
         float_blocks: quantization::float_blocks(&files.config, path)?,
         model_type: model_type.to_owned(),
+        other_inputs: ["vision_config", "audio_config"].iter().any(|part| files.config.contains_key(*part)),
     };
     limits::check(&config, path)?;
     (architecture.read)(&fields, &mut config)?;
@@ -188,9 +189,16 @@ pub fn from_config_json(
 /// The fields of the text model: of a multimodal configuration those under `text_config`, and from
 /// around it what they leave out.
 fn text_part(config: &Map<String, Value>) -> Map<String, Value> {
+    const TIED: &str = "tie_word_embeddings";
     let mut map = config.clone();
     if let Some(Value::Object(text)) = map.remove("text_config") {
+        let around = map.get(TIED).and_then(Value::as_bool);
+        let is_disputed = around.zip(text.get(TIED).and_then(Value::as_bool)).is_some_and(|(a, b)| a != b);
         map.extend(text);
+        // transformers writes defaults of both parts: the tensors tell then.
+        if is_disputed {
+            map.remove(TIED);
+        }
     }
     map
 }

@@ -68,6 +68,8 @@ pub struct ModelConfig {
     pub style: Style,
     /// As the checkpoint says it: `model_type`, or `general.architecture` of a GGUF.
     pub model_type: String,
+    /// Whether the model was made for images or sounds, too, of which the engine takes none.
+    pub other_inputs: bool,
     pub hidden_size: usize,
     pub layers: usize,
     pub heads: usize,

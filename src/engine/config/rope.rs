@@ -142,7 +142,8 @@ fn read_scaling(fields: &Fields, context: &RopeContext) -> Result<(RopeScaling, 
     };
     let magnitude = |default: f64| number("attention_factor", default);
     match kind {
-        "default" => Ok((RopeScaling::Default, 1.0)),
+        // Of several positions at once, which are the same one in a text (Qwen 2 VL, arXiv:2409.12191).
+        "default" | "mrope" => Ok((RopeScaling::Default, 1.0)),
         "linear" => Ok((RopeScaling::Linear { factor: factor()? }, 1.0)),
         "proportional" => {
             let factor = positive(fields.float("factor")?.unwrap_or(1.0), "rope scaling factor", path)?;

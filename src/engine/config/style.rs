@@ -190,6 +190,8 @@ pub struct Experts {
     pub beside: bool,
     /// Elements that states are squeezed into for them; `None`: they are not.
     pub squeezed: Option<usize>,
+    /// Matrices of all experts that are fused lie transposed in the files, which only their shapes tell.
+    pub turned: bool,
 }
 
 /// An expert that every token goes to.
@@ -274,6 +276,7 @@ impl Experts {
             shared: None,
             beside: false,
             squeezed: None,
+            turned: false,
         }
     }
 }

@@ -213,7 +213,7 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
     let cases = [
         (json!({"model_type": "gpt_neox"}), "gpt_neox"),
         (json!({"hidden_act": "quick_gelu"}), "quick_gelu"),
-        (json!({"rope_scaling": {"rope_type": "mrope", "factor": 4}}), "mrope"),
+        (json!({"rope_scaling": {"rope_type": "ntk", "factor": 4}}), "ntk"),
         (json!({"rope_parameters": {"rope_type": "axial"}}), "axial"),
         (json!({"model_type": "stablelm", "qk_layernorm": true}), "norms of single heads"),
         (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),

@@ -37,9 +37,25 @@ pub struct LowRank {
     pub b: Vec<f32>,
 }
 
+impl LowRank {
+    /// `b · a`, `[rows, columns]`.
+    pub fn product(&self) -> Vec<f32> {
+        let columns = self.a.len() / self.rank.max(1);
+        let mut product = vec![0.0; self.b.len() / self.rank.max(1) * columns];
+        for (row, factors) in product.chunks_exact_mut(columns.max(1)).zip(self.b.chunks_exact(self.rank)) {
+            for (factor, a) in factors.iter().zip(self.a.chunks_exact(columns.max(1))) {
+                row.iter_mut().zip(a).for_each(|(value, a)| *value += factor * a);
+            }
+        }
+        product
+    }
+}
+
 /// Sizes of what is added to a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LowRankShape {
+    /// Matrices that have such a part each.
+    pub experts: usize,
     pub rank: usize,
     pub rows: usize,
     pub columns: usize,
@@ -114,6 +130,12 @@ impl Adapter {
 
     fn shape(&self, module: &str, [a, b]: &[String; 2]) -> Result<LowRankShape> {
         let (a, b) = (self.tensors.require(a)?, self.tensors.require(b)?);
+        if let (&[experts, rank, columns], &[same, rows, of]) = (a.shape.as_slice(), b.shape.as_slice())
+            && (experts, rank) == (same, of)
+            && rank > 0
+        {
+            return Ok(LowRankShape { experts, rank, rows, columns });
+        }
         let [mut a_shape, mut b_shape] = [matrix(a), matrix(b)];
         if !self.transposed {
             // mlx-lm writes a as [columns, rank], b as [rank, rows].
@@ -121,7 +143,7 @@ impl Adapter {
         }
         match (a_shape, b_shape) {
             (Some((rank, columns)), Some((rows, of))) if of == rank && rank > 0 => {
-                Ok(LowRankShape { rank, rows, columns })
+                Ok(LowRankShape { experts: 1, rank, rows, columns })
             }
             _ => Err(self.misfit(&format!("of {module} it has {:?} and {:?}", a.shape, b.shape))),
         }
@@ -139,8 +161,8 @@ impl Adapter {
     /// INVALID_REQUEST when the shapes do not fit the module.
     pub fn of(&self, module: &str, rows: usize, columns: usize) -> Result<Option<LowRank>> {
         let Some(names) = self.modules.get(module) else { return Ok(None) };
-        let LowRankShape { rank, rows: high, columns: wide } = self.shape(module, names)?;
-        if (high, wide) != (rows, columns) {
+        let LowRankShape { experts, rank, rows: high, columns: wide } = self.shape(module, names)?;
+        if (experts, high, wide) != (1, rows, columns) {
             return Err(self.misfit(&format!(
                 "{module} is [{rows}, {columns}], for which it has [{high}, {rank}] and [{rank}, {wide}]"
             )));
@@ -149,6 +171,32 @@ impl Adapter {
         if !self.transposed {
             (a, b) = (turned(&a, columns, rank), turned(&b, rank, rows));
         }
+        for value in &mut b {
+            *value *= self.scale;
+        }
+        Ok(Some(LowRank { rank, a, b }))
+    }
+
+    /// What it adds to the matrices `[rows, columns]` of so many experts, which mlx-lm has in one tensor; `None`
+    /// if it leaves them as they are.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST when the shapes do not fit.
+    pub fn of_experts(
+        &self,
+        module: &str,
+        count: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Option<LowRank>> {
+        let Some(names) = self.modules.get(module) else { return Ok(None) };
+        let LowRankShape { experts, rank, rows: high, columns: wide } = self.shape(module, names)?;
+        if (experts, high, wide) != (count, rows, columns) {
+            return Err(self.misfit(&format!(
+                "{module} is {count} matrices [{rows}, {columns}], for which it has {experts} of [{high}, {wide}]"
+            )));
+        }
+        let [a, mut b] = [self.floats(&names[0])?, self.floats(&names[1])?];
         for value in &mut b {
             *value *= self.scale;
         }
@@ -168,7 +216,9 @@ impl Adapter {
             Code::InvalidRequest,
             format!("the adapter {} does not fit the model: {reason}", self.folder.display()),
         )
-        .hint("give the adapter of this very model; embeddings and experts cannot be adapted")
+        .hint(
+            "give the adapter of this very model; embeddings and experts in fused matrices cannot be adapted",
+        )
     }
 
     fn floats(&self, name: &str) -> Result<Vec<f32>> {

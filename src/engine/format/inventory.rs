@@ -284,7 +284,7 @@ fn experts(config: &ModelConfig, list: &mut List, has: &impl Fn(&str) -> bool) {
     let parts = if gated { 0..3 } else { 1..3 };
     let (count, inner) = (experts.routing.count, experts.intermediate_size);
     let there = |name: &str| has(&format!("{}{name}", list.prefix));
-    let (is_stacked, is_fused) = (there(names.stacked[1]), there(names.fused[0]));
+    let (is_stacked, is_fused) = (there(names.stacked[1]), there(names.fused[0]) && !experts.turned);
     // GGUF files fuse gate and up only.
     let fused_down = if there(names.fused[1]) { names.fused[1] } else { names.stacked[2] };
     let transposed = names.transposed.filter(|names| there(names[0]));

@@ -282,6 +282,13 @@ pub fn text_name(name: &str) -> Option<String> {
 /// `experts.gate_up_proj` is the weight of a module here, `_blocks` and `_scales` are that of another.
 fn expert_name(name: &str) -> Option<String> {
     let (layer, rest) = name.split_once(".experts.")?;
+    if let Some((matrix, scales)) =
+        rest.split_once("_scale").filter(|(_, scales)| matches!(*scales, "" | "_inv"))
+    {
+        // Of eight-bit floats.
+        return matches!(matrix, "gate_up_proj" | "down_proj")
+            .then(|| format!("{layer}.experts.{matrix}.weight_scale{scales}"));
+    }
     let matrix = rest.strip_suffix("_blocks").or(rest.strip_suffix("_scales")).unwrap_or(rest);
     if !matches!(matrix, "gate_up_proj" | "down_proj") {
         return None;

@@ -37,6 +37,10 @@ use crate::error::Result;
 /// and a quick stop.
 const PREFILL_CHUNK: usize = LONGEST_STEP;
 
+/// Most tokens of an answer that caches have room for from the start. What grows leaves its old place, which nothing
+/// as large as its new one fits into.
+const EXPECTED: usize = LONGEST_STEP;
+
 /// A loaded model with its tokenizer and the cache of the last conversation.
 pub struct Generator {
     pub model: Box<dyn LanguageModel>,
@@ -207,6 +211,7 @@ impl Generator {
         (channel.emit)(Event::Prompt { text: prompt.clone(), tokens: tokens.len(), cached_tokens: cached });
 
         course.compute(cached);
+        self.cache.expect(tokens.len() - cached + answer.room().min(EXPECTED))?;
         let on_device = answer.is_on_device() && self.drafter.is_none();
         let first = match again {
             Some(logits) => Some(self.pending(logits, on_device)?),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mlx_rs::{Dtype, transforms};
 
 use super::decode::{floats, ids};
-use super::{Answer, Begun, Channel, Course, Generator};
+use super::{Answer, Begun, Channel, Course, EXPECTED, Generator};
 use crate::engine::cache::{KvCache, LONGEST_STEP};
 use crate::engine::models::{Logits, Sequence};
 use crate::engine::outcome::Generation;
@@ -151,7 +151,7 @@ impl Generator {
     fn join<'a>(&self, number: u64, begun: Begun<'a>, bytes: u64) -> Result<Running<'a>> {
         let Begun { answer, prompt, tokens } = begun;
         let mut cache = self.empty_cache()?;
-        cache.expect(tokens.len() + 1)?;
+        cache.expect(tokens.len() + answer.room().min(EXPECTED))?;
         Ok(Running {
             number,
             answer,

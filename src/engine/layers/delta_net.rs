@@ -3,9 +3,10 @@
 use mlx_rs::{Array, Dtype, fast, ops};
 
 use super::Loader;
+use super::adapted::Linear;
 use super::conv::CausalConv;
 use super::delta_rule::{Tokens, delta_rule};
-use super::matrix::{parts, select_rows, split_rows};
+use super::matrix::parts;
 use super::norm::Norm;
 use super::projection::{Projection, activate};
 use super::step::Step;
@@ -13,7 +14,6 @@ use crate::engine::cache::KvCache;
 use crate::engine::config::ModelConfig;
 use crate::engine::config::recurrent::Delta;
 use crate::engine::config::style::Activation;
-use crate::engine::format::weight::WeightData;
 use crate::engine::models::names;
 use crate::error::{Error, Result};
 
@@ -51,18 +51,18 @@ impl DeltaNet {
         let names = &names::DELTA;
         let at = |name: &str| format!("{layer}.{name}");
         let hidden = config.hidden_size;
-        let output = [at(names.output)];
+        let output = linear(loader, sizes, &at(names.output), [hidden, sizes.values()])?;
         let [input, pace] = inputs(loader, sizes, layer, hidden)?;
         Ok(Self {
             sizes: *sizes,
-            input: Projection::made(loader, input, norm.clone(), None)?,
-            pace: Projection::made(loader, pace, norm, None)?,
+            input: Projection::of(loader, input, norm.clone(), None)?,
+            pace: Projection::of(loader, pace, norm, None)?,
             conv: CausalConv::load(loader, &at(names.conv), sizes.channels(), sizes.width, false)?,
             decay: loader.decay(&at(names.decay), sizes.value_heads)?,
             decay_bias: loader.floats(&at(names.decay_bias), sizes.value_heads)?,
             norm: loader.floats(&at(&format!("{}.weight", names.norm)), sizes.value_dim)?,
             norm_eps: config.norm_eps,
-            output: Projection::load(loader, &output, &[hidden], sizes.values(), None, false)?,
+            output: Projection::of(loader, vec![output], None, None)?,
             factor: config.residual_scale,
         })
     }
@@ -131,13 +131,18 @@ impl DeltaNet {
 }
 
 /// Queries, keys and values, and gates; rates, and decays.
-fn inputs(loader: &Loader, sizes: &Delta, layer: &str, hidden: usize) -> Result<[Vec<WeightData>; 2]> {
+fn inputs<'a>(
+    loader: &Loader<'a>,
+    sizes: &Delta,
+    layer: &str,
+    hidden: usize,
+) -> Result<[Vec<Linear<'a>>; 2]> {
     let names = &names::DELTA;
     let at = |name: &'static str| format!("{layer}.{name}");
     let heads = sizes.value_heads;
     let [fused_input, fused_pace] = names.fused.map(at);
     let [mixed, gates, rates, decays] = names.split.map(at);
-    let matrix = |name: &str, rows: usize| loader.matrix(name, rows, hidden);
+    let matrix = |name: &str, rows: usize| linear(loader, sizes, name, [rows, hidden]);
     // The rows of a key head: its query and key, the values and the gates that belong to it.
     let shared = heads / sizes.key_heads;
     let (key, value) = (sizes.key_dim, shared * sizes.value_dim);
@@ -150,8 +155,8 @@ fn inputs(loader: &Loader, sizes: &Delta, layer: &str, hidden: usize) -> Result<
         let queries = of_each(0, key, whole);
         let keys = of_each(key, key, whole);
         let values = of_each(2 * key, value, whole);
-        let mixed = select_rows(&all, queries.chain(keys).chain(values))?;
-        vec![mixed, select_rows(&all, of_each(2 * key + value, value, whole))?]
+        let mixed = all.select(queries.chain(keys).chain(values))?;
+        vec![mixed, all.select(of_each(2 * key + value, value, whole))?]
     } else {
         vec![matrix(&mixed, sizes.channels())?, matrix(&gates, sizes.values())?]
     };
@@ -159,10 +164,20 @@ fn inputs(loader: &Loader, sizes: &Delta, layer: &str, hidden: usize) -> Result<
         let all = matrix(&fused_pace, 2 * heads)?;
         let rates = of_each(0, shared, 2 * shared);
         let decays = of_each(shared, shared, 2 * shared);
-        let (rates, decays) = split_rows(&select_rows(&all, rates.chain(decays))?, heads)?;
-        vec![rates, decays]
+        vec![all.select(rates)?, all.select(decays)?]
     } else {
         vec![matrix(&rates, heads)?, matrix(&decays, heads)?]
     };
     Ok([input, pace])
+}
+
+/// A matrix with its adapter, which fits only where heads lie in the order that they were trained in.
+fn linear<'a>(
+    loader: &Loader<'a>,
+    sizes: &Delta,
+    name: &str,
+    [rows, columns]: [usize; 2],
+) -> Result<Linear<'a>> {
+    let load = if sizes.tiled { Linear::plain } else { Linear::load };
+    load(loader, name, rows, columns)
 }

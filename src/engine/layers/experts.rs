@@ -5,6 +5,7 @@ use std::ops::Range;
 use mlx_rs::{Array, Dtype, ops};
 
 use super::Loader;
+use super::adapted::ExpertDelta;
 use super::matrix::{Matrix, transposed};
 use super::mlp::Mlp;
 use super::norm::{Norm, onto, scaled};
@@ -45,7 +46,7 @@ pub struct Experts {
 #[derive(Debug)]
 enum Weights {
     /// Biases are `[experts, rows of one]`.
-    Stock { matrices: [Matrix; 3], biases: Option<[Array; 3]> },
+    Stock { matrices: [Matrix; 3], deltas: Box<[Option<ExpertDelta>; 3]>, biases: Option<[Array; 3]> },
     /// All biases in one. `inner` is how many rows gate and up have for an expert.
     #[cfg(target_os = "linux")]
     Packed { matrices: [PackedMatrix; 3], biases: Option<Array>, inner: usize },
@@ -151,9 +152,12 @@ impl Experts {
             None => normed,
         };
         let mut mixed = match &self.weights {
-            Weights::Stock { matrices, biases } => {
-                X::from(self.mix_stock(&seen.array()?, &scores.array()?, matrices, biases.as_ref())?)
-            }
+            Weights::Stock { matrices, deltas, biases } => X::from(self.mix_stock(
+                &seen.array()?,
+                &scores.array()?,
+                (matrices, deltas),
+                biases.as_ref(),
+            )?),
             #[cfg(target_os = "linux")]
             Weights::Packed { matrices, biases, inner } => {
                 let kind = kernels::Experts {
@@ -191,7 +195,7 @@ impl Experts {
         &self,
         x: &Array,
         scores: &Array,
-        [gate, up, down]: &[Matrix; 3],
+        ([gate, up, down], deltas): (&[Matrix; 3], &[Option<ExpertDelta>; 3]),
         biases: Option<&[Array; 3]>,
     ) -> Result<Array> {
         let (count, used) = (self.routing.count as i32, self.routing.used as i32);
@@ -203,7 +207,10 @@ impl Experts {
         let (length, hidden) = (x.dim(0), x.dim(1));
         let each = x.reshape(&[length, 1, 1, hidden])?;
         let product = |matrix: &Matrix, x: &Array, index: usize| -> Result<Array> {
-            let product = matrix.gather(x, &chosen, count)?;
+            let mut product = matrix.gather(x, &chosen, count)?;
+            if let Some(delta) = &deltas[index] {
+                product = ops::add(&product, delta.gather(x, &chosen, count)?)?;
+            }
             let Some(biases) = biases else { return Ok(product) };
             Ok(ops::add(&product, biases[index].take_axis(&chosen, 0)?.expand_dims(-2)?)?)
         };
@@ -224,8 +231,9 @@ impl Experts {
         arrays.extend(self.norm.iter().chain(&self.post_norm).flat_map(Norm::arrays));
         // Packed weights are computed when they are packed.
         match &self.weights {
-            Weights::Stock { matrices, biases } => {
+            Weights::Stock { matrices, deltas, biases } => {
                 arrays.extend(matrices.iter().flat_map(Matrix::arrays));
+                arrays.extend(deltas.iter().flatten().flat_map(ExpertDelta::arrays));
                 arrays.extend(biases.iter().flatten());
             }
             #[cfg(target_os = "linux")]
@@ -307,9 +315,11 @@ impl Weights {
     fn load(loader: &Loader, config: &ModelConfig, sizes: &style::Experts, layer: &str) -> Result<Self> {
         let (gate, up, down) = read(loader, config, sizes, layer)?;
         let biases = sizes.bias.then(|| biases(loader, config, sizes, layer)).transpose()?;
+        let deltas = Box::new(deltas(loader, config, sizes, layer)?);
         match loader.backend {
+            // The kernels compute all of the experts at once and have no place for what is added in between.
             #[cfg(target_os = "linux")]
-            super::Backend::Kernels => {
+            super::Backend::Kernels if deltas.iter().all(Option::is_none) => {
                 let pack = |part: &Stored| part.pack(loader, sizes.routing.count);
                 let flat = |biases: [Array; 3]| -> Result<Array> {
                     let [gate, up, down] = biases.map(|bias| bias.reshape(&[-1]));
@@ -324,7 +334,7 @@ impl Weights {
                 let matrix = |part: Stored| Matrix::new(&affine::for_mlx(part.read(loader)?), loader.dtype);
                 let (up, down) = (matrix(up)?, matrix(down)?);
                 let gate = gate.map_or_else(|| Ok(up.clone()), matrix)?;
-                Ok(Self::Stock { matrices: [gate, up, down], biases })
+                Ok(Self::Stock { matrices: [gate, up, down], deltas, biases })
             }
         }
     }
@@ -349,7 +359,7 @@ fn read<'a>(
         };
         return Ok((gated.then(|| part(0)).transpose()?, part(1)?, part(2)?));
     }
-    if loader.has(&at(names.fused[0])) {
+    if loader.has(&at(names.fused[0])) && !sizes.turned {
         let both = loader.stored(&at(names.fused[0]), count * 2 * inner, hidden)?;
         let half = |half: usize| both.select(halves(names, count, inner, half));
         // GGUF files fuse gate and up only.
@@ -378,6 +388,26 @@ fn read<'a>(
             .map_err(|error| error.context(format!("the experts of {layer}")))
     };
     Ok((gated.then(|| part(0)).transpose()?, part(1)?, part(2)?))
+}
+
+/// What an adapter adds to gate, up and down.
+fn deltas(
+    loader: &Loader,
+    config: &ModelConfig,
+    sizes: &style::Experts,
+    layer: &str,
+) -> Result<[Option<ExpertDelta>; 3]> {
+    let names = &config.architecture.names.experts;
+    let hidden = sizes.squeezed.unwrap_or(config.hidden_size);
+    let (inner, count) = (sizes.intermediate_size, sizes.routing.count);
+    let part = |index: usize, shape: [usize; 2]| -> Result<Option<ExpertDelta>> {
+        let at = |name: &str| format!("{layer}.{name}");
+        let each = |expert: usize| at(&format!("{}.{expert}.{}", names.each, names.parts[index]));
+        let added = loader.low_ranks(&at(names.stacked[index]), each, count, shape)?;
+        added.map(|added| ExpertDelta::new(loader, &added, shape[1])).transpose()
+    };
+    let gate = if config.style.gated { part(0, [inner, hidden])? } else { None };
+    Ok([gate, part(1, [inner, hidden])?, part(2, [hidden, inner])?])
 }
 
 /// The rows of all gates (half 0) or ups (half 1) in a matrix that holds both of each expert.

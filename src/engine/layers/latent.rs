@@ -15,9 +15,9 @@ use super::{Backend, Loader};
 use crate::engine::config::{Latent, ModelConfig};
 use crate::engine::format::affine;
 use crate::engine::format::rows::unpacked;
-use crate::engine::format::weight::WeightData;
+use crate::engine::format::weight::{Floats, WeightData};
 use crate::engine::models::names;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The models' own code has the epsilon of these norms as a constant.
 const EPSILON: f32 = 1e-6;
@@ -127,18 +127,47 @@ fn made(
     at: &impl Fn(&str) -> String,
 ) -> Result<[WeightData; 2]> {
     let names = &names::LATENT;
-    if !loader.has(&at(names.both)) {
-        return Ok([
+    let parts = if loader.has(&at(names.both)) {
+        let both = loader.matrix(&at(names.both), heads * sizes.made(), sizes.rank)?;
+        apart(&unpacked(both), sizes, heads)?
+    } else {
+        [
             loader.matrix(&at(names.keys), heads * sizes.rank, sizes.plain)?,
             loader.matrix(&at(names.values), heads * sizes.value, sizes.rank)?,
-        ]);
-    }
-    let both = unpacked(loader.matrix(&at(names.both), heads * sizes.made(), sizes.rank)?);
+        ]
+    };
+    // An adapter knows them as one matrix only, and is added to them: they have no place beside them.
+    let Some(added) = loader.low_rank(&at(names.both), heads * sizes.made(), sizes.rank)? else {
+        return Ok(parts);
+    };
+    let shape = vec![heads * sizes.made(), sizes.rank];
+    let added = WeightData::Dense { shape, values: Floats::singles(&added.product()) };
+    let [keys, values] = parts;
+    let [of_keys, of_values] = apart(&added, sizes, heads)?;
+    Ok([sum(keys, &of_keys)?, sum(values, &of_values)?])
+}
+
+/// What makes keys and values of each head, as a matrix for all keys, transposed by heads, and one for all values.
+fn apart(both: &WeightData, sizes: &Latent, heads: usize) -> Result<[WeightData; 2]> {
     let rows = |from: usize, to: usize| {
         (0..heads).map(move |head| head * sizes.made() + from..head * sizes.made() + to)
     };
-    let keys = select_rows(&both, rows(0, sizes.plain))?;
-    Ok([transposed(&keys, heads)?, select_rows(&both, rows(sizes.plain, sizes.made()))?])
+    let keys = select_rows(both, rows(0, sizes.plain))?;
+    Ok([transposed(&keys, heads)?, select_rows(both, rows(sizes.plain, sizes.made()))?])
+}
+
+/// A matrix, unpacked, with the elements of a plain one added to its own.
+fn sum(weight: WeightData, added: &WeightData) -> Result<WeightData> {
+    match (unpacked(weight), added) {
+        (WeightData::Dense { shape, values }, WeightData::Dense { shape: same, values: added })
+            if shape == *same =>
+        {
+            let mut values = values.to_f32();
+            values.iter_mut().zip(added.to_f32()).for_each(|(value, added)| *value += added);
+            Ok(WeightData::Dense { shape, values: Floats::singles(&values) })
+        }
+        _ => Err(Error::internal("only matrices of one shape can be added")),
+    }
 }
 
 impl HeadMatrices {

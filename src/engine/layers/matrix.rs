@@ -248,12 +248,6 @@ pub fn parts<const N: usize>(x: &Array, cuts: &[i32]) -> Result<[Array; N]> {
     parts.try_into().map_err(|_| Error::internal("columns that were not cut as they should be"))
 }
 
-/// The first `rows` rows of a matrix, and the rest.
-pub fn split_rows(weight: &WeightData, rows: usize) -> Result<(WeightData, WeightData)> {
-    let all = weight.matrix_shape().map_or(0, |(all, _)| all);
-    Ok((select_rows(weight, Some(0..rows))?, select_rows(weight, Some(rows..all))?))
-}
-
 /// These rows of a matrix, one below the other.
 pub fn select_rows(
     weight: &WeightData,

@@ -115,6 +115,40 @@ impl<'a> Loader<'a> {
         Ok(Some(part))
     }
 
+    /// What the adapter adds to the matrices `[rows, columns]` of so many experts: in a module of all, or in
+    /// modules of their own. Their a lie one below the other, `[count * rank, columns]`, and their b.
+    pub fn low_ranks(
+        &self,
+        all: &str,
+        each: impl Fn(usize) -> String,
+        count: usize,
+        [rows, columns]: [usize; 2],
+    ) -> Result<Option<LowRank>> {
+        let Some(adapter) = self.adapter else { return Ok(None) };
+        if let Some(part) = adapter.of_experts(all, count, rows, columns)? {
+            self.adapted.borrow_mut().insert(all.to_owned());
+            return Ok(Some(part));
+        }
+        let parts = (0..count).map(|expert| self.low_rank(&each(expert), rows, columns));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let rank = parts.iter().flatten().map(|part| part.rank).max().unwrap_or(0);
+        if rank == 0 {
+            return Ok(None);
+        }
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for part in &parts {
+            let (own, part_a, part_b) =
+                part.as_ref().map_or((0, &[][..], &[][..]), |part| (part.rank, &part.a[..], &part.b[..]));
+            a.extend_from_slice(part_a);
+            a.resize(a.len() + (rank - own) * columns, 0.0);
+            for row in 0..rows {
+                b.extend_from_slice(&part_b[row * own..(row + 1) * own]);
+                b.resize(b.len() + rank - own, 0.0);
+            }
+        }
+        Ok(Some(LowRank { rank, a, b }))
+    }
+
     /// An error unless the model has taken over all of the adapter.
     pub fn check_adapted(&self) -> Result<()> {
         self.adapter.map_or(Ok(()), |adapter| adapter.check_used(&self.adapted.borrow()))

@@ -1,19 +1,19 @@
 //! One or more linear maps of the same input, with what usually stands around them.
 
 use std::f32::consts::SQRT_2;
+use std::iter;
 
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::Loader;
-use super::adapted::Delta;
+use super::adapted::{Delta, Linear};
 use super::matrix::{Matrix, side_by_side, stack};
 use super::norm::{Norm, onto, scaled};
 use super::stored::Stored;
 use crate::engine::config::style::Activation;
 use crate::engine::ffi::Operand;
 use crate::engine::format::affine;
-use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::{self, PackedMatrix};
 use crate::error::{Error, Result};
@@ -56,28 +56,20 @@ impl Projection {
         norm: Option<Norm>,
         with_bias: bool,
     ) -> Result<Self> {
-        let weights = names
+        let parts = names
             .iter()
             .zip(rows)
-            .map(|(name, &rows)| loader.stored(name, rows, columns))
+            .map(|(name, &rows)| Linear::load(loader, name, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let bias = with_bias.then(|| loader.biases(names, rows)).transpose()?;
-        let delta = Delta::load(loader, names, rows, columns)?.map(Box::new);
-        Ok(Self { delta, ..Self::of(loader, weights, norm, bias)? })
+        Self::of(loader, parts, norm, bias)
     }
 
-    /// Of matrices that were read already. No adapter changes them.
-    pub fn made(
-        loader: &Loader,
-        weights: Vec<WeightData>,
-        norm: Option<Norm>,
-        bias: Option<Array>,
-    ) -> Result<Self> {
-        Self::of(loader, weights.into_iter().map(Stored::made).collect(), norm, bias)
-    }
-
-    fn of(loader: &Loader, weights: Vec<Stored>, norm: Option<Norm>, bias: Option<Array>) -> Result<Self> {
-        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta: None })
+    /// Of matrices that were found already.
+    pub fn of(loader: &Loader, parts: Vec<Linear>, norm: Option<Norm>, bias: Option<Array>) -> Result<Self> {
+        let delta = Delta::of(loader, &parts)?.map(Box::new);
+        let weights = parts.into_iter().map(|part| part.weight).collect();
+        Ok(Self { norm, weights: Weights::new(loader, weights)?, bias, delta })
     }
 
     /// Loads a gate and what it gates, of `rows` each: two modules, or one with the rows of both.
@@ -92,11 +84,14 @@ impl Projection {
         let [fused] = names else {
             return Self::load(loader, names, &[rows, rows], columns, norm, with_bias);
         };
-        let both = loader.stored(fused, 2 * rows, columns)?;
-        let (gate, up) = (both.select(Some(0..rows))?, both.select(Some(rows..2 * rows))?);
+        let both = Linear::load(loader, fused, 2 * rows, columns)?;
         let bias = with_bias.then(|| loader.biases(names, &[2 * rows])).transpose()?;
-        let delta = Delta::load(loader, names, &[2 * rows], columns)?.map(Box::new);
-        Ok(Self { delta, ..Self::of(loader, vec![gate, up], norm, bias)? })
+        Self::of(
+            loader,
+            vec![both.select(iter::once(0..rows))?, both.select(iter::once(rows..2 * rows))?],
+            norm,
+            bias,
+        )
     }
 
     /// Loads queries, keys and values, `rows` of queries and of the others, and beside them what the gate of
@@ -113,14 +108,14 @@ impl Projection {
         let [query, key, value] = names else {
             return Err(Error::internal("a gate beside queries that are not alone"));
         };
-        let whole = loader.stored(query, 2 * q, columns)?;
+        let whole = Linear::load(loader, query, 2 * q, columns)?;
         let rows = |part: usize| {
             (0..q / head_dim).map(move |head| (2 * head + part) * head_dim..(2 * head + part + 1) * head_dim)
         };
-        let weights = vec![
+        let parts = vec![
             whole.select(rows(0))?,
-            loader.stored(key, kv, columns)?,
-            loader.stored(value, kv, columns)?,
+            Linear::load(loader, key, kv, columns)?,
+            Linear::load(loader, value, kv, columns)?,
         ];
         let mut biases = (None, None);
         if with_bias {
@@ -130,7 +125,7 @@ impl Projection {
             biases = (Some(ops::concatenate(&[part(0)?, others], 0)?), Some(part(1)?));
         }
         let gate = Self::of(loader, vec![whole.select(rows(1))?], norm.clone(), biases.1)?;
-        Ok((Self::of(loader, weights, norm, biases.0)?, gate))
+        Ok((Self::of(loader, parts, norm, biases.0)?, gate))
     }
 
     /// The same matrix as an embedding's table, as a model with tied weights uses it for its head.

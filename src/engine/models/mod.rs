@@ -114,7 +114,7 @@ pub fn of_type(model_type: &str) -> Option<&'static Architecture> {
 }
 
 /// Types of multimodal models that say in `text_config` what their text part is.
-pub static WRAPPERS: &[&str] = &["mistral3", "llava"];
+pub static WRAPPERS: &[&str] = &["mistral3", "llava", "pixtral", "kimi_vl", "lfm2_vl", "lfm2-vl"];
 
 /// The `model_type` of a config.json, or that of its text part where that tells.
 pub fn text_type(config: &Map<String, Value>) -> Option<&str> {

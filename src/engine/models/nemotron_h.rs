@@ -45,7 +45,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ..Defaults::PLAIN
     },
     read,
-    gguf: Some(Gguf { names: &["nemotron_h", "nemotron_h_moe"], interleaved: false, read: read_gguf }),
+    // Nothing is rotated, but queries and keys lie as if it were.
+    gguf: Some(Gguf { names: &["nemotron_h", "nemotron_h_moe"], interleaved: true, read: read_gguf }),
     on_load: OnLoad { precise: &[], whole: &["mixer.gate"] },
 };
 

@@ -1,4 +1,5 @@
-//! Qwen 2 and 2.5 (arXiv:2407.10671): Llama with biases of queries, keys and values.
+//! Qwen 2 and 2.5 (arXiv:2407.10671): Llama with biases of queries, keys and values. The text parts of Qwen 2
+//! VL and 2.5 VL are the same: the rotations of a picture are those of plain positions in a text.
 
 use super::architecture::{Architecture, Defaults, Gguf, PLAIN, no_more_keys};
 use crate::engine::config::fields::Fields;
@@ -7,10 +8,10 @@ use crate::error::Result;
 
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "qwen2",
-    model_types: &["qwen2"],
+    model_types: &["qwen2", "qwen2_vl_text", "qwen2_vl", "qwen2_5_vl_text", "qwen2_5_vl"],
     defaults: Defaults { context: 32_768, ..Defaults::PLAIN },
     read,
-    gguf: Some(Gguf { names: &["qwen2"], interleaved: false, read: no_more_keys }),
+    gguf: Some(Gguf { names: &["qwen2", "qwen2vl"], interleaved: false, read: no_more_keys }),
     ..PLAIN
 };
 

@@ -183,6 +183,13 @@ impl Demand {
         let mut products: BTreeMap<(&str, &str), LowRankShape> = BTreeMap::new();
         for part in adapter.shapes() {
             let (module, shape) = part?;
+            if shape.experts > 1 || module.contains(".experts.") {
+                // Of experts, a token's results are those of a few.
+                let dense = Some(Storage::Dense(FloatType::F32));
+                self.weights.add_matrix(shape.experts * shape.rank, shape.columns, dense);
+                self.weights.add_matrix(shape.experts * shape.rows, shape.rank, dense);
+                continue;
+            }
             let end = module.match_indices('.').nth(2).map_or(module.len(), |(at, _)| at);
             let (layer, name) = module.split_at(end);
             let name = name.trim_start_matches('.');
@@ -193,7 +200,7 @@ impl Demand {
             product.rows += shape.rows;
         }
         let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
-        for ((layer, _), LowRankShape { rank, rows, columns }) in products {
+        for ((layer, _), LowRankShape { rank, rows, columns, .. }) in products {
             let rank = rank.next_multiple_of(adapted::STEP);
             let dense = Some(Storage::Dense(FloatType::F32));
             self.weights.add_matrix(rank, columns, dense);

@@ -1,5 +1,6 @@
 //! Text to tokens and back: tokenizers, streaming detokenization, chat templates, stop texts.
 
+mod characters;
 mod config;
 pub mod files;
 mod generation;

@@ -13,6 +13,7 @@ use tokenizers::normalizers::{Precompiled, Replace, Sequence, Strip};
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::{AddedToken, NormalizerWrapper};
 
+use super::characters::Characters;
 use super::config::TokenizerConfig;
 use super::sentencepiece::{Kind, SPACE, SentencePiece};
 use super::tokenizer::{Decoding, Tokenizer, Vocabulary, guard};
@@ -159,9 +160,6 @@ fn merging(
     normalizer: &Normalizer,
     prefix: PrependScheme,
 ) -> Result<SentencePiece, Failure> {
-    if !normalizer.characters().is_empty() {
-        return Err(unsupported("SentencePiece's BPE with characters that are replaced first").into());
-    }
     let unknown = pieces.iter().position(|(.., kind)| *kind == Kind::Unknown).map(|id| id as u32);
     let (mut texts, mut scores, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
     for (text, score, kind) in pieces {
@@ -170,6 +168,11 @@ fn merging(
         kinds.push(kind);
     }
     let mut model = SentencePiece::new(texts, scores, kinds, unknown, prefix != PrependScheme::Never)?;
+    if !normalizer.characters().is_empty() {
+        let table = Characters::new(normalizer.characters());
+        let broken = || Failure::Broken("its table of characters is cut off".to_owned());
+        model = model.with_characters(table.ok_or_else(broken)?);
+    }
     if prefix == PrependScheme::First {
         model = model.with_space_only_first();
     }

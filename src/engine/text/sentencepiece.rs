@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
+use super::characters::Characters;
 use crate::error::{Code, Error, Result};
 
 /// Stands for a space in pieces.
@@ -56,6 +57,8 @@ pub(super) struct SentencePiece {
     space_prefix: bool,
     /// Only the beginning of a text gets that space, not what follows an added piece.
     only_first: bool,
+    /// What characters become before anything else.
+    characters: Option<Characters>,
     /// Spaces at the ends of a text go, and several become one.
     squeezes: bool,
 }
@@ -104,13 +107,30 @@ impl SentencePiece {
                 )?;
             Some((finder, added_ids))
         };
-        let (only_first, squeezes) = (false, false);
-        Ok(Self { pieces, scores, kinds, ids, bytes, unknown, added, space_prefix, only_first, squeezes })
+        Ok(Self {
+            pieces,
+            scores,
+            kinds,
+            ids,
+            bytes,
+            unknown,
+            added,
+            space_prefix,
+            only_first: false,
+            characters: None,
+            squeezes: false,
+        })
     }
 
     #[must_use]
     pub(super) fn with_space_only_first(mut self) -> Self {
         self.only_first = true;
+        self
+    }
+
+    #[must_use]
+    pub(super) fn with_characters(mut self, table: Characters) -> Self {
+        self.characters = Some(table);
         self
     }
 
@@ -152,6 +172,8 @@ impl SentencePiece {
 
     /// Encodes text without special pieces.
     fn encode_plain(&self, text: &str, is_first: bool, ids: &mut Vec<u32>) {
+        let replaced = self.characters.as_ref().map(|table| table.replace(text));
+        let text = replaced.as_deref().unwrap_or(text);
         let squeezed;
         let text = if self.squeezes {
             squeezed = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");

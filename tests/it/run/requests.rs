@@ -18,6 +18,27 @@ fn the_argument_and_the_piped_text_make_the_prompt_together() {
 }
 
 #[test]
+fn a_model_that_was_made_for_images_too_says_that_its_text_part_runs() {
+    let home = Sandbox::new();
+    let (from, model) = (PathBuf::from(tiny()), home.home().join("sees"));
+    std::fs::create_dir(&model).expect("a folder");
+    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(from.join(file), model.join(file)).expect("a copy");
+    }
+    let text_config = std::fs::read_to_string(from.join("config.json")).expect("a configuration");
+    let config = format!(r#"{{"model_type": "llava", "vision_config": {{}}, "text_config": {text_config}}}"#);
+    std::fs::write(model.join("config.json"), config).expect("written");
+    let model = model.to_str().expect("UTF-8");
+    let alone = run(&home, &[model, "Hi", "-n", "2", "--temp", "0"]);
+    assert!(text(&alone.stderr).starts_with("warning: the text part of the model runs alone"), "{alone:?}");
+    assert_eq!(alone.stdout, run(&home, &[&tiny(), "Hi", "-n", "2", "--temp", "0"]).stdout);
+
+    let image = r#"{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}"#;
+    let output = run_with_input(&home, &[model, "--batch", "-", "--json"], image.as_bytes());
+    assert_eq!(error(&output, 7)["code"], "CAPABILITY_MISSING");
+}
+
+#[test]
 fn piped_text_alone_is_the_prompt_with_and_without_a_dash() {
     let home = Sandbox::new();
     for args in [vec![], vec!["-"]] {

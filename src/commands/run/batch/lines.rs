@@ -117,12 +117,7 @@ impl Prompts {
             Some(_) => Err(broken(line, &format!("has something else than a text as its {name}"))),
         };
         let (system, prompt) = (text("system")?, text("prompt")?);
-        let messages = fields.remove("messages").map(|messages| {
-            serde_json::from_value::<Vec<Message>>(messages).map_err(|error| {
-                broken(line, &format!("has messages that are none: {error}"))
-                    .hint("write [{\"role\": \"user\", \"content\": \"…\"}, …]")
-            })
-        });
+        let messages = fields.remove("messages").map(|messages| turns_of(messages, line));
         if common.raw && (system.is_some() || messages.is_some()) {
             return Err(broken(line, "has turns of a chat, which --raw gives to no template"));
         }
@@ -150,6 +145,40 @@ impl Prompts {
             None => {}
         }
         Ok(Prompt::Chat(turns))
+    }
+}
+
+/// The turns of a conversation. A turn's content may be in parts, as OpenAI's interface has it; only texts can
+/// be answered.
+fn turns_of(mut messages: Value, line: u64) -> Result<Vec<Message>> {
+    for content in messages.as_array_mut().into_iter().flatten().filter_map(|turn| turn.get_mut("content")) {
+        if let Value::Array(parts) = content {
+            let texts = parts.iter().map(|part| text_of(part, line)).collect::<Result<Vec<_>>>()?;
+            *content = Value::String(texts.concat());
+        }
+    }
+    serde_json::from_value(messages).map_err(|error| {
+        broken(line, &format!("has messages that are none: {error}"))
+            .hint("write [{\"role\": \"user\", \"content\": \"…\"}, …]")
+    })
+}
+
+fn text_of(part: &Value, line: u64) -> Result<&str> {
+    match (part.get("text").and_then(Value::as_str), part.get("type").and_then(Value::as_str)) {
+        (Some(text), Some("text" | "input_text" | "output_text") | None) => Ok(text),
+        (_, Some(kind)) if kind != "text" => {
+            let kind: String = kind.chars().take(64).collect();
+            Err(Error::new(
+                Code::CapabilityMissing,
+                format!(
+                    "line {line} has a part of type {kind:?} in a message, and only texts can be answered"
+                ),
+            )
+            .hint("leave images, sounds and files out")
+            .detail("line", line))
+        }
+        _ => Err(broken(line, "has a part of a message that is no text")
+            .hint("write {\"type\": \"text\", \"text\": \"…\"}")),
     }
 }
 
@@ -184,8 +213,8 @@ fn too_long(line: u64) -> Error {
 mod tests {
     use super::*;
 
-    fn prompts(lines: &'static str, common: Common) -> Prompts {
-        let pieces = Pieces::new(Box::new(lines.as_bytes()), b'\n', too_long);
+    fn prompts(lines: impl Into<String>, common: Common) -> Prompts {
+        let pieces = Pieces::new(Box::new(io::Cursor::new(lines.into())), b'\n', too_long);
         Prompts { pieces, name: "it".to_owned(), is_file: true, common, count: 0 }
     }
 
@@ -226,6 +255,29 @@ mod tests {
         assert_eq!(turns(&third), [("system", "t"), ("user", "c")]);
         assert_eq!((third.request.max_tokens, third.request.sampling.top_k), (Some(4), 40));
         assert!(prompts.next().expect("the end").is_none());
+    }
+
+    #[test]
+    fn the_parts_of_a_message_are_texts() {
+        let asked = |line: String| prompts(line, common()).next();
+        let parts = r#"{"messages": [{"role": "user", "content":
+            [{"type": "text", "text": "What is "}, {"type": "input_text", "text": "this?"}]}]}"#
+            .replace('\n', " ");
+        let asked_parts = asked(parts).expect("a line").expect("a prompt");
+        assert_eq!(turns(&asked_parts), [("system", "be brief"), ("user", "What is this?")]);
+        for (part, code) in [
+            (r#"{"type": "image_url", "image_url": {"url": "data:"}}"#, Code::CapabilityMissing),
+            (r#"{"type": "input_audio", "input_audio": {}}"#, Code::CapabilityMissing),
+            (r#"{"type": "image", "text": "a cat"}"#, Code::CapabilityMissing),
+            (r#"{"type": "text"}"#, Code::InvalidRequest),
+            (r#""text""#, Code::InvalidRequest),
+            (r#"{"type": "text", "text": 5}"#, Code::InvalidRequest),
+        ] {
+            let line = format!(r#"{{"messages": [{{"role": "user", "content": [{part}]}}]}}"#);
+            let error = asked(line).expect_err(part);
+            assert_eq!(error.code(), code, "{part}");
+            assert!(error.message().starts_with("it: line 1 has a part"), "{error}");
+        }
     }
 
     #[test]

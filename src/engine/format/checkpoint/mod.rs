@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::config::style::{Mixer, NormKind};
+use crate::engine::config::style::{Experts, Mixer, NormKind};
 use crate::engine::config::{self, Affine, ConfigFiles, ModelConfig, Packing};
 use crate::engine::format::adapter::Adapter;
 use crate::engine::format::file::{damaged, unsupported};
@@ -25,7 +25,7 @@ use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
 use crate::engine::format::unpack::{Form, Room};
-use crate::engine::format::weight::{CodeTable, Floats, WeightData};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
 use crate::ids;
@@ -110,6 +110,9 @@ impl Checkpoint {
                 // mlx-lm adds the one to norms of models whose convolutions it turns round.
                 if config.style.norm == NormKind::RmsPlusOne && has_mlx_convolution(&config, &tensors) {
                     config.style.norm = NormKind::Rms;
+                }
+                if let Some(experts) = turned_experts(&config, &tensors) {
+                    config.experts = Some(experts);
                 }
                 (config, Origin::Folder(folder))
             }
@@ -224,7 +227,14 @@ impl Checkpoint {
         }
         match tensor.encoding {
             Encoding::Ggml(kind) => Form::of(kind).map(Storage::Blocks),
-            Encoding::Safetensors(Dtype::F8E4M3) => Some(Storage::Blocks(Form::Codes(CodeTable::Fp8))),
+            Encoding::Safetensors(Dtype::F8E4M3) => {
+                let is_grouped = self.small_floats(module, tensor).is_ok_and(|small| small.is_grouped());
+                Some(if is_grouped && !self.is_transposed(module) {
+                    Storage::Blocks(Form::Codes(CodeTable::Fp8))
+                } else {
+                    Storage::Dense(FloatType::F32)
+                })
+            }
             Encoding::Safetensors(_) => {
                 let packed = self.packing(module, tensor, Some(columns)).ok()?;
                 Some(match packed.packing {
@@ -361,6 +371,17 @@ fn has_mlx_convolution(config: &ModelConfig, tensors: &Tensors) -> bool {
     tensor.is_some_and(|tensor| matches!(tensor.shape[..], [_, width, 1] if width > 1))
 }
 
+/// The experts of a model whose fused matrices are `[experts, columns, rows]`, where that has no name of its own.
+fn turned_experts(config: &ModelConfig, tensors: &Tensors) -> Option<Experts> {
+    let (names, experts) = (&config.architecture.names.experts, config.experts?);
+    let [gate_up, _] = names.transposed.filter(|transposed| *transposed == names.fused)?;
+    let layer = config.plan.iter().position(|layer| layer.sparse)?;
+    let tensor = tensors.get(&format!("model.layers.{layer}.{gate_up}.weight"))?;
+    let (turned, plain) = (config.hidden_size, 2 * experts.intermediate_size);
+    let is_turned = tensor.shape.get(1..) == Some(&[turned, plain]) && turned != plain;
+    is_turned.then_some(Experts { turned: true, ..experts })
+}
+
 /// A packed module whose tensors fit one another.
 #[derive(Clone)]
 struct Packed<'a> {
@@ -447,8 +468,7 @@ fn element_unsupported(name: &str, tensor: &Tensor, path: &Path) -> Error {
 }
 
 /// `None` where a code of an eight-bit float is no number.
-fn check_codes(packed: &[u32]) -> Option<()> {
-    let codes = bytemuck::cast_slice::<u32, u8>(packed);
+fn check_codes(codes: &[u8]) -> Option<()> {
     codes.iter().all(|code| code & 0x7f != 0x7f).then_some(())
 }
 

@@ -77,7 +77,11 @@ impl Checkpoint {
     }
 
     pub(super) fn is_transposed(&self, module: &str) -> bool {
-        let Some([gate_up, down]) = self.config.architecture.names.experts.transposed else { return false };
+        let names = &self.config.architecture.names.experts;
+        let Some([gate_up, down]) = names.transposed else { return false };
+        if gate_up == names.fused[0] && !self.config.experts.is_some_and(|experts| experts.turned) {
+            return false;
+        }
         // The name of down alone is that of another layout, too.
         let layer = [gate_up, down].iter().find_map(|name| module.strip_suffix(name));
         layer.is_some_and(|layer| self.contains(&format!("{layer}{gate_up}.weight")))

@@ -148,7 +148,7 @@ impl MatrixRows<'_> {
                 let scales = mode.scales(&scales).ok_or_else(|| self.not_finite())?;
                 let (table, group) = (mode.table(), mode.group());
                 if table == CodeTable::Fp8 {
-                    check_codes(&packed).ok_or_else(|| self.not_finite())?;
+                    check_codes(bytemuck::cast_slice(&packed)).ok_or_else(|| self.not_finite())?;
                 }
                 Ok(WeightData::Codes { rows: rows_read, columns, group, table, packed, scales })
             }

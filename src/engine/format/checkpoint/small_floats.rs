@@ -2,10 +2,11 @@
 //! beside it what its numbers are multiplied by, `.weight_scale_inv` for blocks of rows and columns, or
 //! `.weight_scale` for rows or all of the matrix.
 //!
-//! An element is exactly its number times its scale. They become groups of 32 that have one scale each.
+//! An element is exactly its number times its scale. They become groups of 32 that have one scale each, or
+//! float32 where blocks are no whole groups. Matrices of all experts in one tensor have scales each of their own.
 
 use super::{Checkpoint, matrix, not_finite};
-use crate::engine::format::block_float::BlockFloat;
+use crate::engine::format::block_float::{BlockFloat, e4m3};
 use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::tensors::Tensor;
 use crate::engine::format::weight::{CodeTable, Floats, WeightData};
@@ -21,14 +22,28 @@ pub(super) struct SmallFloats<'a> {
     pub columns: usize,
     name: String,
     scales: &'a Tensor,
+    /// Rows of one expert, or all.
+    each: usize,
     /// Rows and columns that share a scale.
     block: [usize; 2],
 }
 
+impl SmallFloats<'_> {
+    /// Whether each group of 32 elements of a row shares a scale.
+    pub(super) fn is_grouped(&self) -> bool {
+        let [_, wide] = self.block;
+        self.columns.is_multiple_of(GROUP) && (wide >= self.columns || wide.is_multiple_of(GROUP))
+    }
+
+    /// The row of scales that belongs to a row of numbers.
+    fn row_of_scales(&self, row: usize) -> usize {
+        row / self.each * self.each.div_ceil(self.block[0]) + row % self.each / self.block[0]
+    }
+}
+
 impl Checkpoint {
     /// # Errors
-    /// INTEGRITY_FAILED where the scales are missing or do not fit, MODEL_UNSUPPORTED for blocks that are no
-    /// whole groups of 32.
+    /// INTEGRITY_FAILED where the scales are missing or do not fit, MODEL_UNSUPPORTED for scales of another type.
     pub(super) fn small_floats(&self, module: &str, tensor: &Tensor) -> Result<SmallFloats<'_>> {
         let weight = format!("{module}.weight");
         let path = self.tensors.path_of(tensor);
@@ -37,18 +52,25 @@ impl Checkpoint {
         let found = names.into_iter().find_map(|name| Some((self.tensors.get(&name)?, name)));
         let (scales, name) = found
             .ok_or_else(|| damaged(path, &format!("has no scales for the eight-bit floats in {weight:?}")))?;
-        let block = match (scales.shape.as_slice(), self.config.float_blocks) {
-            ([] | [1] | [1, 1], None) => [rows, columns],
-            ([count] | [count, 1], None) if *count == rows => [1, columns],
+        let (each, own) = match (tensor.shape.as_slice(), scales.shape.as_slice()) {
+            (&[count, each, _], [experts, own @ ..]) if *experts == count => (each, own),
+            (_, all) => (rows, all),
+        };
+        let block = match (own, self.config.float_blocks) {
+            ([] | [1] | [1, 1], None) => [each, columns],
+            ([count] | [count, 1], None) if *count == each => [1, columns],
             ([down, across], Some([high, wide]))
-                if [*down, *across] == [rows.div_ceil(high), columns.div_ceil(wide)] =>
+                if [*down, *across] == [each.div_ceil(high), columns.div_ceil(wide)] =>
             {
                 [high, wide.min(columns)]
             }
-            (shape, _) => {
+            _ => {
                 return Err(damaged(
                     path,
-                    &format!("has scales {shape:?} for the {rows} rows and {columns} columns of {weight:?}"),
+                    &format!(
+                        "has scales {:?} for the {rows} rows and {columns} columns of {weight:?}",
+                        scales.shape
+                    ),
                 ));
             }
         };
@@ -58,30 +80,40 @@ impl Checkpoint {
                 &format!("has scales of type {} in {name:?}", scales.encoding.name()),
             ));
         }
-        if !columns.is_multiple_of(GROUP) || (block[1] < columns && !block[1].is_multiple_of(GROUP)) {
-            let reason = format!("has blocks of {} of {columns} columns in {weight:?}", block[1]);
-            return Err(unsupported(path, &reason).hint("whole groups of 32 columns are supported"));
+        if each == 0 || columns == 0 {
+            return Err(damaged(path, &format!("has nothing in {weight:?}")));
         }
-        Ok(SmallFloats { rows, columns, name, scales, block })
+        Ok(SmallFloats { rows, columns, name, scales, each, block })
     }
 
     /// Reads such a matrix.
     pub(super) fn read_small_floats(&self, module: &str, tensor: &Tensor) -> Result<WeightData> {
-        let SmallFloats { rows, columns, name, scales, block: [high, wide] } =
-            self.small_floats(module, tensor)?;
+        let small = self.small_floats(module, tensor)?;
+        let SmallFloats { rows, columns, ref name, scales, block: [_, wide], .. } = small;
         let across = columns.div_ceil(wide);
-        let of_blocks = self.floats(&name, scales)?.to_f32();
+        let of_blocks = self.floats(name, scales)?.to_f32();
         let path = self.tensors.path_of(tensor);
         if !of_blocks.iter().all(|scale| scale.is_finite()) {
-            return Err(not_finite(&name, path));
+            return Err(not_finite(name, path));
+        }
+        let of_row = |row: usize| &of_blocks[small.row_of_scales(row) * across..][..across];
+        let not_finite = || not_finite(&format!("{module}.weight"), path);
+        if !small.is_grouped() || self.is_transposed(module) {
+            let codes = self.tensors.read(tensor)?;
+            super::check_codes(&codes).ok_or_else(not_finite)?;
+            let mut values = Vec::with_capacity(codes.len());
+            for (row, codes) in codes.chunks_exact(columns).enumerate() {
+                let scales = of_row(row);
+                values.extend(codes.iter().enumerate().map(|(at, code)| e4m3(*code) * scales[at / wide]));
+            }
+            return Ok(WeightData::Dense { shape: vec![rows, columns], values: Floats::singles(&values) });
         }
         let mut packed = vec![0u32; tensor.bytes as usize / 4];
         self.tensors.read_into(tensor, bytemuck::cast_slice_mut(&mut packed))?;
-        super::check_codes(&packed).ok_or_else(|| not_finite(&format!("{module}.weight"), path))?;
+        super::check_codes(bytemuck::cast_slice(&packed)).ok_or_else(not_finite)?;
         let mut scales = Vec::with_capacity(rows * columns / GROUP);
         for row in 0..rows {
-            let of_row = &of_blocks[row / high * across..][..across];
-            scales.extend((0..columns).step_by(GROUP).map(|column| of_row[column / wide]));
+            scales.extend((0..columns).step_by(GROUP).map(|column| of_row(row)[column / wide]));
         }
         let (group, table, scales) = (GROUP, CodeTable::Fp8, Floats::singles(&scales));
         Ok(WeightData::Codes { rows, columns, group, table, packed, scales })
