@@ -29,7 +29,7 @@ pub enum Placement {
 pub enum QkNorm {
     /// Each head by itself, all with the same weights.
     Heads,
-    /// Each head by itself, with weights of its own.
+    /// Each head by itself, with weights of its own and no bias.
     EachHead,
     /// All heads of a token together.
     Whole,

@@ -215,7 +215,7 @@ fn what_the_engine_lacks_is_unsupported_and_named() {
         (json!({"hidden_act": "quick_gelu"}), "quick_gelu"),
         (json!({"rope_scaling": {"rope_type": "ntk", "factor": 4}}), "ntk"),
         (json!({"rope_parameters": {"rope_type": "axial"}}), "axial"),
-        (json!({"model_type": "stablelm", "qk_layernorm": true}), "norms of single heads"),
+        (json!({"model_type": "phi", "qk_layernorm": true}), "norms of queries and keys"),
         (json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "gptq"),
         (json!({"quantization_config": {"quant_method": "awq"}}), "awq"),
         (json!({"quantization_config": {"quant_method": "fp8", "fmt": "e5m2"}}), "fp8"),

@@ -91,6 +91,19 @@ impl<'a> List<'a> {
             self.vector(&format!("{name}.bias"), size, rows);
         }
     }
+
+    /// Of as many heads, one below the other, or each a module of its own.
+    fn norms_of_heads(&mut self, name: &str, heads: usize, head_dim: usize, has: &impl Fn(&str) -> bool) {
+        let apart = self.config.architecture.names.head_norms;
+        match apart.filter(|_| !has(&format!("{}{name}", self.prefix))) {
+            None => self.vector(&format!("{name}.weight"), heads * head_dim, heads),
+            Some(norms) => {
+                for head in 0..heads {
+                    self.vector(&format!("{name}.{norms}.{head}.weight"), head_dim, 1);
+                }
+            }
+        }
+    }
 }
 
 fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec<Needed> {
@@ -118,7 +131,7 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
         (Some(Mixer::Recurrent), Some(Recurrent::Mamba(sizes))) => mamba(sizes, &mut list),
         (Some(Mixer::Nothing), _) => {}
         _ if let Some(latent) = config.latent => latent_attention(&latent, &mut list, has),
-        _ => attention(&mut list, index),
+        _ => attention(&mut list, index, has),
     }
     if style.scaled_layers {
         list.vector(names.scalar, 1, 1);
@@ -162,7 +175,7 @@ fn layer(config: &ModelConfig, index: usize, has: &impl Fn(&str) -> bool) -> Vec
     list.needed
 }
 
-fn attention(list: &mut List, index: usize) {
+fn attention(list: &mut List, index: usize, has: &impl Fn(&str) -> bool) {
     let config = list.config;
     let (style, names, hidden) = (config.style, &config.architecture.names, config.hidden_size);
     let keys = config.key_heads(index);
@@ -181,8 +194,8 @@ fn attention(list: &mut List, index: usize) {
             list.norm_of(names.k_norm, kv, 1);
         }
         Some(QkNorm::EachHead) => {
-            list.norm_of(names.q_norm, q, config.heads);
-            list.norm_of(names.k_norm, kv, config.kv_heads);
+            list.norms_of_heads(names.q_norm, config.heads, keys.dim, has);
+            list.norms_of_heads(names.k_norm, keys.count, keys.dim, has);
         }
     }
     let q_rows = if style.gated_attention { 2 * q } else { q };

@@ -37,6 +37,25 @@ impl Norm {
         })
     }
 
+    /// The norms of as many heads, whose weights are one behind the other.
+    fn of_heads(
+        loader: &Loader,
+        config: &ModelConfig,
+        module: &str,
+        heads: usize,
+        head_dim: usize,
+    ) -> Result<Self> {
+        let weight = match config.architecture.names.head_norms.filter(|_| !loader.has(module)) {
+            None => loader.vector(&format!("{module}.weight"), heads * head_dim)?,
+            Some(norms) => {
+                let weight = |head| loader.vector(&format!("{module}.{norms}.{head}.weight"), head_dim);
+                ops::concatenate(&(0..heads).map(weight).collect::<Result<Vec<_>>>()?, 0)?
+            }
+        };
+        let centred = matches!(config.style.norm, NormKind::Layer { .. });
+        Ok(Self { centred, weight, bias: None, eps: config.norm_eps, backend: loader.backend })
+    }
+
     /// A norm without weights, of vectors of `size` elements.
     pub fn plain(loader: &Loader, config: &ModelConfig, size: usize) -> Result<Self> {
         Ok(Self {
@@ -151,14 +170,12 @@ impl HeadNorms {
     ) -> Result<Self> {
         let keys = config.key_heads(layer);
         let heads = [config.heads, keys.count];
-        let size = |heads: usize| match style {
-            QkNorm::Heads | QkNorm::Rotated => keys.dim,
-            QkNorm::EachHead | QkNorm::Whole => heads * keys.dim,
-        };
-        // A rotation changes no length: only the weights have to wait for it, see [`rotated_weights`].
         let norm = |index: usize| match style {
+            QkNorm::Heads => Norm::load(loader, config, modules[index], keys.dim),
+            QkNorm::EachHead => Norm::of_heads(loader, config, modules[index], heads[index], keys.dim),
+            QkNorm::Whole => Norm::load(loader, config, modules[index], heads[index] * keys.dim),
+            // A rotation changes no length: only the weights have to wait for it, see [`rotated_weights`].
             QkNorm::Rotated => Norm::plain(loader, config, keys.dim),
-            _ => Norm::load(loader, config, modules[index], size(heads[index])),
         };
         let has_keys = config.plan.get(layer).is_none_or(|plan| plan.keys_of.is_none());
         let has_values = has_keys && config.style.normed_values;
@@ -227,12 +244,7 @@ impl HeadNorms {
                 } else {
                     fast::rms_norm(&heads, None, norm.eps)?
                 };
-                let apart = |values: &Array| values.reshape(&[-1, self.head_dim as i32]);
-                let mut heads = ops::multiply(&plain, apart(&norm.weight)?)?;
-                if let Some(bias) = &norm.bias {
-                    heads = ops::add(&heads, apart(bias)?)?;
-                }
-                heads
+                ops::multiply(&plain, norm.weight.reshape(&[-1, self.head_dim as i32])?)?
             } else {
                 norm.forward(&heads)?
             };

@@ -15,6 +15,8 @@ pub struct Names {
     pub output: &'static str,
     pub q_norm: &'static str,
     pub k_norm: &'static str,
+    /// What stands between these two and a head's number where the norm of each head is a module of its own.
+    pub head_norms: Option<&'static str>,
     /// Scores of heads that no value belongs to, by their full name.
     pub sinks: &'static str,
     /// Gate and up: two modules, or one that holds the rows of both; only up where there is no gate.
@@ -153,6 +155,7 @@ pub const PLAIN: Names = Names {
     output: "self_attn.o_proj",
     q_norm: "self_attn.q_norm",
     k_norm: "self_attn.k_norm",
+    head_norms: None,
     sinks: "self_attn.sinks",
     gate_up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",

@@ -1,4 +1,4 @@
-//! Tensors of gpt-oss that do not have the shapes that its configuration needs.
+//! Tensors of gpt-oss, and norms of single heads, that do not have the shapes that the configuration needs.
 
 use std::path::Path;
 
@@ -59,6 +59,35 @@ fn sinks_and_biases_of_another_shape_are_damage() {
     );
     let absent = with("gpt_oss_mxfp4", |tensors| tensors.retain(|tensor| tensor.name != sinks));
     fails(absent, Code::IntegrityFailed, &["sinks"]);
+}
+
+/// Four heads of queries and two of keys, of 16 elements each.
+#[test]
+fn norms_of_single_heads_are_needed_of_every_head() {
+    let fixture = "stablelm_qk_norm";
+    assert!(with(fixture, |_| {}).is_ok());
+    for last in ["q_layernorm.norms.3", "k_layernorm.norms.1"] {
+        let name = format!("model.layers.1.self_attn.{last}.weight");
+        for shape in [&[15][..], &[1, 16], &[64], &[]] {
+            fails(with_tensor(fixture, &name, "BF16", shape), Code::IntegrityFailed, &[last]);
+        }
+        fails(with_tensor(fixture, &name, "U8", &[16]), Code::ModelUnsupported, &[last, "U8"]);
+        let absent = with(fixture, |tensors| tensors.retain(|tensor| tensor.name != name));
+        fails(absent, Code::IntegrityFailed, &["has no tensor", last]);
+    }
+    // As in GGUF files: one below the other.
+    let stacked = |rows: usize| {
+        with(fixture, |tensors| {
+            for layer in 0..2 {
+                let module = format!("model.layers.{layer}.self_attn.q_layernorm");
+                tensors.retain(|tensor| !tensor.name.starts_with(&module));
+                let name = format!("{module}.weight");
+                tensors.push(Sample::new(&name, "BF16", &[rows, 16], vec![0; rows * 16 * 2]));
+            }
+        })
+    };
+    assert!(stacked(4).is_ok());
+    fails(stacked(3), Code::IntegrityFailed, &["q_layernorm.weight"]);
 }
 
 #[test]
