@@ -54,8 +54,8 @@ impl LowRank {
 /// Sizes of what is added to a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LowRankShape {
-    /// Matrices that have such a part each.
-    pub experts: usize,
+    /// Matrices that have such a part each, in tensors of three dimensions; `None`: one matrix.
+    pub experts: Option<usize>,
     pub rank: usize,
     pub rows: usize,
     pub columns: usize,
@@ -134,7 +134,7 @@ impl Adapter {
             && (experts, rank) == (same, of)
             && rank > 0
         {
-            return Ok(LowRankShape { experts, rank, rows, columns });
+            return Ok(LowRankShape { experts: Some(experts), rank, rows, columns });
         }
         let [mut a_shape, mut b_shape] = [matrix(a), matrix(b)];
         if !self.transposed {
@@ -143,7 +143,7 @@ impl Adapter {
         }
         match (a_shape, b_shape) {
             (Some((rank, columns)), Some((rows, of))) if of == rank && rank > 0 => {
-                Ok(LowRankShape { experts: 1, rank, rows, columns })
+                Ok(LowRankShape { experts: None, rank, rows, columns })
             }
             _ => Err(self.misfit(&format!("of {module} it has {:?} and {:?}", a.shape, b.shape))),
         }
@@ -160,21 +160,7 @@ impl Adapter {
     /// # Errors
     /// INVALID_REQUEST when the shapes do not fit the module.
     pub fn of(&self, module: &str, rows: usize, columns: usize) -> Result<Option<LowRank>> {
-        let Some(names) = self.modules.get(module) else { return Ok(None) };
-        let LowRankShape { experts, rank, rows: high, columns: wide } = self.shape(module, names)?;
-        if (experts, high, wide) != (1, rows, columns) {
-            return Err(self.misfit(&format!(
-                "{module} is [{rows}, {columns}], for which it has [{high}, {rank}] and [{rank}, {wide}]"
-            )));
-        }
-        let [mut a, mut b] = [self.floats(&names[0])?, self.floats(&names[1])?];
-        if !self.transposed {
-            (a, b) = (turned(&a, columns, rank), turned(&b, rank, rows));
-        }
-        for value in &mut b {
-            *value *= self.scale;
-        }
-        Ok(Some(LowRank { rank, a, b }))
+        self.part(module, None, rows, columns)
     }
 
     /// What it adds to the matrices `[rows, columns]` of so many experts, which mlx-lm has in one tensor; `None`
@@ -189,14 +175,30 @@ impl Adapter {
         rows: usize,
         columns: usize,
     ) -> Result<Option<LowRank>> {
+        self.part(module, Some(count), rows, columns)
+    }
+
+    fn part(
+        &self,
+        module: &str,
+        count: Option<usize>,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Option<LowRank>> {
         let Some(names) = self.modules.get(module) else { return Ok(None) };
         let LowRankShape { experts, rank, rows: high, columns: wide } = self.shape(module, names)?;
         if (experts, high, wide) != (count, rows, columns) {
+            let times = |count: Option<usize>| count.map_or(String::new(), |count| format!("{count} times "));
             return Err(self.misfit(&format!(
-                "{module} is {count} matrices [{rows}, {columns}], for which it has {experts} of [{high}, {wide}]"
+                "{module} is {}[{rows}, {columns}], for which it has {}[{high}, {rank}] and [{rank}, {wide}]",
+                times(count),
+                times(experts),
             )));
         }
-        let [a, mut b] = [self.floats(&names[0])?, self.floats(&names[1])?];
+        let [mut a, mut b] = [self.floats(&names[0])?, self.floats(&names[1])?];
+        if experts.is_none() && !self.transposed {
+            (a, b) = (turned(&a, columns, rank), turned(&b, rank, rows));
+        }
         for value in &mut b {
             *value *= self.scale;
         }

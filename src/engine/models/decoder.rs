@@ -138,7 +138,8 @@ impl Decoder {
     pub fn load(loader: &Loader, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
         let norm = Norm::load(loader, config, config.architecture.names.final_norm, hidden)?;
-        // Often the largest matrix, which while it is packed takes twice its memory: before all others are there.
+        // Often the largest matrix, which takes twice its memory where it is quantized while it is loaded: before all
+        // others are there.
         let own_head = (!config.tie_word_embeddings).then(|| {
             let (names, rows) = (["lm_head".to_owned()], [config.vocab_size]);
             Projection::load(loader, &names, &rows, hidden, Some(norm.clone()), config.head_bias)

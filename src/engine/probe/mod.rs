@@ -183,11 +183,12 @@ impl Demand {
         let mut products: BTreeMap<(&str, &str), LowRankShape> = BTreeMap::new();
         for part in adapter.shapes() {
             let (module, shape) = part?;
-            if shape.experts > 1 || module.contains(".experts.") {
+            if shape.experts.is_some() || module.contains(".experts.") {
+                let experts = shape.experts.unwrap_or(1);
                 // Of experts, a token's results are those of a few.
                 let dense = Some(Storage::Dense(FloatType::F32));
-                self.weights.add_matrix(shape.experts * shape.rank, shape.columns, dense);
-                self.weights.add_matrix(shape.experts * shape.rows, shape.rank, dense);
+                self.weights.add_matrix(experts * shape.rank, shape.columns, dense);
+                self.weights.add_matrix(experts * shape.rows, shape.rank, dense);
                 continue;
             }
             let end = module.match_indices('.').nth(2).map_or(module.len(), |(at, _)| at);

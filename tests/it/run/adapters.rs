@@ -78,3 +78,32 @@ fn an_adapter_of_another_model_or_none_is_told_by_its_path() {
     let unknown = refused(path, 2);
     assert!(unknown["message"].as_str().expect("a text").contains("up_prox"), "{unknown}");
 }
+
+#[test]
+fn what_is_meant_for_experts_is_not_added_to_a_plain_matrix() {
+    let home = Sandbox::new();
+    let copy = home.home().join("adapter");
+    fs::create_dir_all(&copy).expect("a folder");
+    let from = PathBuf::from(adapter("mlx"));
+    fs::copy(from.join("adapter_config.json"), copy.join("adapter_config.json")).expect("a copy");
+    let file = fs::read(from.join("adapters.safetensors")).expect("an adapter");
+    let (length, rest) = file.split_first_chunk().expect("a header");
+    let (header, numbers) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: Value = serde_json::from_slice(header).expect("JSON");
+    // As many numbers, of one expert.
+    for (part, shape) in [("lora_a", [1, 4, 96]), ("lora_b", [1, 64, 4])] {
+        header[format!("model.layers.0.mlp.down_proj.{part}")]["shape"] = Value::from(shape.to_vec());
+    }
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(copy.join("adapters.safetensors"), [&length, header.as_bytes(), numbers].concat())
+        .expect("written");
+
+    let told = error(&run(&home, &[&tiny(), "Hi", "--adapter", copy.to_str().expect("UTF-8"), "--json"]), 2);
+    assert_eq!(told["code"], "INVALID_REQUEST");
+    let message = told["message"].as_str().expect("a text");
+    assert!(
+        message.contains("down_proj is [64, 96], for which it has 1 times [64, 4] and [4, 96]"),
+        "{message}"
+    );
+}
