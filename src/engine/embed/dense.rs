@@ -8,7 +8,7 @@ use crate::engine::encoders::Table;
 use crate::engine::format::file::{damaged, read_small, unsupported};
 use crate::engine::format::layout::Layout;
 use crate::engine::format::tensors::{self, Encoding, Tensors};
-use crate::engine::format::unpack::{Room, Unpacker};
+use crate::engine::format::unpack::Unpacker;
 use crate::engine::format::weight::Floats;
 use crate::error::{Error, Result};
 
@@ -238,8 +238,8 @@ fn matrix(tensors: &Tensors, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> 
     }
     let path = tensors.path_of(tensor);
     let fault = |_| unsupported(path, &format!("has {name} of type {}", kind.name()));
-    let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / kind.block_bytes() as usize, Room::Tight)
-        .map_err(fault)?;
+    let mut unpacker =
+        Unpacker::new(kind, tensor.bytes as usize / kind.block_bytes() as usize).map_err(fault)?;
     unpacker.push(&tensors.read(tensor)?);
     let [rows, columns] = shape;
     let mut table = Table::packed(unpacker.finish(rows, columns).map_err(fault)?)

@@ -14,7 +14,7 @@ use crate::engine::format::file::{damaged, unsupported};
 use crate::engine::format::safetensors::Dtype as Stored;
 use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{Encoding, Tensor, Tensors, checkpoint_name};
-use crate::engine::format::unpack::{Form, Room, Unpacker};
+use crate::engine::format::unpack::{Form, Unpacker};
 use crate::engine::format::weight::{FloatType, Floats, WeightData};
 use crate::engine::layers::Backend;
 use crate::engine::layers::norm::Norm;
@@ -279,8 +279,7 @@ impl<'a> Weights<'a> {
             (None, Encoding::Ggml(kind)) if Form::of(kind).is_some() => {
                 let block = kind.block_bytes() as usize;
                 let fault = |_| damaged(path, &format!("has scales of {name:?} that are no numbers"));
-                let mut unpacker =
-                    Unpacker::new(kind, tensor.bytes as usize / block, Room::Tight).map_err(fault)?;
+                let mut unpacker = Unpacker::new(kind, tensor.bytes as usize / block).map_err(fault)?;
                 self.tensors.read_pieces(tensor, PIECE / block * block, |blocks| {
                     unpacker.push(blocks);
                     Ok(())

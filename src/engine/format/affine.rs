@@ -45,11 +45,11 @@ pub fn for_mlx(weight: WeightData) -> WeightData {
         }
         WeightData::Codes { rows, columns, group, table: CodeTable::Iq4, packed, scales } => {
             let (low, bits) = (i16::from(IQ4[0]), SPACED_BITS);
-            let quants = packed.iter().flat_map(|word| {
-                (0..8).map(move |i| (i16::from(IQ4[(word >> (4 * i) & 15) as usize]) - low) as u8)
-            });
             let mut words = Vec::with_capacity(packed.len() * bits / 4);
-            pack_quants(quants, bits, &mut words);
+            for word in &packed {
+                let quant = |i: usize| (i16::from(IQ4[(word >> (4 * i) & 15) as usize]) - low) as u8;
+                pack_quants(&std::array::from_fn::<u8, 8, _>(quant), bits, &mut words);
+            }
             let biases: Vec<f32> = scales.to_f32().iter().map(|scale| scale * f32::from(low)).collect();
             let scales = Floats::singles(&scales.to_f32());
             let biases = Floats::singles(&biases);
@@ -89,8 +89,8 @@ fn rounded(rows: usize, columns: usize, bits: usize, value: impl Fn(usize, usize
             let low = values.iter().copied().fold(f32::INFINITY, f32::min);
             let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let scale = (high - low) / steps;
-            let quant = |x: &f32| if scale > 0.0 { ((x - low) / scale).round().min(steps) as u8 } else { 0 };
-            pack_quants(values.iter().map(quant), bits, &mut packed);
+            let quant = |x: f32| if scale > 0.0 { ((x - low) / scale).round().min(steps) as u8 } else { 0 };
+            pack_quants(&values.map(quant), bits, &mut packed);
             scales.push(scale);
             biases.push(low);
         }

@@ -139,18 +139,27 @@ pub fn quant_at(words: &[u32], bits: usize, column: usize) -> u8 {
     ((low | high) & ((1 << bits) - 1)) as u8
 }
 
-/// Appends quants of `bits` bits each, which fill whole words together.
-pub fn pack_quants(quants: impl IntoIterator<Item = u8>, bits: usize, words: &mut Vec<u32>) {
-    let (mut buffer, mut held) = (0u64, 0);
-    for quant in quants {
-        buffer |= u64::from(quant) << held;
-        held += bits;
-        if held >= 32 {
+/// Appends quants of `bits` bits each, a multiple of eight of them, which fill whole words together.
+pub fn pack_quants(quants: &[u8], bits: usize, words: &mut Vec<u32>) {
+    let (mut buffer, mut held) = (0u128, 0);
+    for eight in quants.as_chunks().0 {
+        buffer |= u128::from(squeeze(u64::from_le_bytes(*eight), bits)) << held;
+        held += 8 * bits;
+        while held >= 32 {
             words.push(buffer as u32);
             buffer >>= 32;
             held -= 32;
         }
     }
+}
+
+/// The lowest bits of eight bytes, whose other bits are 0, side by side.
+pub fn squeeze(bytes: u64, bits: usize) -> u64 {
+    let (low, high) = (bytes & 0x00ff_00ff_00ff_00ff, bytes >> 8 & 0x00ff_00ff_00ff_00ff);
+    let pairs = low | high << bits;
+    let (low, high) = (pairs & 0x0000_ffff_0000_ffff, pairs >> 16 & 0x0000_ffff_0000_ffff);
+    let fours = low | high << (2 * bits);
+    fours & 0xffff_ffff | fours >> 32 << (4 * bits)
 }
 
 /// The bytes of numbers.

@@ -2,8 +2,9 @@
 //! kernel that keeps its sums in registers.
 
 use super::isa::Task;
-use super::lanes::{AHEAD, FP4, IQ4, LANES, Lanes, prefetch};
-use super::packed::{BLOCK, Element, Layout, Quant};
+use super::lanes::{AHEAD, LANES, Lanes, prefetch};
+use super::packed::{BLOCK, Element, Layout};
+use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column};
 use crate::engine::format::weight::{CodeTable, OUTER};
 
 /// Up to so many rows have registers for four vectors of columns.
@@ -222,35 +223,24 @@ unsafe fn unpack_tiles<V: Lanes>(
             let line = tile.add(element.quant_bytes());
             match element {
                 Element::Dense(_) => {}
-                Element::Affine { quant, scale, .. } => {
+                Element::Affine { bits, scale, .. } => {
                     let scales = V::load_as(scale, line);
-                    let biases = V::load_as(scale, line.add(BLOCK * scale.size()));
-                    unpack_quants::<V>(quant, tile, group, scales, biases, to, stride);
+                    let biases = Some(V::load_as(scale, line.add(BLOCK * scale.size())));
+                    by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }
-                Element::Nested { quant, .. } => {
+                Element::Nested { bits, .. } => {
                     let head = block.add(index * group / OUTER * element.outer_bytes());
                     let scales = V::load_signed_bytes(line).mul(V::load(head.cast()));
                     let bases = V::load(head.add(BLOCK * 4).cast());
-                    let biases = V::load_signed_bytes(line.add(BLOCK)).mul(bases);
-                    unpack_quants::<V>(quant, tile, group, scales, biases, to, stride);
-                }
-                Element::Codes { table: CodeTable::Fp8, scale, .. } => {
-                    let scales = V::load_as(scale, line);
-                    for column in 0..group {
-                        let values = V::load_fp8(tile.add(column * BLOCK)).mul(scales);
-                        values.store(to.add(column * stride));
-                    }
+                    let biases = Some(V::load_signed_bytes(line.add(BLOCK)).mul(bases));
+                    by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }
                 Element::Codes { table, scale, .. } => {
                     let scales = V::load_as(scale, line);
-                    let table = if table == CodeTable::Iq4 { &IQ4 } else { &FP4 };
-                    for step in 0..group / 8 {
-                        let mut words = V::load_words(tile.add(step * BLOCK * 4));
-                        for column in 0..8 {
-                            let values = V::look_up(words, table).mul(scales);
-                            values.store(to.add((step * 8 + column) * stride));
-                            words = V::next_nibbles(words);
-                        }
+                    match table {
+                        CodeTable::Iq4 => unpack_quants::<V, Iq4>(tile, group, scales, None, to, stride),
+                        CodeTable::Fp4 => unpack_quants::<V, Fp4>(tile, group, scales, None, to, stride),
+                        CodeTable::Fp8 => unpack_quants::<V, Fp8>(tile, group, scales, None, to, stride),
                     }
                 }
             }
@@ -259,36 +249,28 @@ unsafe fn unpack_tiles<V: Lanes>(
     }
 }
 
-/// A tile's quants times scales plus biases.
+/// A tile's quants times scales, plus biases where there are some.
 #[inline(always)]
-unsafe fn unpack_quants<V: Lanes>(
-    quant: Quant,
+unsafe fn unpack_quants<V: Lanes, Q: Quants>(
     tile: *const u8,
     group: usize,
     scales: V,
-    biases: V,
+    biases: Option<V>,
     to: *mut f32,
     stride: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        match quant {
-            Quant::Nibble => {
-                for step in 0..group / 8 {
-                    let mut words = V::load_words(tile.add(step * BLOCK * 4));
-                    for column in 0..8 {
-                        let values = V::low_nibbles(words).mul_add(scales, biases);
-                        values.store(to.add((step * 8 + column) * stride));
-                        words = V::next_nibbles(words);
-                    }
-                }
-            }
-            Quant::Byte => {
-                for column in 0..group {
-                    let quants = V::load_bytes(tile.add(column * BLOCK));
-                    quants.mul_add(scales, biases).store(to.add(column * stride));
-                }
-            }
+        for step in 0..group / LANES {
+            let loaded = Q::load::<V>(tile.add(step * Q::STEP));
+            each_column!(column => {
+                let quants = Q::column::<V>(loaded, column);
+                let values = match biases {
+                    Some(biases) => quants.mul_add(scales, biases),
+                    None => quants.mul(scales),
+                };
+                values.store(to.add((step * LANES + column) * stride));
+            });
         }
     }
 }

@@ -1,11 +1,10 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
 
-use std::marker::PhantomData;
-
 use super::isa::Task;
-use super::lanes::{AHEAD, FP4, IQ4, LANES, Lanes, prefetch};
-use super::packed::{BLOCK, Element, Layout, OUTER_BYTES, Quant};
+use super::lanes::{AHEAD, LANES, Lanes, prefetch};
+use super::packed::{BLOCK, Element, Layout, OUTER_BYTES};
+use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column};
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
 /// The most tokens at once.
@@ -29,19 +28,14 @@ pub(super) unsafe fn products<V: Lanes, const T: usize>(
             Element::Dense(FloatType::F32) => dense::<V, F32, T>(block, x, layout.columns),
             Element::Dense(FloatType::F16) => dense::<V, F16, T>(block, x, layout.columns),
             Element::Dense(FloatType::BF16) => dense::<V, BF16, T>(block, x, layout.columns),
-            Element::Affine { quant: Quant::Nibble, group, .. }
-            | Element::Nested { quant: Quant::Nibble, group } => {
-                grouped::<V, OfFour<Nibbles>, T>(block, x, sums, layout, group)
-            }
-            Element::Affine { quant: Quant::Byte, group, .. }
-            | Element::Nested { quant: Quant::Byte, group } => {
-                grouped::<V, Bytes, T>(block, x, sums, layout, group)
+            Element::Affine { bits, group, .. } | Element::Nested { bits, group } => {
+                by_bits!(bits, Q => grouped::<V, Q, T>(block, x, sums, layout, group))
             }
             Element::Codes { table: CodeTable::Iq4, group, .. } => {
-                grouped::<V, OfFour<Iq4>, T>(block, x, sums, layout, group)
+                grouped::<V, Iq4, T>(block, x, sums, layout, group)
             }
             Element::Codes { table: CodeTable::Fp4, group, .. } => {
-                grouped::<V, OfFour<Fp4>, T>(block, x, sums, layout, group)
+                grouped::<V, Fp4, T>(block, x, sums, layout, group)
             }
             Element::Codes { table: CodeTable::Fp8, group, .. } => {
                 grouped::<V, Fp8, T>(block, x, sums, layout, group)
@@ -59,132 +53,25 @@ const fn partial_sums(tokens: usize) -> usize {
     }
 }
 
-trait Quants {
-    /// Bytes of 16 columns.
-    const STEP: usize;
-
-    /// Adds the products with 16 columns.
-    unsafe fn accumulate<V: Lanes, const T: usize>(
-        quants: *const u8,
-        x: *const f32,
-        stride: usize,
-        sums: &mut [[V; 4]; T],
-    );
-}
-
-/// Four bits, a number of their own or the index of one.
-trait Four {
-    unsafe fn decode<V: Lanes>(words: V::Words) -> V;
-}
-
-struct Nibbles;
-struct Iq4;
-struct Fp4;
-
-impl Four for Nibbles {
-    #[inline(always)]
-    unsafe fn decode<V: Lanes>(words: V::Words) -> V {
-        // SAFETY: the caller's.
-        unsafe { V::low_nibbles(words) }
-    }
-}
-
-impl Four for Iq4 {
-    #[inline(always)]
-    unsafe fn decode<V: Lanes>(words: V::Words) -> V {
-        // SAFETY: the caller's.
-        unsafe { V::look_up(words, &IQ4) }
-    }
-}
-
-impl Four for Fp4 {
-    #[inline(always)]
-    unsafe fn decode<V: Lanes>(words: V::Words) -> V {
-        // SAFETY: the caller's.
-        unsafe { V::look_up(words, &FP4) }
-    }
-}
-
-struct OfFour<F>(PhantomData<F>);
-
-impl<F: Four> Quants for OfFour<F> {
-    const STEP: usize = BLOCK * 8;
-
-    #[inline(always)]
-    unsafe fn accumulate<V: Lanes, const T: usize>(
-        quants: *const u8,
-        x: *const f32,
-        stride: usize,
-        sums: &mut [[V; 4]; T],
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut words = [V::load_words(quants), V::load_words(quants.add(BLOCK * 4))];
-            for column in 0..8 {
-                for (half, words) in words.iter_mut().enumerate() {
-                    let weights = F::decode::<V>(*words);
-                    *words = V::next_nibbles(*words);
-                    let chain = (half + 2 * column) % partial_sums(T);
-                    for (token, sums) in sums.iter_mut().enumerate() {
-                        let value = V::splat(*x.add(token * stride + 8 * half + column));
-                        sums[chain] = weights.mul_add(value, sums[chain]);
-                    }
-                }
+/// Adds the products with 16 columns.
+#[inline(always)]
+unsafe fn accumulate<V: Lanes, Q: Quants, const T: usize>(
+    quants: *const u8,
+    x: *const f32,
+    stride: usize,
+    sums: &mut [[V; 4]; T],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let loaded = Q::load::<V>(quants);
+        each_column!(column => {
+            let weights = Q::column::<V>(loaded, column);
+            let chain = column % partial_sums(T);
+            for (token, sums) in sums.iter_mut().enumerate() {
+                let value = V::splat(*x.add(token * stride + column));
+                sums[chain] = weights.mul_add(value, sums[chain]);
             }
-        }
-    }
-}
-
-/// Eight bits, a number of their own or a small float.
-trait Eight {
-    unsafe fn decode<V: Lanes>(from: *const u8) -> V;
-}
-
-struct Number;
-struct SmallFloat;
-
-impl Eight for Number {
-    #[inline(always)]
-    unsafe fn decode<V: Lanes>(from: *const u8) -> V {
-        // SAFETY: the caller's.
-        unsafe { V::load_bytes(from) }
-    }
-}
-
-impl Eight for SmallFloat {
-    #[inline(always)]
-    unsafe fn decode<V: Lanes>(from: *const u8) -> V {
-        // SAFETY: the caller's.
-        unsafe { V::load_fp8(from) }
-    }
-}
-
-struct OfEight<E>(PhantomData<E>);
-
-type Bytes = OfEight<Number>;
-type Fp8 = OfEight<SmallFloat>;
-
-impl<E: Eight> Quants for OfEight<E> {
-    const STEP: usize = BLOCK * 16;
-
-    #[inline(always)]
-    unsafe fn accumulate<V: Lanes, const T: usize>(
-        quants: *const u8,
-        x: *const f32,
-        stride: usize,
-        sums: &mut [[V; 4]; T],
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            for column in 0..16 {
-                let weights = E::decode::<V>(quants.add(column * BLOCK));
-                let chain = column % partial_sums(T);
-                for (token, sums) in sums.iter_mut().enumerate() {
-                    let value = V::splat(*x.add(token * stride + column));
-                    sums[chain] = weights.mul_add(value, sums[chain]);
-                }
-            }
-        }
+        });
     }
 }
 
@@ -217,8 +104,8 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
                 for ahead in (0..2 * Q::STEP).step_by(64) {
                     prefetch(at.wrapping_add(AHEAD + ahead));
                 }
-                Q::accumulate::<V, T>(at, values.add(column), layout.columns, &mut partial);
-                Q::accumulate::<V, T>(at.add(Q::STEP), values.add(column + 16), layout.columns, &mut partial);
+                accumulate::<V, Q, T>(at, values.add(column), layout.columns, &mut partial);
+                accumulate::<V, Q, T>(at.add(Q::STEP), values.add(column + 16), layout.columns, &mut partial);
                 at = at.add(2 * Q::STEP);
                 column += 32;
             }
@@ -226,7 +113,7 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
                 for ahead in (0..Q::STEP).step_by(64) {
                     prefetch(at.wrapping_add(AHEAD + ahead));
                 }
-                Q::accumulate::<V, T>(at, values.add(column), layout.columns, &mut partial);
+                accumulate::<V, Q, T>(at, values.add(column), layout.columns, &mut partial);
                 at = at.add(Q::STEP);
             }
             prefetch(at.wrapping_add(AHEAD));

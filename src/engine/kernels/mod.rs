@@ -21,6 +21,7 @@ mod packed;
 mod panel;
 pub mod pool;
 mod project;
+mod quants;
 mod select;
 mod together;
 

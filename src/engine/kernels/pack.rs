@@ -5,8 +5,8 @@ use std::ops::Range;
 use half::{bf16, f16};
 use mlx_rs::error::Exception;
 
-use super::packed::{BLOCK, Element, Layout, Quant, read_float};
-use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
+use super::packed::{BLOCK, Element, Layout, read_float};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData};
 
 /// A checked weight.
 pub(super) enum Source<'a> {
@@ -91,10 +91,10 @@ impl<'a> Source<'a> {
             }
             Self::Affine { rows, columns, group, bits, scales, biases, .. } => {
                 let scale = scale_type(&[scales, biases]);
-                Layout { rows, columns, element: Element::Affine { quant: quant_size(bits), group, scale } }
+                Layout { rows, columns, element: Element::Affine { bits, group, scale } }
             }
             Self::Nested { rows, columns, group, bits, .. } => {
-                Layout { rows, columns, element: Element::Nested { quant: quant_size(bits), group } }
+                Layout { rows, columns, element: Element::Nested { bits, group } }
             }
             Self::Codes { rows, columns, group, table, scales, .. } => {
                 let scale = scale_type(&[scales]);
@@ -107,8 +107,8 @@ impl<'a> Source<'a> {
     pub(super) fn fits(&self, layout: Layout) -> bool {
         let own = self.layout().element;
         match (own, layout.element) {
-            (Element::Affine { quant, group, .. }, Element::Affine { scale: FloatType::F32, .. }) => {
-                layout.element == Element::Affine { quant, group, scale: FloatType::F32 }
+            (Element::Affine { bits, group, .. }, Element::Affine { scale: FloatType::F32, .. }) => {
+                layout.element == Element::Affine { bits, group, scale: FloatType::F32 }
             }
             (Element::Codes { table, group, .. }, Element::Codes { scale: FloatType::F32, .. }) => {
                 layout.element == Element::Codes { table, group, scale: FloatType::F32 }
@@ -189,46 +189,32 @@ struct Quants<'a> {
 }
 
 impl Quants<'_> {
-    /// Writes the quants of some columns as a tile has them.
+    /// Writes the quants of some columns as a tile has them, 16 columns at a time.
     fn pack(&self, to: &mut [u8], columns: Range<usize>) {
-        match self.bits {
-            4 => {
-                let (lines, _) = to.as_chunks_mut::<{ BLOCK * 4 }>();
-                for (lane, row) in self.words.chunks_exact(self.each).enumerate() {
-                    for (line, word) in lines.iter_mut().zip(&row[columns.start / 8..columns.end / 8]) {
-                        line[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_le_bytes());
-                    }
+        let size = 2 * self.bits;
+        let first = columns.start / BLOCK * size;
+        let rows =
+            self.words.chunks_exact(self.each).map(|row| &bytemuck::cast_slice::<u32, u8>(row)[first..]);
+        if self.bits == 8 {
+            for (part, square) in to.chunks_exact_mut(BLOCK * BLOCK).enumerate() {
+                let mut bytes = [[0; BLOCK]; BLOCK];
+                for (bytes, row) in bytes.iter_mut().zip(rows.clone()) {
+                    bytes.copy_from_slice(&row[part * size..][..size]);
                 }
+                turn(&mut bytes);
+                square.copy_from_slice(bytes.as_flattened());
             }
-            8 => {
-                // 16 columns of 16 rows at a time.
-                for (part, square) in to.chunks_exact_mut(BLOCK * BLOCK).enumerate() {
-                    let mut bytes = [[0; BLOCK]; BLOCK];
-                    let first = columns.start / 4 + part * (BLOCK / 4);
-                    for (bytes, row) in bytes.iter_mut().zip(self.words.chunks_exact(self.each)) {
-                        for (four, word) in bytes.as_chunks_mut().0.iter_mut().zip(&row[first..]) {
-                            *four = word.to_le_bytes();
-                        }
-                    }
-                    turn(&mut bytes);
-                    square.copy_from_slice(bytes.as_flattened());
+            return;
+        }
+        for (lane, row) in rows.enumerate() {
+            for (to, row) in to.chunks_exact_mut(BLOCK * size).zip(row.chunks_exact(size)) {
+                let ((words, half), (lines, rest)) =
+                    (row.as_chunks::<4>(), to.as_chunks_mut::<{ BLOCK * 4 }>());
+                for (line, word) in lines.iter_mut().zip(words) {
+                    line[lane * 4..lane * 4 + 4].copy_from_slice(word);
                 }
-            }
-            bits => {
-                for (lane, row) in self.words.chunks_exact(self.each).enumerate() {
-                    match quant_size(bits) {
-                        Quant::Nibble => {
-                            for (step, line) in to.chunks_exact_mut(BLOCK * 4).enumerate() {
-                                let word = nibbles(row, bits, columns.start + step * 8);
-                                line[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_le_bytes());
-                            }
-                        }
-                        Quant::Byte => {
-                            for (column, line) in columns.clone().zip(to.chunks_exact_mut(BLOCK)) {
-                                line[lane] = quant_at(row, bits, column);
-                            }
-                        }
-                    }
+                if let &[low, high] = half {
+                    rest[lane * 2..lane * 2 + 2].copy_from_slice(&[low, high]);
                 }
             }
         }
@@ -250,10 +236,6 @@ fn turn(rows: &mut [[u8; BLOCK]; BLOCK]) {
     }
 }
 
-fn quant_size(bits: usize) -> Quant {
-    if bits <= 4 { Quant::Nibble } else { Quant::Byte }
-}
-
 fn pack_dense(out: &mut [u8], rows: Range<usize>, columns: usize, values: &Floats) {
     match values.dtype {
         FloatType::F32 => pack_columns::<4>(out, rows, columns, &values.bytes),
@@ -270,11 +252,6 @@ fn pack_columns<const SIZE: usize>(out: &mut [u8], rows: Range<usize>, columns: 
             *value = row[column];
         }
     }
-}
-
-/// Eight quants of fewer than 4 bits from `column` on, a nibble each.
-fn nibbles(words: &[u32], bits: usize, column: usize) -> u32 {
-    (0..8).fold(0, |word, i| word | u32::from(quant_at(words, bits, column + i)) << (4 * i))
 }
 
 /// 16-bit scales stay as they are. float32 ones (from GGUF, say) become 16-bit when all of them are such

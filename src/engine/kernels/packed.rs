@@ -5,14 +5,14 @@
 //!
 //! - dense: for each column the 16 rows' values, in the stored type;
 //! - affine: for each group of columns a tile of quants, then 16 scales, then 16 biases.
-//!   Nibble quants: for every 8 columns 16 little-endian `u32`, one a row, the lowest 4 bits the first
-//!   column. Byte quants: for each column 16 bytes, one a row;
+//!   Quants of eight bits: for each column 16 bytes, one a row. Of two to six: a row's quants of 16 columns
+//!   are so many times two bytes of consecutive bits, the lowest the first column, as little-endian `u32` and,
+//!   where two bytes are left, a `u16`; of each of these 16, one a row;
 //! - nested: the same tiles with 16 signed bytes of scale and 16 of offset, and before each 256 columns
 //!   16 float32 factors and 16 bases that they are multiplied with;
-//! - codes: tiles of nibbles or bytes, then 16 scales.
+//! - codes: tiles of four or eight bits, then 16 scales.
 //!
-//! 2-, 3- and 4-bit weights become nibbles, 5-, 6- and 8-bit ones bytes. A 4- or 8-bit matrix takes as
-//! much memory as before; 2 and 3 bits take up to 2 and 1.33 times as much, 5 and 6 bits 1.6 and 1.33.
+//! So a matrix takes as many bits as its quants have, and their scales.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -203,25 +203,18 @@ impl Blocks {
     }
 }
 
-/// The size of a quant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quant {
-    Nibble,
-    Byte,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
     Dense(FloatType),
     /// `group` columns share a scale and a bias, both of type `scale`.
     Affine {
-        quant: Quant,
+        bits: usize,
         group: usize,
         scale: FloatType,
     },
     /// [`WeightData::Nested`].
     Nested {
-        quant: Quant,
+        bits: usize,
         group: usize,
     },
     /// [`WeightData::Codes`].
@@ -297,17 +290,18 @@ impl Element {
         }
     }
 
-    /// Bytes of the quants of a tile, where its scales begin.
-    pub(super) fn quant_bytes(self) -> usize {
+    /// Bits of a quant or code; of floats none.
+    fn bits(self) -> usize {
         match self {
             Self::Dense(_) => 0,
-            Self::Affine { quant: Quant::Nibble, group, .. }
-            | Self::Nested { quant: Quant::Nibble, group } => group / 2 * BLOCK,
-            Self::Codes { table, group, .. } => group * table.bits() / 8 * BLOCK,
-            Self::Affine { quant: Quant::Byte, group, .. } | Self::Nested { quant: Quant::Byte, group } => {
-                group * BLOCK
-            }
+            Self::Affine { bits, .. } | Self::Nested { bits, .. } => bits,
+            Self::Codes { table, .. } => table.bits(),
         }
+    }
+
+    /// Bytes of the quants of a tile, where its scales begin.
+    pub(super) fn quant_bytes(self) -> usize {
+        self.group().unwrap_or(0) * BLOCK / 8 * self.bits()
     }
 
     /// Bytes of a tile: one group of columns, 16 rows.
@@ -359,15 +353,15 @@ impl<'a> View<'a> {
                     *value = read_float(float, block, column * BLOCK + lane);
                 }
             }
-            Element::Affine { quant, group, scale } => {
+            Element::Affine { bits, group, scale } => {
                 let tiles = block.chunks_exact(self.layout.element.tile_bytes());
                 for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
                     let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
                     let (a, b) = (read_float(scale, rest, lane), read_float(scale, rest, BLOCK + lane));
-                    fill(values, quants, quant, lane, a, b);
+                    fill(values, quants, bits, lane, a, b);
                 }
             }
-            Element::Nested { quant, group } => {
+            Element::Nested { bits, group } => {
                 let outers = block.chunks_exact(self.layout.element.outer_bytes());
                 for (outer, values) in outers.zip(values.chunks_exact_mut(OUTER)) {
                     let (head, tiles) = outer.split_at(OUTER_BYTES);
@@ -377,7 +371,7 @@ impl<'a> View<'a> {
                     for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
                         let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
                         let signed = |at: usize| f32::from(rest[at].cast_signed());
-                        fill(values, quants, quant, lane, factor * signed(lane), base * signed(BLOCK + lane));
+                        fill(values, quants, bits, lane, factor * signed(lane), base * signed(BLOCK + lane));
                     }
                 }
             }
@@ -386,9 +380,8 @@ impl<'a> View<'a> {
                 for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
                     let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
                     let scale = read_float(scale, rest, lane);
-                    for (column, value) in values.iter_mut().enumerate() {
-                        let quant = if table.bits() == 8 { Quant::Byte } else { Quant::Nibble };
-                        *value = scale * table.number(quant_of(quants, quant, column, lane));
+                    for (value, code) in values.iter_mut().zip(of_lane(quants, table.bits(), lane)) {
+                        *value = scale * table.number(code);
                     }
                 }
             }
@@ -397,21 +390,31 @@ impl<'a> View<'a> {
 }
 
 /// `scale * quant + bias` of one row of a tile, rounded once.
-fn fill(values: &mut [f32], quants: &[u8], quant: Quant, lane: usize, scale: f32, bias: f32) {
+fn fill(values: &mut [f32], quants: &[u8], bits: usize, lane: usize, scale: f32, bias: f32) {
     let (scale, bias) = (f64::from(scale), f64::from(bias));
-    for (column, value) in values.iter_mut().enumerate() {
-        *value = (scale * f64::from(quant_of(quants, quant, column, lane)) + bias) as f32;
+    for (value, quant) in values.iter_mut().zip(of_lane(quants, bits, lane)) {
+        *value = (scale * f64::from(quant) + bias) as f32;
     }
 }
 
-fn quant_of(quants: &[u8], quant: Quant, column: usize, lane: usize) -> u8 {
-    match quant {
-        Quant::Byte => quants[column * BLOCK + lane],
-        Quant::Nibble => {
-            let byte = quants[(column / 8 * BLOCK + lane) * 4 + column % 8 / 2];
-            byte >> (column % 2 * 4) & 15
+/// The quants of one row of a tile.
+fn of_lane(quants: &[u8], bits: usize, lane: usize) -> impl Iterator<Item = u8> {
+    quants.chunks_exact(BLOCK * 2 * bits).flat_map(move |columns| {
+        let mut row = [0; 16];
+        if bits == 8 {
+            for (quant, column) in row.iter_mut().zip(columns.chunks_exact(BLOCK)) {
+                *quant = column[lane];
+            }
+            return row;
         }
-    }
+        let lines = columns.chunks(BLOCK * 4);
+        for (bytes, line) in row.chunks_mut(4).zip(lines) {
+            let size = line.len() / BLOCK;
+            bytes[..size].copy_from_slice(&line[lane * size..][..size]);
+        }
+        let row = u128::from_le_bytes(row);
+        std::array::from_fn(|column| (row >> (column * bits)) as u8 & ((1 << bits) - 1))
+    })
 }
 
 /// Element `index` of little-endian floats.

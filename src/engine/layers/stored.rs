@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
+use super::Loader;
 use super::matrix::{append, select_rows};
-use super::{Backend, Loader};
 use crate::engine::format::checkpoint::MatrixRows;
-use crate::engine::format::unpack::Room;
 use crate::engine::format::weight::WeightData;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels::PackedMatrix;
@@ -41,11 +40,7 @@ struct Chosen {
 impl<'a> Loader<'a> {
     /// The matrix of the module `name`, `[rows, columns]`.
     pub fn stored(&self, name: &str, rows: usize, columns: usize) -> Result<Stored<'a>> {
-        let room = match self.backend {
-            Backend::Kernels => Room::Spacious,
-            Backend::Stock => Room::Tight,
-        };
-        let (source, shape) = if let Some(matrix) = self.checkpoint.rows(name, room)? {
+        let (source, shape) = if let Some(matrix) = self.checkpoint.rows(name)? {
             let shape = [matrix.rows(), matrix.columns()];
             (Source::Rows(Rows::new(matrix, Some(0..rows))), shape)
         } else {
@@ -222,6 +217,7 @@ mod tests {
 
     use super::*;
     use crate::engine::format::checkpoint::Checkpoint;
+    use crate::engine::layers::Backend;
 
     const NAME: &str = "model.layers.0.mlp.down_proj";
 

@@ -24,7 +24,7 @@ use crate::engine::format::metadata::Metadata;
 use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::sizes::{Storage, WeightSizes};
 use crate::engine::format::tensors::{self, Encoding, Tensor, Tensors};
-use crate::engine::format::unpack::{Form, Room};
+use crate::engine::format::unpack::Form;
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData};
 use crate::engine::models::names;
 use crate::error::{Error, Result};
@@ -250,7 +250,7 @@ impl Checkpoint {
     /// The matrix of a linear or embedding module, such as `model.layers.0.self_attn.q_proj`:
     /// packed if the checkpoint has it so, dense otherwise.
     pub fn weight(&self, module: &str) -> Result<WeightData> {
-        if let Some(matrix) = self.rows(module, Room::Tight)? {
+        if let Some(matrix) = self.rows(module)? {
             return matrix.read(0..matrix.rows());
         }
         let tensor = self.tensors.require(&format!("{module}.weight"))?;

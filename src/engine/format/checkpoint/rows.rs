@@ -7,7 +7,7 @@ use crate::engine::config::{Affine, Packing};
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::tensors::{Encoding, Tensor, Tensors};
-use crate::engine::format::unpack::{Fault, Form, Room, Unpacker};
+use crate::engine::format::unpack::{Fault, Form, Unpacker};
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData};
 use crate::error::{Error, Result};
 
@@ -28,8 +28,8 @@ pub struct MatrixRows<'a> {
 #[derive(Clone)]
 enum Stored<'a> {
     Floats(FloatType),
-    /// GGUF's, and the room that their quants are to have.
-    Blocks(GgmlType, Room),
+    /// GGUF's.
+    Blocks(GgmlType),
     /// MLX's.
     Packed(Packed<'a>),
 }
@@ -40,12 +40,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`Checkpoint::weight`] that need no reading.
-    pub fn rows(&self, module: &str, room: Room) -> Result<Option<MatrixRows<'_>>> {
+    pub fn rows(&self, module: &str) -> Result<Option<MatrixRows<'_>>> {
         let name = format!("{module}.weight");
         let tensor = self.tensors.require(&name)?;
         let path = self.tensors.path_of(tensor);
         let stored = match tensor.encoding {
-            Encoding::Ggml(kind) if Form::of(kind).is_some() => Stored::Blocks(kind, room),
+            Encoding::Ggml(kind) if Form::of(kind).is_some() => Stored::Blocks(kind),
             Encoding::Safetensors(Dtype::U32 | Dtype::U8) => {
                 Stored::Packed(self.packing(module, tensor, self.columns.get(module).copied())?)
             }
@@ -87,7 +87,7 @@ impl MatrixRows<'_> {
                 shape: vec![rows.len(), self.columns],
                 values: self.floats(self.tensor, *dtype, &rows)?,
             }),
-            Stored::Blocks(kind, room) => self.blocks(*kind, *room, &rows),
+            Stored::Blocks(kind) => self.blocks(*kind, &rows),
             Stored::Packed(packed) => self.packed(packed, &rows),
         }
     }
@@ -108,13 +108,13 @@ impl MatrixRows<'_> {
     }
 
     /// A matrix in GGUF blocks.
-    fn blocks(&self, kind: GgmlType, room: Room, rows: &Range<usize>) -> Result<WeightData> {
+    fn blocks(&self, kind: GgmlType, rows: &Range<usize>) -> Result<WeightData> {
         let fault = |fault: Fault| match fault {
             Fault::Type => element_unsupported(&self.name, self.tensor, self.tensors.path_of(self.tensor)),
             Fault::NotFinite => self.not_finite(),
         };
         let (part, block) = (self.part(self.tensor, rows), kind.block_bytes() as usize);
-        let mut unpacker = Unpacker::new(kind, part.bytes as usize / block, room).map_err(fault)?;
+        let mut unpacker = Unpacker::new(kind, part.bytes as usize / block).map_err(fault)?;
         self.tensors.read_pieces(&part, PIECE / block * block, |blocks| {
             unpacker.push(blocks);
             Ok(())

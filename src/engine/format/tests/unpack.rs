@@ -3,17 +3,13 @@ use proptest::prelude::*;
 
 use crate::engine::format::affine;
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::unpack::{Fault, Form, GROUP, Room, Unpacker};
-use crate::engine::format::weight::{FloatType, OUTER, WeightData, quant_at};
+use crate::engine::format::unpack::{Fault, Form, GROUP, Unpacker};
+use crate::engine::format::weight::{FloatType, OUTER, WeightData, pack_quants, quant_at};
 
 /// Unpacks whole blocks as one row.
 pub fn unpack(kind: GgmlType, blocks: &[u8]) -> Result<WeightData, Fault> {
-    unpack_in(Room::Tight, kind, blocks)
-}
-
-pub fn unpack_in(room: Room, kind: GgmlType, blocks: &[u8]) -> Result<WeightData, Fault> {
     let count = blocks.len() / kind.block_bytes() as usize;
-    let mut unpacker = Unpacker::new(kind, count, room)?;
+    let mut unpacker = Unpacker::new(kind, count)?;
     unpacker.push(blocks);
     unpacker.finish(1, count * kind.block_elements() as usize)
 }
@@ -200,5 +196,22 @@ proptest! {
                 prop_assert!((exact - found).abs() <= step + largest * 4e-7 + 1e-30, "{} for {}", found, exact);
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn packed_quants_are_found_where_they_are(
+        bits in prop::sample::select(vec![2_usize, 3, 4, 5, 6, 8]),
+        bytes in prop::collection::vec(any::<u8>(), 96),
+    ) {
+        let quants: Vec<u8> = bytes.iter().map(|byte| byte >> (8 - bits)).collect();
+        let mut words = Vec::new();
+        for part in quants.chunks(32) {
+            pack_quants(part, bits, &mut words);
+        }
+        prop_assert_eq!(words.len(), 96 * bits / 32);
+        let found: Vec<u8> = (0..96).map(|column| quant_at(&words, bits, column)).collect();
+        prop_assert_eq!(found, quants);
     }
 }

@@ -22,7 +22,7 @@ use half::f16;
 
 use crate::engine::format::block_float::BlockFloat;
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData, pack_quants};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData, pack_quants, squeeze};
 
 /// Elements that share a scale in the affine forms and the codes.
 pub const GROUP: usize = 32;
@@ -64,25 +64,6 @@ impl Form {
             _ => return None,
         })
     }
-
-    /// The same with room for each quant: those of two and three bits take four, those of five and six eight.
-    fn spacious(self) -> Self {
-        let room = |bits: usize| if bits <= 4 { 4 } else { 8 };
-        match self {
-            Self::Affine { bits } => Self::Affine { bits: room(bits) },
-            Self::Nested { bits, group } => Self::Nested { bits: room(bits), group },
-            Self::Codes(table) => Self::Codes(table),
-        }
-    }
-}
-
-/// How many bits the quants of [`WeightData`] take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// As few as they have.
-    Tight,
-    /// Four or eight, as in the layout of the Linux CPU's kernels.
-    Spacious,
 }
 
 /// Takes a tensor's blocks piece by piece, so that a large tensor is never in memory twice.
@@ -99,9 +80,8 @@ pub struct Unpacker {
 
 impl Unpacker {
     /// For a tensor of this many blocks.
-    pub fn new(kind: GgmlType, blocks: usize, room: Room) -> Result<Self, Fault> {
+    pub fn new(kind: GgmlType, blocks: usize) -> Result<Self, Fault> {
         let form = Form::of(kind).ok_or(Fault::Type)?;
-        let form = if room == Room::Spacious { form.spacious() } else { form };
         let elements = blocks * kind.block_elements() as usize;
         let mut unpacker = Self {
             kind,
@@ -193,19 +173,17 @@ impl Unpacker {
         self.quants(&quants);
     }
 
-    /// Quants, a byte each, with the bits that they are to take.
-    fn quants(&mut self, quants: &[u8]) {
+    /// Quants, a byte each.
+    fn quants(&mut self, quants: &[u8; GROUP]) {
+        // A loop for each number of bits, whose shifts are constants.
         match self.form {
-            Form::Affine { bits: 8 } | Form::Nested { bits: 8, .. } => {
-                self.packed.extend(quants.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)));
+            Form::Affine { bits: 5 } | Form::Nested { bits: 5, .. } => {
+                pack_quants(quants, 5, &mut self.packed)
             }
-            Form::Affine { bits: 4 } | Form::Nested { bits: 4, .. } | Form::Codes(_) => {
-                let words = quants.as_chunks().0.iter().map(|eight| squeeze(u64::from_le_bytes(*eight)));
-                self.packed.extend(words);
-            }
-            Form::Affine { bits } | Form::Nested { bits, .. } => {
-                pack_quants(quants.iter().copied(), bits, &mut self.packed);
-            }
+            Form::Nested { bits: 6, .. } => pack_quants(quants, 6, &mut self.packed),
+            Form::Nested { bits: 3, .. } => pack_quants(quants, 3, &mut self.packed),
+            Form::Affine { bits } | Form::Nested { bits, .. } => pack_quants(quants, bits, &mut self.packed),
+            Form::Codes(table) => pack_quants(quants, table.bits(), &mut self.packed),
         }
     }
 
@@ -270,17 +248,10 @@ fn nibble_words(bytes: &[u8]) -> [u32; 4] {
     let mut words = [0; 4];
     for (i, half) in halves.iter().take(2).enumerate() {
         let pairs = u64::from_le_bytes(*half);
-        words[i] = squeeze(pairs & 0x0f0f_0f0f_0f0f_0f0f);
-        words[i + 2] = squeeze((pairs >> 4) & 0x0f0f_0f0f_0f0f_0f0f);
+        words[i] = squeeze(pairs & 0x0f0f_0f0f_0f0f_0f0f, 4) as u32;
+        words[i + 2] = squeeze(pairs >> 4 & 0x0f0f_0f0f_0f0f_0f0f, 4) as u32;
     }
     words
-}
-
-/// The low nibbles of eight bytes, side by side.
-fn squeeze(bytes: u64) -> u32 {
-    let pairs = (bytes | bytes >> 4) & 0x00ff_00ff_00ff_00ff;
-    let quads = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-    (quads | quads >> 16) as u32
 }
 
 /// Eight words of four bytes, from 32 signed bytes shifted by 128: that flips each top bit.

@@ -12,9 +12,9 @@
 
 use half::f16;
 
-use super::{GROUP, Unpacker, nibble_words, squeeze};
+use super::{GROUP, Unpacker, nibble_words};
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::weight::OUTER;
+use crate::engine::format::weight::{OUTER, squeeze};
 
 impl Unpacker {
     pub(super) fn push_nested(&mut self, blocks: &[u8]) {
@@ -63,8 +63,8 @@ impl Unpacker {
             let mut words = [0; 8];
             for (i, eight) in chunk.as_chunks::<8>().0.iter().enumerate() {
                 let bytes = u64::from_le_bytes(*eight);
-                words[i] = squeeze(bytes & 0x0f0f_0f0f_0f0f_0f0f);
-                words[i + 4] = squeeze((bytes >> 4) & 0x0f0f_0f0f_0f0f_0f0f);
+                words[i] = squeeze(bytes & 0x0f0f_0f0f_0f0f_0f0f, 4) as u32;
+                words[i + 4] = squeeze(bytes >> 4 & 0x0f0f_0f0f_0f0f_0f0f, 4) as u32;
             }
             self.packed.extend_from_slice(&words);
         }

@@ -119,10 +119,19 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn low_nibbles(words: Self::Words) -> Self {
+    unsafe fn load_halves(from: *const u8) -> Self::Words {
         // SAFETY: the caller's.
         unsafe {
-            let mask = _mm256_set1_epi32(15);
+            let half = |at: usize| _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(at).cast()));
+            (half(0), half(16))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn low_bits<const BITS: usize>(words: Self::Words) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = _mm256_set1_epi32((1 << BITS) - 1);
             Self(
                 _mm256_cvtepi32_ps(_mm256_and_si256(words.0, mask)),
                 _mm256_cvtepi32_ps(_mm256_and_si256(words.1, mask)),
@@ -147,9 +156,22 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn next_nibbles(words: Self::Words) -> Self::Words {
+    unsafe fn without(words: Self::Words, count: usize) -> Self::Words {
         // SAFETY: the caller's.
-        unsafe { (_mm256_srli_epi32::<4>(words.0), _mm256_srli_epi32::<4>(words.1)) }
+        unsafe {
+            let count = _mm_cvtsi32_si128(count as i32);
+            (_mm256_srl_epi32(words.0, count), _mm256_srl_epi32(words.1, count))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn joined(low: Self::Words, high: Self::Words, count: usize) -> Self::Words {
+        // SAFETY: the caller's.
+        unsafe {
+            let count = _mm_cvtsi32_si128(count as i32);
+            let half = |low, high| _mm256_or_si256(low, _mm256_sll_epi32(high, count));
+            (half(low.0, high.0), half(low.1, high.1))
+        }
     }
 
     #[inline(always)]

@@ -110,14 +110,27 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn low_nibbles(words: __m512i) -> Self {
-        // The permutation looks at the lowest four bits only: mask and conversion in one.
+    unsafe fn load_halves(from: *const u8) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn low_bits<const BITS: usize>(words: __m512i) -> Self {
+        // A permutation looks at the lowest bits only, four of one register's and five of two's: mask and
+        // conversion in one.
         // SAFETY: the caller's.
         unsafe {
-            let numbers = _mm512_setr_ps(
-                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
-            );
-            Self(_mm512_permutexvar_ps(words, numbers))
+            let numbers = const { counted::<BITS>() };
+            let first = _mm512_loadu_ps(numbers.as_ptr());
+            match BITS {
+                0..=4 => Self(_mm512_permutexvar_ps(words, first)),
+                5 => Self(_mm512_permutex2var_ps(first, words, _mm512_loadu_ps(numbers.as_ptr().add(LANES)))),
+                _ => {
+                    let mask = _mm512_set1_epi32((1 << BITS) - 1);
+                    Self(_mm512_cvtepi32_ps(_mm512_and_si512(words, mask)))
+                }
+            }
         }
     }
 
@@ -128,9 +141,15 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn next_nibbles(words: __m512i) -> __m512i {
+    unsafe fn without(words: __m512i, count: usize) -> __m512i {
         // SAFETY: the caller's.
-        unsafe { _mm512_srli_epi32::<4>(words) }
+        unsafe { _mm512_srl_epi32(words, _mm_cvtsi32_si128(count as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn joined(low: __m512i, high: __m512i, count: usize) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_or_si512(low, _mm512_sll_epi32(high, _mm_cvtsi32_si128(count as i32))) }
     }
 
     #[inline(always)]
@@ -225,6 +244,17 @@ impl Lanes for Avx512 {
             }
         }
     }
+}
+
+/// What the lowest `BITS` bits of a place are.
+const fn counted<const BITS: usize>() -> [f32; 2 * LANES] {
+    let mut numbers = [0.0; 2 * LANES];
+    let mut place = 0;
+    while place < numbers.len() {
+        numbers[place] = (place & ((1 << BITS) - 1)) as f32;
+        place += 1;
+    }
+    numbers
 }
 
 /// The even quarters of two registers, and the odd ones.

@@ -83,12 +83,16 @@ pub(super) trait Lanes: Copy {
     /// Sixteen signed bytes as numbers.
     unsafe fn load_signed_bytes(from: *const u8) -> Self;
     unsafe fn load_words(from: *const u8) -> Self::Words;
-    /// The lowest four bits of each word as numbers.
-    unsafe fn low_nibbles(words: Self::Words) -> Self;
+    /// Sixteen words of 16 bits.
+    unsafe fn load_halves(from: *const u8) -> Self::Words;
+    /// The lowest `BITS` bits, two to six, of each word as numbers.
+    unsafe fn low_bits<const BITS: usize>(words: Self::Words) -> Self;
     /// The numbers at the indexes in the lowest four bits of each word.
     unsafe fn look_up(words: Self::Words, numbers: &[f32; 16]) -> Self;
-    /// The next four bits become the lowest.
-    unsafe fn next_nibbles(words: Self::Words) -> Self::Words;
+    /// Without the lowest `count` bits, fewer than 32: the next ones become the lowest.
+    unsafe fn without(words: Self::Words, count: usize) -> Self::Words;
+    /// `low`, of which bits from `count` on, fewer than 32, are 0, and above them `high`.
+    unsafe fn joined(low: Self::Words, high: Self::Words, count: usize) -> Self::Words;
 
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;

@@ -152,9 +152,15 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn low_nibbles(words: Self::Words) -> Self {
+    unsafe fn load_halves(from: *const u8) -> Self::Words {
         // SAFETY: the caller's.
-        unsafe { Self::of(|i| vcvtq_f32_u32(vandq_u32(words[i], vdupq_n_u32(15)))) }
+        unsafe { std::array::from_fn(|i| vmovl_u16(vreinterpret_u16_u8(vld1_u8(from.add(8 * i))))) }
+    }
+
+    #[inline(always)]
+    unsafe fn low_bits<const BITS: usize>(words: Self::Words) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::of(|i| vcvtq_f32_u32(vandq_u32(words[i], vdupq_n_u32((1 << BITS) - 1)))) }
     }
 
     #[inline(always)]
@@ -178,9 +184,19 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn next_nibbles(words: Self::Words) -> Self::Words {
+    unsafe fn without(words: Self::Words, count: usize) -> Self::Words {
+        // A negative count is one to the right.
         // SAFETY: the caller's.
-        unsafe { words.map(|words| vshrq_n_u32::<4>(words)) }
+        unsafe { words.map(|words| vshlq_u32(words, vdupq_n_s32(-(count as i32)))) }
+    }
+
+    #[inline(always)]
+    unsafe fn joined(low: Self::Words, high: Self::Words, count: usize) -> Self::Words {
+        // SAFETY: the caller's.
+        unsafe {
+            let count = vdupq_n_s32(count as i32);
+            std::array::from_fn(|i| vorrq_u32(low[i], vshlq_u32(high[i], count)))
+        }
     }
 
     #[inline(always)]

@@ -97,8 +97,14 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn low_nibbles(words: [u32; LANES]) -> Self {
-        Self(words.map(|word| (word & 15) as i32 as f32))
+    unsafe fn load_halves(from: *const u8) -> [u32; LANES] {
+        // SAFETY: the caller's.
+        unsafe { from.cast::<[u16; LANES]>().read_unaligned() }.map(|half| u32::from(u16::from_le(half)))
+    }
+
+    #[inline(always)]
+    unsafe fn low_bits<const BITS: usize>(words: [u32; LANES]) -> Self {
+        Self(words.map(|word| (word & ((1 << BITS) - 1)) as i32 as f32))
     }
 
     #[inline(always)]
@@ -107,8 +113,13 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn next_nibbles(words: [u32; LANES]) -> [u32; LANES] {
-        words.map(|word| word >> 4)
+    unsafe fn without(words: [u32; LANES], count: usize) -> [u32; LANES] {
+        words.map(|word| word >> count)
+    }
+
+    #[inline(always)]
+    unsafe fn joined(low: [u32; LANES], high: [u32; LANES], count: usize) -> [u32; LANES] {
+        std::array::from_fn(|i| low[i] | high[i] << count)
     }
 
     #[inline(always)]

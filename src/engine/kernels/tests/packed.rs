@@ -7,7 +7,7 @@ use super::{Random, assert_close, floats, read};
 use crate::engine::ffi::aligned;
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::packed::{BLOCK, Element, Quant, RUN};
+use crate::engine::kernels::packed::{BLOCK, Element, RUN};
 use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
 use crate::engine::layers::matrix::select_rows;
 use crate::error::{Code, Error};
@@ -138,7 +138,7 @@ fn float32_scales_shrink_only_when_nothing_is_lost() {
         let weight = affine(32, 4, vec![0x7654_3210; 20 * 12], scales, biases);
         PackedMatrix::pack(&weight).unwrap().layout().element
     };
-    let kept = |scale| Element::Affine { quant: Quant::Nibble, group: 32, scale };
+    let kept = |scale| Element::Affine { bits: 4, group: 32, scale };
     assert_eq!(with(0.125), kept(FloatType::F16));
     assert_eq!(with(f16::from_f32(0.1).to_f32()), kept(FloatType::F16));
     assert_eq!(with(0.1), kept(FloatType::F32));
@@ -149,13 +149,15 @@ fn float32_scales_shrink_only_when_nothing_is_lost() {
 #[test]
 fn a_packed_matrix_takes_no_more_than_it_says() {
     let half = |count: usize| floats(FloatType::F16, &vec![1.0; count]);
-    let weight = affine(32, 4, vec![0; 20 * 12], half(60), half(60));
-    let packed = PackedMatrix::pack(&weight).unwrap();
-    assert_eq!((packed.rows(), packed.columns()), (20, 96));
-    // 32 rows with padding, half a byte each and four bytes of scale and bias a group; and one line to
-    // align, another to round up.
-    let bytes = 32 * (96 / 2 + 3 * 4);
-    assert!((bytes..=bytes + 128).contains(&packed.nbytes()), "{}", packed.nbytes());
+    for bits in [2, 3, 4, 5, 6, 8] {
+        let weight = affine(32, bits, vec![0; 20 * 3 * bits], half(60), half(60));
+        let packed = PackedMatrix::pack(&weight).unwrap();
+        assert_eq!((packed.rows(), packed.columns()), (20, 96));
+        // 32 rows with padding, the bits of each quant and four bytes of scale and bias a group; and one line
+        // to align, another to round up.
+        let bytes = 32 * (96 * bits / 8 + 3 * 4);
+        assert!((bytes..=bytes + 128).contains(&packed.nbytes()), "{bits} bits: {}", packed.nbytes());
+    }
 }
 
 #[test]
@@ -194,7 +196,7 @@ fn what_is_packed_while_it_is_read_is_the_same() {
     // Several runs of blocks, the last one of each matrix not full.
     let (rows, columns) = (104, 2 * RUN / BLOCK / 3 / 256 * 256);
     let mut weights = vec![super::dense(&mut random, rows, columns).0];
-    for bits in [3, 4, 5, 8] {
+    for bits in [2, 3, 4, 5, 6, 8] {
         weights.push(super::affine(&mut random, rows, columns, 32, bits).0);
     }
     let codes = |columns: usize| WeightData::Codes {
