@@ -230,7 +230,7 @@ fn the_tables_of_models_are_current() {
         let (kernels, mlx) =
             (bits(sizes.bytes(true, FloatType::F32, 0)), bits(sizes.bytes(false, FloatType::F16, 0)));
         let values = match form {
-            Form::Nested { bits, group: 16 } => format!("rounded to {} bits", affine::widened(bits)),
+            Form::Nested { bits, group: 16, .. } => format!("rounded to {} bits", affine::widened(bits)),
             _ => "the same".to_owned(),
         };
         writeln!(text, "| {} | {file:.2} | {kernels:.2} | {mlx:.2} | {values} |", kind.name()).expect("text");

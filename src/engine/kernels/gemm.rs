@@ -225,14 +225,22 @@ unsafe fn unpack_tiles<V: Lanes>(
                 Element::Dense(_) => {}
                 Element::Affine { bits, scale, .. } => {
                     let scales = V::load_as(scale, line);
-                    let biases = Some(V::load_as(scale, line.add(BLOCK * scale.size())));
+                    let biases = Some(match element.zero() {
+                        Some(zero) => scales.mul(V::splat(zero)),
+                        None => V::load_as(scale, line.add(BLOCK * scale.size())),
+                    });
                     by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }
                 Element::Nested { bits, .. } => {
                     let head = block.add(index * group / OUTER * element.outer_bytes());
                     let scales = V::load_signed_bytes(line).mul(V::load(head.cast()));
-                    let bases = V::load(head.add(BLOCK * 4).cast());
-                    let biases = Some(V::load_signed_bytes(line.add(BLOCK)).mul(bases));
+                    let biases = Some(match element.zero() {
+                        Some(zero) => scales.mul(V::splat(zero)),
+                        None => {
+                            let bases = V::load(head.add(BLOCK * 4).cast());
+                            V::load_signed_bytes(line.add(BLOCK)).mul(bases)
+                        }
+                    });
                     by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }
                 Element::Codes { table, scale, .. } => {

@@ -3,7 +3,7 @@
 
 use super::isa::Task;
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
-use super::packed::{BLOCK, Element, Layout, OUTER_BYTES};
+use super::packed::{BLOCK, Element, Layout};
 use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column};
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
@@ -28,7 +28,7 @@ pub(super) unsafe fn products<V: Lanes, const T: usize>(
             Element::Dense(FloatType::F32) => dense::<V, F32, T>(block, x, layout.columns),
             Element::Dense(FloatType::F16) => dense::<V, F16, T>(block, x, layout.columns),
             Element::Dense(FloatType::BF16) => dense::<V, BF16, T>(block, x, layout.columns),
-            Element::Affine { bits, group, .. } | Element::Nested { bits, group } => {
+            Element::Affine { bits, group, .. } | Element::Nested { bits, group, .. } => {
                 by_bits!(bits, Q => grouped::<V, Q, T>(block, x, sums, layout, group))
             }
             Element::Codes { table: CodeTable::Iq4, group, .. } => {
@@ -88,28 +88,19 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
         let groups = layout.columns / group;
         let mut totals = [V::zero(); T];
         let mut factors = [V::zero(); 2];
+        let zero = layout.element.zero();
         let mut at = block;
         for index in 0..groups {
             if matches!(layout.element, Element::Nested { .. }) && (index * group).is_multiple_of(OUTER) {
                 prefetch(at.wrapping_add(AHEAD));
                 prefetch(at.wrapping_add(AHEAD + 64));
+                // Of a symmetric matrix the second is not looked at.
                 factors = [V::load(at.cast()), V::load(at.add(BLOCK * 4).cast())];
-                at = at.add(OUTER_BYTES);
+                at = at.add(layout.element.head_bytes());
             }
             let mut partial = [[V::zero(); 4]; T];
             let values = x.add(index * group);
-            let mut column = 0;
-            // Twice 16 columns where possible: a longer run of independent work.
-            while column + 32 <= group {
-                for ahead in (0..2 * Q::STEP).step_by(64) {
-                    prefetch(at.wrapping_add(AHEAD + ahead));
-                }
-                accumulate::<V, Q, T>(at, values.add(column), layout.columns, &mut partial);
-                accumulate::<V, Q, T>(at.add(Q::STEP), values.add(column + 16), layout.columns, &mut partial);
-                at = at.add(2 * Q::STEP);
-                column += 32;
-            }
-            if column < group {
+            for column in (0..group).step_by(LANES) {
                 for ahead in (0..Q::STEP).step_by(64) {
                     prefetch(at.wrapping_add(AHEAD + ahead));
                 }
@@ -117,17 +108,18 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
                 at = at.add(Q::STEP);
             }
             prefetch(at.wrapping_add(AHEAD));
-            let (scales, biases) = match layout.element {
-                Element::Dense(_) => (V::zero(), None),
-                Element::Affine { scale, .. } => {
-                    let line = BLOCK * scale.size();
-                    (V::load_as(scale, at), Some(V::load_as(scale, at.add(line))))
+            let scales = match layout.element {
+                Element::Dense(_) => V::zero(),
+                Element::Affine { scale, .. } | Element::Codes { scale, .. } => V::load_as(scale, at),
+                Element::Nested { .. } => V::load_signed_bytes(at).mul(factors[0]),
+            };
+            let biases = match (layout.element, zero) {
+                (_, Some(zero)) => Some(scales.mul(V::splat(zero))),
+                (Element::Affine { scale, .. }, None) => {
+                    Some(V::load_as(scale, at.add(BLOCK * scale.size())))
                 }
-                Element::Nested { .. } => (
-                    V::load_signed_bytes(at).mul(factors[0]),
-                    Some(V::load_signed_bytes(at.add(BLOCK)).mul(factors[1])),
-                ),
-                Element::Codes { scale, .. } => (V::load_as(scale, at), None),
+                (Element::Nested { .. }, None) => Some(V::load_signed_bytes(at.add(BLOCK)).mul(factors[1])),
+                (Element::Dense(_) | Element::Codes { .. }, None) => None,
             };
             at = at.add(layout.element.tile_bytes() - layout.element.quant_bytes());
             for (token, (total, partial)) in totals.iter_mut().zip(partial).enumerate() {

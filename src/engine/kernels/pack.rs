@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use mlx_rs::error::Exception;
 
-use super::packed::{BLOCK, Element, Layout, read_float};
+use super::packed::{BLOCK, Element, Layout, middle, read_float};
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData};
 
 /// A checked weight.
@@ -90,11 +90,13 @@ impl<'a> Source<'a> {
                 Layout { rows, columns, element: Element::Dense(values.dtype) }
             }
             Self::Affine { rows, columns, group, bits, scales, biases, .. } => {
-                let scale = scale_type(&[scales, biases]);
-                Layout { rows, columns, element: Element::Affine { bits, group, scale } }
+                let symmetric = is_symmetric(bits, scales, biases);
+                let scale = affine_type(symmetric, scales, biases);
+                Layout { rows, columns, element: Element::Affine { bits, group, scale, symmetric } }
             }
-            Self::Nested { rows, columns, group, bits, .. } => {
-                Layout { rows, columns, element: Element::Nested { bits, group } }
+            Self::Nested { rows, columns, group, bits, outer, inner, .. } => {
+                let symmetric = has_no_offsets(bits, outer, inner);
+                Layout { rows, columns, element: Element::Nested { bits, group, symmetric } }
             }
             Self::Codes { rows, columns, group, table, scales, .. } => {
                 let scale = scale_type(&[scales]);
@@ -105,15 +107,26 @@ impl<'a> Source<'a> {
 
     /// Whether the scales keep their values in this layout of the same matrix.
     pub(super) fn fits(&self, layout: Layout) -> bool {
-        let own = self.layout().element;
-        match (own, layout.element) {
-            (Element::Affine { bits, group, .. }, Element::Affine { scale: FloatType::F32, .. }) => {
-                layout.element == Element::Affine { bits, group, scale: FloatType::F32 }
+        let holds = |to: FloatType, own: FloatType| to == FloatType::F32 || to == own;
+        match (self, layout.element) {
+            (
+                &Self::Affine { bits, group, scales, biases, .. },
+                Element::Affine { bits: to_bits, group: to_group, scale, symmetric },
+            ) => {
+                (bits, group) == (to_bits, to_group)
+                    && (!symmetric || is_symmetric(bits, scales, biases))
+                    && holds(scale, affine_type(symmetric, scales, biases))
             }
-            (Element::Codes { table, group, .. }, Element::Codes { scale: FloatType::F32, .. }) => {
-                layout.element == Element::Codes { table, group, scale: FloatType::F32 }
-            }
-            (own, other) => own == other,
+            (
+                &Self::Nested { bits, group, outer, inner, .. },
+                Element::Nested { bits: to_bits, group: to_group, symmetric },
+            ) => (bits, group) == (to_bits, to_group) && (!symmetric || has_no_offsets(bits, outer, inner)),
+            (
+                &Self::Codes { table, group, scales, .. },
+                Element::Codes { table: to_table, group: to_group, scale },
+            ) => (table, group) == (to_table, to_group) && holds(scale, scale_type(&[scales])),
+            (&Self::Dense { values, .. }, Element::Dense(float)) => values.dtype == float,
+            _ => false,
         }
     }
 
@@ -150,13 +163,15 @@ impl<'a> Source<'a> {
                     let Element::Affine { scale, .. } = layout.element else { return };
                     let (to_scales, to_biases) = rest.split_at_mut(BLOCK * scale.size());
                     write_scales(scale, to_scales, scales, of_rows.clone());
+                    // A symmetric matrix has no place for them.
                     write_scales(scale, to_biases, biases, of_rows);
                 }
                 Self::Nested { inner, .. } => {
                     for (lane, at) in of_rows.enumerate() {
                         let [scale, offset] = inner[at];
-                        rest[lane] = scale.cast_unsigned();
-                        rest[BLOCK + lane] = offset.cast_unsigned();
+                        for (number, lanes) in [scale, offset].iter().zip(rest.chunks_exact_mut(BLOCK)) {
+                            lanes[lane] = number.cast_unsigned();
+                        }
                     }
                 }
                 Self::Codes { scales, .. } => {
@@ -171,9 +186,9 @@ impl<'a> Source<'a> {
                 for (head, factors) in
                     out.chunks_exact_mut(layout.element.outer_bytes()).zip(&outer[row * outers..])
                 {
-                    for (half, factor) in factors.iter().enumerate() {
-                        let at = (half * BLOCK + lane) * 4;
-                        head[at..at + 4].copy_from_slice(&factor.to_le_bytes());
+                    let lines = head[..layout.element.head_bytes()].chunks_exact_mut(BLOCK * 4);
+                    for (line, factor) in lines.zip(factors) {
+                        line[lane * 4..lane * 4 + 4].copy_from_slice(&factor.to_le_bytes());
                     }
                 }
             }
@@ -252,6 +267,28 @@ fn pack_columns<const SIZE: usize>(out: &mut [u8], rows: Range<usize>, columns: 
             *value = row[column];
         }
     }
+}
+
+/// Whether each bias is its scale times that of the middle quant.
+fn is_symmetric(bits: usize, scales: &Floats, biases: &Floats) -> bool {
+    let zero = middle(bits);
+    let is_zero = |scale: f32, bias: f32| (scale * zero).to_bits() == bias.to_bits();
+    let first = |floats: &Floats| read_float(floats.dtype, &floats.bytes, 0);
+    // Most others tell by their first one.
+    is_zero(first(scales), first(biases))
+        && scales.to_f32().into_iter().zip(biases.to_f32()).all(|(scale, bias)| is_zero(scale, bias))
+}
+
+/// The same of scales that are numbers themselves.
+fn has_no_offsets(bits: usize, outer: &[[f32; 2]], inner: &[[i8; 2]]) -> bool {
+    let zero = middle(bits);
+    outer.iter().all(|[factor, base]| (factor * zero).to_bits() == base.to_bits())
+        && inner.iter().all(|[scale, offset]| scale == offset)
+}
+
+/// The type of an affine matrix's scales, and of its biases where they are stored.
+fn affine_type(symmetric: bool, scales: &Floats, biases: &Floats) -> FloatType {
+    if symmetric { scale_type(&[scales]) } else { scale_type(&[scales, biases]) }
 }
 
 /// 16-bit scales stay as they are. float32 ones (from GGUF, say) become 16-bit when all of them are such

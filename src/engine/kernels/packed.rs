@@ -4,12 +4,14 @@
 //! kernel reads from end to end, 16 rows at a time:
 //!
 //! - dense: for each column the 16 rows' values, in the stored type;
-//! - affine: for each group of columns a tile of quants, then 16 scales, then 16 biases.
+//! - affine: for each group of columns a tile of quants, then 16 scales, then 16 biases, unless all of these
+//!   are the same multiple of their scales (see [`Element::zero`]).
 //!   Quants of eight bits: for each column 16 bytes, one a row. Of two to six: a row's quants of 16 columns
 //!   are so many times two bytes of consecutive bits, the lowest the first column, as little-endian `u32` and,
 //!   where two bytes are left, a `u16`; of each of these 16, one a row;
 //! - nested: the same tiles with 16 signed bytes of scale and 16 of offset, and before each 256 columns
-//!   16 float32 factors and 16 bases that they are multiplied with;
+//!   16 float32 factors and 16 bases that they are multiplied with; without offsets and bases where those of
+//!   affine ones would be missing;
 //! - codes: tiles of four or eight bits, then 16 scales.
 //!
 //! So a matrix takes as many bits as its quants have, and their scales.
@@ -211,11 +213,13 @@ pub(super) enum Element {
         bits: usize,
         group: usize,
         scale: FloatType,
+        symmetric: bool,
     },
     /// [`WeightData::Nested`].
     Nested {
         bits: usize,
         group: usize,
+        symmetric: bool,
     },
     /// [`WeightData::Codes`].
     Codes {
@@ -224,9 +228,6 @@ pub(super) enum Element {
         scale: FloatType,
     },
 }
-
-/// Bytes of the factors and bases before [`OUTER`] columns.
-pub(super) const OUTER_BYTES: usize = 2 * BLOCK * 4;
 
 /// A matrix without its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,7 +260,7 @@ impl Layout {
             Element::Nested { group, .. } => {
                 let together = OUTER / group;
                 index / together * element.outer_bytes()
-                    + OUTER_BYTES
+                    + element.head_bytes()
                     + index % together * element.tile_bytes()
             }
             _ => index * element.tile_bytes(),
@@ -309,16 +310,42 @@ impl Element {
         self.quant_bytes()
             + match self {
                 Self::Dense(_) => 0,
-                Self::Affine { scale, .. } => 2 * BLOCK * scale.size(),
-                Self::Nested { .. } => 2 * BLOCK,
+                Self::Affine { scale, .. } => self.numbers() * BLOCK * scale.size(),
+                Self::Nested { .. } => self.numbers() * BLOCK,
                 Self::Codes { scale, .. } => BLOCK * scale.size(),
             }
     }
 
+    /// How many numbers a row has beside the quants: a scale, and a bias where that is stored.
+    fn numbers(self) -> usize {
+        if self.zero().is_some() { 1 } else { 2 }
+    }
+
+    /// What all biases are times their scales, where none are stored: a symmetric matrix has quants whose
+    /// middle is zero.
+    pub(super) fn zero(self) -> Option<f32> {
+        match self {
+            Self::Affine { bits, symmetric: true, .. } | Self::Nested { bits, symmetric: true, .. } => {
+                Some(middle(bits))
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes of the factors and bases before [`OUTER`] columns.
+    pub(super) fn head_bytes(self) -> usize {
+        self.numbers() * BLOCK * 4
+    }
+
     /// Bytes of [`OUTER`] columns of nested elements.
     pub(super) fn outer_bytes(self) -> usize {
-        OUTER_BYTES + OUTER / self.group().unwrap_or(OUTER) * self.tile_bytes()
+        self.head_bytes() + OUTER / self.group().unwrap_or(OUTER) * self.tile_bytes()
     }
+}
+
+/// The bias of quants with as many values below zero as from zero on, if their scale is one.
+pub(super) fn middle(bits: usize) -> f32 {
+    -f32::from(1_u8 << (bits - 1))
 }
 
 /// A packed matrix as a kernel sees it.
@@ -347,31 +374,35 @@ impl<'a> View<'a> {
     pub(super) fn read_row(&self, row: usize, values: &mut [f32]) {
         let block = self.block(row / BLOCK);
         let lane = row % BLOCK;
+        let zero = self.layout.element.zero();
         match self.layout.element {
             Element::Dense(float) => {
                 for (column, value) in values.iter_mut().enumerate() {
                     *value = read_float(float, block, column * BLOCK + lane);
                 }
             }
-            Element::Affine { bits, group, scale } => {
+            Element::Affine { bits, group, scale, .. } => {
                 let tiles = block.chunks_exact(self.layout.element.tile_bytes());
                 for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
                     let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
-                    let (a, b) = (read_float(scale, rest, lane), read_float(scale, rest, BLOCK + lane));
+                    let a = read_float(scale, rest, lane);
+                    let b = zero.map_or_else(|| read_float(scale, rest, BLOCK + lane), |zero| zero * a);
                     fill(values, quants, bits, lane, a, b);
                 }
             }
-            Element::Nested { bits, group } => {
+            Element::Nested { bits, group, .. } => {
                 let outers = block.chunks_exact(self.layout.element.outer_bytes());
                 for (outer, values) in outers.zip(values.chunks_exact_mut(OUTER)) {
-                    let (head, tiles) = outer.split_at(OUTER_BYTES);
+                    let (head, tiles) = outer.split_at(self.layout.element.head_bytes());
                     let factor = read_float(FloatType::F32, head, lane);
-                    let base = read_float(FloatType::F32, head, BLOCK + lane);
                     let tiles = tiles.chunks_exact(self.layout.element.tile_bytes());
                     for (tile, values) in tiles.zip(values.chunks_exact_mut(group)) {
                         let (quants, rest) = tile.split_at(self.layout.element.quant_bytes());
                         let signed = |at: usize| f32::from(rest[at].cast_signed());
-                        fill(values, quants, bits, lane, factor * signed(lane), base * signed(BLOCK + lane));
+                        let base = || read_float(FloatType::F32, head, BLOCK + lane);
+                        let a = factor * signed(lane);
+                        let b = zero.map_or_else(|| base() * signed(BLOCK + lane), |zero| zero * a);
+                        fill(values, quants, bits, lane, a, b);
                     }
                 }
             }

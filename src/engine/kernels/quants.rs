@@ -143,8 +143,9 @@ macro_rules! by_bits {
     }};
 }
 
-/// `$body` for each of 16 columns, one after the other and not in a loop: what a column has where, its number
-/// must tell when this is compiled.
+/// `$body` for each of 16 columns, one after the other and not in a loop: which bits a column has is known where
+/// this is compiled.
+#[cfg(not(debug_assertions))]
 macro_rules! each_column {
     ($column:ident => $body:block) => {
         each_column!(@ $column $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
@@ -153,6 +154,14 @@ macro_rules! each_column {
         let $column: usize = $number;
         $body
     })*};
+}
+
+/// The same as a loop: without optimization all of the columns' variables would lie on the stack at once.
+#[cfg(debug_assertions)]
+macro_rules! each_column {
+    ($column:ident => $body:block) => {
+        for $column in 0..$crate::engine::kernels::lanes::LANES $body
+    };
 }
 
 pub(super) use {by_bits, each_column};

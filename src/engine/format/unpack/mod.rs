@@ -39,10 +39,11 @@ pub enum Fault {
 /// The form that a type's blocks are unpacked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// MLX's affine form with groups of 32.
-    Affine { bits: usize },
+    /// MLX's affine form with groups of 32. Symmetric ones have a bias that is always the same multiple of the
+    /// scale.
+    Affine { bits: usize, symmetric: bool },
     /// Scales that are quantized themselves, in blocks of 256.
-    Nested { bits: usize, group: usize },
+    Nested { bits: usize, group: usize, symmetric: bool },
     /// Four-bit codes with groups of 32.
     Codes(CodeTable),
 }
@@ -51,14 +52,16 @@ impl Form {
     /// The form of a block type; `None` for types without blocks, and for those not known here.
     pub fn of(kind: GgmlType) -> Option<Self> {
         Some(match kind {
-            GgmlType::Q4_0 | GgmlType::Q4_1 => Self::Affine { bits: 4 },
-            GgmlType::Q5_0 | GgmlType::Q5_1 => Self::Affine { bits: 5 },
-            GgmlType::Q8_0 => Self::Affine { bits: 8 },
-            GgmlType::Q2_K => Self::Nested { bits: 2, group: 16 },
-            GgmlType::Q3_K => Self::Nested { bits: 3, group: 16 },
-            GgmlType::Q4_K => Self::Nested { bits: 4, group: 32 },
-            GgmlType::Q5_K => Self::Nested { bits: 5, group: 32 },
-            GgmlType::Q6_K => Self::Nested { bits: 6, group: 16 },
+            GgmlType::Q4_0 => Self::Affine { bits: 4, symmetric: true },
+            GgmlType::Q4_1 => Self::Affine { bits: 4, symmetric: false },
+            GgmlType::Q5_0 => Self::Affine { bits: 5, symmetric: true },
+            GgmlType::Q5_1 => Self::Affine { bits: 5, symmetric: false },
+            GgmlType::Q8_0 => Self::Affine { bits: 8, symmetric: true },
+            GgmlType::Q2_K => Self::Nested { bits: 2, group: 16, symmetric: false },
+            GgmlType::Q3_K => Self::Nested { bits: 3, group: 16, symmetric: true },
+            GgmlType::Q4_K => Self::Nested { bits: 4, group: 32, symmetric: false },
+            GgmlType::Q5_K => Self::Nested { bits: 5, group: 32, symmetric: false },
+            GgmlType::Q6_K => Self::Nested { bits: 6, group: 16, symmetric: true },
             GgmlType::IQ4_NL | GgmlType::IQ4_XS => Self::Codes(CodeTable::Iq4),
             GgmlType::MXFP4 => Self::Codes(CodeTable::Fp4),
             _ => return None,
@@ -93,14 +96,14 @@ impl Unpacker {
             inner: Vec::new(),
         };
         match form {
-            Form::Affine { bits } => {
+            Form::Affine { bits, .. } => {
                 unpacker.packed.reserve_exact(elements * bits / 32);
                 unpacker.scales.reserve_exact(elements / GROUP * 2);
                 if matches!(kind, GgmlType::Q4_1 | GgmlType::Q5_1) {
                     unpacker.biases.reserve_exact(elements / GROUP * 2);
                 }
             }
-            Form::Nested { bits, group } => {
+            Form::Nested { bits, group, .. } => {
                 unpacker.packed.reserve_exact(elements * bits / 32);
                 unpacker.outer.reserve_exact(blocks);
                 unpacker.inner.reserve_exact(elements / group);
@@ -177,12 +180,14 @@ impl Unpacker {
     fn quants(&mut self, quants: &[u8; GROUP]) {
         // A loop for each number of bits, whose shifts are constants.
         match self.form {
-            Form::Affine { bits: 5 } | Form::Nested { bits: 5, .. } => {
+            Form::Affine { bits: 5, .. } | Form::Nested { bits: 5, .. } => {
                 pack_quants(quants, 5, &mut self.packed)
             }
             Form::Nested { bits: 6, .. } => pack_quants(quants, 6, &mut self.packed),
             Form::Nested { bits: 3, .. } => pack_quants(quants, 3, &mut self.packed),
-            Form::Affine { bits } | Form::Nested { bits, .. } => pack_quants(quants, bits, &mut self.packed),
+            Form::Affine { bits, .. } | Form::Nested { bits, .. } => {
+                pack_quants(quants, bits, &mut self.packed)
+            }
             Form::Codes(table) => pack_quants(quants, table.bits(), &mut self.packed),
         }
     }
@@ -191,7 +196,7 @@ impl Unpacker {
     /// would not be exact.
     pub fn finish(self, rows: usize, columns: usize) -> Result<WeightData, Fault> {
         match self.form {
-            Form::Affine { bits } => {
+            Form::Affine { bits, .. } => {
                 let half = |bytes| Floats { dtype: FloatType::F16, bytes };
                 let scales = half(self.scales);
                 let (scales, biases) = match self.kind {
@@ -206,7 +211,7 @@ impl Unpacker {
                 let packed = self.packed;
                 Ok(WeightData::Affine { rows, columns, group: GROUP, bits, packed, scales, biases })
             }
-            Form::Nested { bits, group } => {
+            Form::Nested { bits, group, .. } => {
                 if self.outer.iter().flatten().any(|factor| !factor.is_finite()) {
                     return Err(Fault::NotFinite);
                 }

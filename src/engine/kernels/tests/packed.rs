@@ -7,7 +7,7 @@ use super::{Random, assert_close, floats, read};
 use crate::engine::ffi::aligned;
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::packed::{BLOCK, Element, RUN};
+use crate::engine::kernels::packed::{BLOCK, Element, RUN, middle};
 use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
 use crate::engine::layers::matrix::select_rows;
 use crate::error::{Code, Error};
@@ -17,11 +17,12 @@ fn affine(group: usize, bits: usize, packed: Vec<u32>, scales: Floats, biases: F
 }
 
 /// A matrix with groups of 16, which MLX does not know, and its values by the definition.
-fn groups_of_16(bits: usize) -> (WeightData, Array) {
+fn groups_of_16(bits: usize, symmetric: bool) -> (WeightData, Array) {
     let mut random = Random(bits as u64);
     let packed: Vec<u32> = (0..20 * 96 * bits / 32).map(|_| random.next() as u32).collect();
     let scales: Vec<f32> = (0..20 * 6).map(|_| random.float()).collect();
-    let biases: Vec<f32> = (0..20 * 6).map(|_| random.float()).collect();
+    let bias = |scale: &f32| if symmetric { scale * middle(bits) } else { random.float() };
+    let biases: Vec<f32> = scales.iter().map(bias).collect();
     let (scales, biases) = (floats(FloatType::F32, &scales), floats(FloatType::F32, &biases));
     let mut values = Vec::new();
     for row in 0..20 {
@@ -40,9 +41,10 @@ fn groups_of_16(bits: usize) -> (WeightData, Array) {
 
 #[test]
 fn groups_of_16_are_packed_and_multiplied() {
-    for bits in [2, 3, 4, 5, 6, 8] {
-        let (weight, dense) = groups_of_16(bits);
+    for (bits, symmetric) in [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| [(bits, false), (bits, true)]) {
+        let (weight, dense) = groups_of_16(bits, symmetric);
         let packed = PackedMatrix::pack(&weight).unwrap();
+        assert_eq!(packed.layout().element.zero().is_some(), symmetric);
         let ids: Vec<i32> = (0..20).collect();
         assert_close(&embed(&packed, &Array::from_slice(&ids, &[20]), 1.0).unwrap(), &dense, 1e-6, "rows");
         for tokens in [1, 8, 9] {
@@ -58,14 +60,23 @@ fn groups_of_16_are_packed_and_multiplied() {
 }
 
 /// A nested matrix and one of codes, with their values by the definition.
-fn two_level(bits: usize, group: usize) -> (WeightData, Array) {
+fn two_level(bits: usize, group: usize, symmetric: bool) -> (WeightData, Array) {
     let (rows, columns) = (20, 2 * OUTER);
     let mut random = Random(bits as u64);
     let packed: Vec<u32> = (0..rows * columns * bits / 32).map(|_| random.next() as u32).collect();
-    let outer: Vec<[f32; 2]> = (0..rows * 2).map(|_| [random.float() / 64.0, random.float() / 8.0]).collect();
+    let mut outer: Vec<[f32; 2]> =
+        (0..rows * 2).map(|_| [random.float() / 64.0, random.float() / 8.0]).collect();
     let signed = |random: &mut Random| random.next() as i8;
-    let inner: Vec<[i8; 2]> =
+    let mut inner: Vec<[i8; 2]> =
         (0..rows * columns / group).map(|_| [signed(&mut random), signed(&mut random)]).collect();
+    if symmetric {
+        for [factor, base] in &mut outer {
+            *base = *factor * middle(bits);
+        }
+        for [scale, offset] in &mut inner {
+            *offset = *scale;
+        }
+    }
     let mut values = Vec::new();
     for row in 0..rows {
         let words = &packed[row * columns * bits / 32..][..columns * bits / 32];
@@ -105,7 +116,9 @@ fn codes(table: CodeTable, group: usize, dtype: FloatType) -> (WeightData, Array
 
 #[test]
 fn the_forms_of_gguf_are_packed_and_multiplied() {
-    let nested = [(2, 16), (3, 16), (4, 32), (5, 32), (6, 16)].map(|(bits, group)| two_level(bits, group));
+    let nested =
+        [(2, 16, false), (3, 16, true), (3, 16, false), (4, 32, false), (5, 32, false), (6, 16, true)]
+            .map(|(bits, group, symmetric)| two_level(bits, group, symmetric));
     let codes = [
         codes(CodeTable::Iq4, 32, FloatType::F16),
         codes(CodeTable::Iq4, 32, FloatType::F32),
@@ -138,7 +151,7 @@ fn float32_scales_shrink_only_when_nothing_is_lost() {
         let weight = affine(32, 4, vec![0x7654_3210; 20 * 12], scales, biases);
         PackedMatrix::pack(&weight).unwrap().layout().element
     };
-    let kept = |scale| Element::Affine { bits: 4, group: 32, scale };
+    let kept = |scale| Element::Affine { bits: 4, group: 32, scale, symmetric: false };
     assert_eq!(with(0.125), kept(FloatType::F16));
     assert_eq!(with(f16::from_f32(0.1).to_f32()), kept(FloatType::F16));
     assert_eq!(with(0.1), kept(FloatType::F32));
@@ -267,4 +280,27 @@ fn an_error_of_reading_ends_packing() {
     }
     assert!(PackedMatrix::read(rows, 3, &|range| select_rows(&weight, Some(range))).is_err(), "400 / 3");
     assert!(PackedMatrix::read(0, 1, &|range| select_rows(&weight, Some(range))).is_err(), "no rows");
+}
+
+#[test]
+fn biases_are_left_out_only_where_all_follow_from_the_scales() {
+    let (rows, columns) = (200, 1024);
+    let groups = rows * columns / 32;
+    let weight = |odd: Option<usize>| {
+        let (scales, mut biases) = (floats(FloatType::F16, &vec![0.25; groups]), vec![-2.0; groups]);
+        if let Some(odd) = odd {
+            biases[odd] = -1.0;
+        }
+        let biases = floats(FloatType::F16, &biases);
+        WeightData::Affine { rows, columns, group: 32, bits: 4, packed: vec![7; groups * 4], scales, biases }
+    };
+    for odd in [None, Some(0), Some(groups / 2), Some(groups - 1)] {
+        let weight = weight(odd);
+        let expected = PackedMatrix::pack(&weight).unwrap();
+        let packed = PackedMatrix::read(rows, 1, &|range| select_rows(&weight, Some(range))).unwrap();
+        assert_eq!(packed.layout().element.zero().is_none(), odd.is_some());
+        let numbers = if odd.is_some() { 2 } else { 1 };
+        assert_eq!(packed.layout().bytes(), 208 * (columns / 2 + columns / 32 * 2 * numbers));
+        assert!(packed.layout() == expected.layout() && content(&packed) == content(&expected), "{odd:?}");
+    }
 }
