@@ -234,12 +234,11 @@ unsafe fn unpack_tiles<V: Lanes>(
                 Element::Nested { bits, .. } => {
                     let head = block.add(index * group / OUTER * element.outer_bytes());
                     let scales = V::load_signed_bytes(line).mul(V::load(head.cast()));
-                    let biases = Some(match element.zero() {
-                        Some(zero) => scales.mul(V::splat(zero)),
-                        None => {
-                            let bases = V::load(head.add(BLOCK * 4).cast());
-                            V::load_signed_bytes(line.add(BLOCK)).mul(bases)
-                        }
+                    let biases = Some(if let Some(zero) = element.zero() {
+                        scales.mul(V::splat(zero))
+                    } else {
+                        let bases = V::load(head.add(BLOCK * 4).cast());
+                        V::load_signed_bytes(line.add(BLOCK)).mul(bases)
                     });
                     by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }

@@ -178,17 +178,17 @@ impl Unpacker {
 
     /// Quants, a byte each.
     fn quants(&mut self, quants: &[u8; GROUP]) {
-        // A loop for each number of bits, whose shifts are constants.
-        match self.form {
-            Form::Affine { bits: 5, .. } | Form::Nested { bits: 5, .. } => {
-                pack_quants(quants, 5, &mut self.packed)
-            }
-            Form::Nested { bits: 6, .. } => pack_quants(quants, 6, &mut self.packed),
-            Form::Nested { bits: 3, .. } => pack_quants(quants, 3, &mut self.packed),
-            Form::Affine { bits, .. } | Form::Nested { bits, .. } => {
-                pack_quants(quants, bits, &mut self.packed)
-            }
-            Form::Codes(table) => pack_quants(quants, table.bits(), &mut self.packed),
+        let bits = match self.form {
+            Form::Affine { bits, .. } | Form::Nested { bits, .. } => bits,
+            Form::Codes(table) => table.bits(),
+        };
+        let words = &mut self.packed;
+        // A loop for each, whose shifts are constants.
+        match bits {
+            3 => pack_quants(quants, 3, words),
+            5 => pack_quants(quants, 5, words),
+            6 => pack_quants(quants, 6, words),
+            other => pack_quants(quants, other, words),
         }
     }
 
