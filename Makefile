@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/mlx-cache
 PACKAGES := $(TARGET)/package
 
-.PHONY: help setup build demo test lint macos fuzz install uninstall package clean
+.PHONY: help setup build demo test lint macos fuzz sanitize install uninstall package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ macos: setup ## Check on Linux that everything compiles for macOS (fetches zig a
 
 fuzz: setup ## Feed each reader of hostile bytes with random ones, FUZZ_SECONDS=30 each (needs a nightly Rust)
 	@fuzz/run.sh "$(or $(FUZZ_SECONDS),30)"
+
+sanitize: setup ## Run the tests of unsafe code with AddressSanitizer (Linux; needs a nightly Rust)
+	@tests/sanitize.sh
 
 install: build ## Install below PREFIX (default /usr/local)
 	@native/install.sh "$(BINARY)" "$(TARGET)/native" "$(DESTDIR)$(PREFIX)"

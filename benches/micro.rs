@@ -118,11 +118,15 @@ fn detokenizer(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One matrix of a small model, 4 bits in groups of 64, times one token and times 128.
+/// What a layer of a small model is made of: a matrix of 4 bits in groups of 64, attention of three query heads
+/// a key, a norm, and the choice of the likeliest token.
 #[cfg(target_os = "linux")]
 fn kernels(criterion: &mut Criterion) {
+    use mlx_cache::engine::ffi::Tensor;
     use mlx_cache::engine::format::weight::{FloatType, Floats, WeightData};
-    use mlx_cache::engine::kernels::{Epilogue, PackedMatrix, project};
+    use mlx_cache::engine::kernels::{
+        Attention, Epilogue, Norm, PackedMatrix, argmax, attention, norm_onto, project,
+    };
     use mlx_rs::Array;
 
     const ROWS: usize = 1536;
@@ -138,10 +142,14 @@ fn kernels(criterion: &mut Criterion) {
     let weight =
         WeightData::Affine { rows: ROWS, columns: COLUMNS, group: 64, bits: 4, packed, scales, biases };
     let matrix = PackedMatrix::pack(&weight).expect("packed");
+    let mut array = |shape: &[usize]| {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.f32() - 0.5).collect();
+        Array::from_slice(&values, &shape.iter().map(|&size| size as i32).collect::<Vec<_>>())
+    };
+
     let mut group = criterion.benchmark_group("project");
     for tokens in [1, 128] {
-        let values: Vec<f32> = (0..tokens * COLUMNS).map(|_| random.f32() - 0.5).collect();
-        let x = Array::from_slice(&values, &[tokens as i32, COLUMNS as i32]);
+        let x = array(&[tokens, COLUMNS]);
         group.throughput(Throughput::Elements((tokens * ROWS * COLUMNS) as u64));
         group.bench_function(format!("{tokens} × {COLUMNS} by {ROWS}"), |bencher| {
             bencher.iter(|| {
@@ -150,6 +158,63 @@ fn kernels(criterion: &mut Criterion) {
             });
         });
     }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("attention");
+    let (heads, kv_heads, width) = (9, 3, 64);
+    for (tokens, held) in [(1, 512), (1, 4096), (128, 512)] {
+        let layer = Attention {
+            heads,
+            kv_heads,
+            head_dim: width,
+            value_dim: width,
+            appends: true,
+            values_in_keys: false,
+            rotary_dims: width,
+            traditional: false,
+            rope_scale: 1.0,
+            scale: 0.125,
+            soft_cap: None,
+            growth: None,
+            weighs_queries: false,
+            has_sinks: false,
+            offset: held,
+            held,
+            window: None,
+            keep: 0,
+            packing: None,
+        };
+        let qkv = array(&[tokens, (heads + 2 * kv_heads) * width]);
+        let caches = [(); 2].map(|()| Tensor::from(array(&[kv_heads, held + tokens, width])));
+        let frequencies = array(&[width / 2]);
+        group.throughput(Throughput::Elements((tokens * held) as u64));
+        group.bench_function(format!("{tokens} behind {held}"), |bencher| {
+            bencher.iter(|| {
+                let seen = attention(&qkv, &caches, Some(&frequencies), &layer).expect("attention");
+                seen.output.eval().expect("computed");
+            });
+        });
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("norm");
+    let weight = array(&[COLUMNS]);
+    let norm = Norm { centred: false, weight: &weight, bias: None, epsilon: 1e-5 };
+    for tokens in [1, 128] {
+        let x = array(&[tokens, COLUMNS]);
+        group.throughput(Throughput::Elements((tokens * COLUMNS) as u64));
+        group.bench_function(format!("{tokens} × {COLUMNS}"), |bencher| {
+            bencher.iter(|| norm_onto(&x, &norm, None).expect("a norm").eval().expect("computed"));
+        });
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("select");
+    let logits = array(&[1, VOCABULARY]);
+    group.throughput(Throughput::Elements(VOCABULARY as u64));
+    group.bench_function("the likeliest token", |bencher| {
+        bencher.iter(|| argmax(&logits).expect("a token").eval().expect("computed"));
+    });
     group.finish();
 }
 

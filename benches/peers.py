@@ -15,28 +15,39 @@ What is measured, each in a fresh process limited to --threads cores
     peak memory   largest resident set of the whole process during the run below; mapped model files count
     prefill       tokens per second: --prompt-tokens divided by the time until the first token is there
     decode        tokens per second of the --generate-tokens after that
+A process that takes longer than --limit seconds ends the run with its name: beside other work on the same cores
+llama.cpp's threads wait for each other, and one that generates a hundred tokens a second otherwise may get to one.
 A round runs every engine once, starting with another one each time; the first --warmup rounds do not count. Model
 files are in the page cache after them; --cold-files evicts them before each process.
+--gguf may be any model that the engines take, where mlx_lm is left out: its weights are made of SmolLM2's (or another
+Llama's) file, by ../fixtures/smollm2_convert.py. Other formats of the same weights are written by formats.py and named
+with --use, such as --use llama.cpp=Q4_0.gguf.
 All engines get the same text and must report the same token counts, or the run fails. Decoding is greedy.
 
 Set-up, in a Python 3.11 environment (the versions that were used are in ../fixtures/requirements.txt)
     pip install mlx-lm "mlx[cpu]" gguf tokenizers        (on a Mac: mlx-lm alone)
     CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --no-binary llama-cpp-python llama-cpp-python
-The output says which instructions llama.cpp was built with. A native build takes AMX where the CPU has it, whatever
--DGGML_AMX_INT8 says; to do without, add -DCMAKE_C_FLAGS and -DCMAKE_CXX_FLAGS with -mno-amx-tile -mno-amx-int8
--mno-amx-bf16.
+Only what takes part is needed, and tokenizers only with mlx_lm; the build wants a C++ compiler. The output says which
+instructions llama.cpp was built with. A native build takes AMX where the CPU has it, whatever -DGGML_AMX_INT8 says; to
+do without (all in one line):
+    flags="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_C_FLAGS='$flags' -DCMAKE_CXX_FLAGS='$flags'"
+        pip install --no-binary llama-cpp-python llama-cpp-python
 """
 
 import argparse
+import bisect
 import importlib.metadata
 import json
 import os
 import platform
 import selectors
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -61,7 +72,7 @@ PROSE = (
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gguf", type=Path, help="the model: a Llama GGUF with SmolLM2's tokenizer")
+    parser.add_argument("--gguf", type=Path, help="the model")
     parser.add_argument("--mlx-cache", type=Path, help="path of the mlx-cache binary")
     parser.add_argument("--without", action="append", default=[], choices=ENGINES, help="leave an engine out")
     parser.add_argument("--use", action="append", default=[], metavar="ENGINE=PATH", help="another file of the weights for one engine")
@@ -74,6 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--float16-generate-tokens", type=int, default=4)
     parser.add_argument("--float16-rounds", type=int, default=1, help="it takes part in the first of the rounds only")
     parser.add_argument("--baseline", choices=ENGINES, help="what ratios refer to (default: the first engine)")
+    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="longest that a process may take")
     parser.add_argument("--cold-files", action="store_true", help="evict the model from the page cache each time")
     parser.add_argument("--save", type=Path, help="write every sample as JSON")
     parser.add_argument("--worker", nargs=2, metavar=("ENGINE", "MODEL"), help=argparse.SUPPRESS)
@@ -140,7 +152,7 @@ def limited(threads: int):
     return lambda: os.sched_setaffinity(0, cores)
 
 
-def run(command: list[str], prompt: str, threads: int, environment: dict[str, str]) -> dict:
+def run(command: list[str], prompt: str, threads: int, environment: dict[str, str], limit: float) -> dict:
     """Runs `command` with `prompt` on stdin: {"first_byte_s", "peak_rss_mb", "stdout"}; fails loudly."""
     with tempfile.TemporaryFile() as errors:
         start = time.monotonic()
@@ -152,6 +164,8 @@ def run(command: list[str], prompt: str, threads: int, environment: dict[str, st
             env={**os.environ, "OMP_NUM_THREADS": str(threads), **environment},
             preexec_fn=limited(threads),
         )
+        late = threading.Timer(limit, process.kill)
+        late.start()
         process.stdin.write(prompt.encode())
         process.stdin.close()
         selector = selectors.DefaultSelector()
@@ -161,7 +175,10 @@ def run(command: list[str], prompt: str, threads: int, environment: dict[str, st
         output = process.stdout.read().decode(errors="replace")
         process.stdout.close()
         _, status, usage = os.wait4(process.pid, 0)
+        late.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode == -signal.SIGKILL:
+            sys.exit(f"ended after {limit:.0f} s (--limit), or killed for memory: {' '.join(command)}")
         if process.returncode != 0:
             errors.seek(0)
             sys.exit(f"failed ({process.returncode}): {' '.join(command)}\n{output[-2000:]}\n{errors.read().decode()}")
@@ -198,7 +215,7 @@ def measure(engine: str, model: Path, options: argparse.Namespace, prompts: dict
         if options.cold_files:
             evict(model)
         command = command_for(engine, model, options.mlx_cache, options.threads, tokens, as_json)
-        return run(command, text, options.threads, environment)
+        return run(command, text, options.threads, environment, options.limit)
 
     first = once(prompts["question"], 1, as_json=False)
     if not first["stdout"]:
@@ -225,28 +242,44 @@ def measure(engine: str, model: Path, options: argparse.Namespace, prompts: dict
     }
 
 
-def prompt_of(tokenizer, length: int) -> str:
-    """A text that is exactly `length` tokens."""
+def counter_of(options: argparse.Namespace, folder: Path | None):
+    """A function that counts a text's tokens, by the converted model's tokenizer or by llama.cpp's."""
+    if folder is not None:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    try:
+        from llama_cpp import Llama
+    except ImportError:
+        sys.exit("prompts are counted with llama-cpp-python, or with tokenizers where mlx_lm takes part")
+    vocabulary = Llama(str(options.gguf), vocab_only=True, verbose=False)
+    return lambda text: len(vocabulary.tokenize(text.encode(), add_bos=False, special=True))
+
+
+def prompt_of(count, length: int) -> str:
+    """A text that is exactly `length` tokens, which `count` counts."""
     words = (PROSE * (1 + length // 40)).split(" ")
-    text = ""
-    for word in words:
-        longer = f"{text} {word}" if text else word
-        if len(tokenizer.encode(longer, add_special_tokens=False).ids) > length:
-            break
-        text = longer
-    while len(tokenizer.encode(text, add_special_tokens=False).ids) < length:
+    # As many words as fit, then short ones until it is full.
+    most = bisect.bisect_right(range(1, len(words) + 1), length, key=lambda number: count(" ".join(words[:number])))
+    text = " ".join(words[:most])
+    while count(text) < length:
         text += " and"
+    if count(text) != length:
+        sys.exit(f"no text of exactly {length} tokens was found")
     return text
 
 
-def machine() -> list[str]:
+def machine(engines: list[str]) -> list[str]:
     """What the numbers depend on, one line each."""
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("mlx", "mlx-lm")]
-    return [f"{platform.system()} {platform.machine()}, {cpu}, {os.cpu_count()} cores", ", ".join(versions)]
+    lines = [f"{platform.system()} {platform.machine()}, {cpu}, {os.cpu_count()} cores"]
+    if any(engine.startswith("mlx_lm") for engine in engines):
+        lines.append(", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mlx", "mlx-lm")))
+    return lines
 
 
 def llama_cpp_about() -> str:
@@ -301,7 +334,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         models = {"mlx-cache": options.gguf, "llama.cpp": options.gguf}
-        for dtype in ("float32", "float16"):
+        converted = [engine for engine in engines if engine.startswith("mlx_lm")]
+        for dtype in (engine.split()[1] for engine in converted):
             # In a process of its own: a child's peak memory starts at its parent's.
             models[f"mlx_lm {dtype}"] = Path(folder, dtype)
             converter = Path(__file__).parent.parent / "fixtures" / "smollm2_convert.py"
@@ -313,12 +347,10 @@ def main() -> None:
                 sys.exit(f"--use wants ENGINE=PATH with one of {list(models)} and a path that exists, not {text!r}")
             models[engine] = Path(path)
 
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(Path(folder, "float32", "tokenizer.json")))
+        count = counter_of(options, models[converted[0]] if converted else None)
         prompts = {
-            "long": prompt_of(tokenizer, options.prompt_tokens),
-            "float16": prompt_of(tokenizer, options.float16_prompt_tokens),
+            "long": prompt_of(count, options.prompt_tokens),
+            "float16": prompt_of(count, options.float16_prompt_tokens),
             "question": f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
         }
         samples = {engine: [] for engine in engines}
@@ -338,7 +370,7 @@ def main() -> None:
                 if counts:
                     samples[engine].append(sample)
 
-    about = [*machine(), f"{options.threads} threads"] + ([llama_cpp_about()] if "llama.cpp" in engines else [])
+    about = [*machine(engines), f"{options.threads} threads"] + ([llama_cpp_about()] if "llama.cpp" in engines else [])
     print("\n".join(f"- {line}" for line in about) + "\n")
     print(summary(samples, engines, baseline, options))
     if options.save:

@@ -124,8 +124,10 @@ pub struct CompareArgs {
     pub against_pattern: String,
 }
 
-/// A number before a unit of tokens per second, as llama.cpp, mlx_lm and Ollama print it.
-pub const DEFAULT_PATTERN: &str = r"([0-9]+(?:\.[0-9]+)?)\s*(?:tok(?:en)?s?(?:/s|-per-sec| per second)|t/s)";
+/// A number before a unit of tokens per second, as llama.cpp, mlx_lm and Ollama print it, or the last column of
+/// llama-bench's table, whose head has the unit.
+pub const DEFAULT_PATTERN: &str =
+    r"([0-9]+(?:\.[0-9]+)?)\s*(?:tok(?:en)?s?(?:/s|-per-sec| per second)|t/s|± [0-9.]+ \|)";
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

@@ -16,7 +16,7 @@ mod generate;
 pub mod kernels;
 pub mod layers;
 pub mod measure;
-mod memory;
+pub mod memory;
 pub mod models;
 pub mod outcome;
 pub mod policy;

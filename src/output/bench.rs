@@ -95,26 +95,21 @@ pub(super) fn machine(report: &BenchReport) -> Option<String> {
         ("cpu", None) => cpu.to_owned(),
         (gpu, _) => gpu.to_owned(),
     };
-    Some(format!(
-        "mlx-cache {}, MLX {}, {on}, {}",
-        environment.version,
-        environment.mlx.as_deref().unwrap_or("?"),
-        environment.os
-    ))
+    let program = format!("mlx-cache {}", environment.version);
+    let mlx = format!("MLX {}", environment.mlx.as_deref().unwrap_or("?"));
+    let flags = environment.flags.iter().map(|flag| printable(flag));
+    Some([program, mlx, on, environment.os.clone()].into_iter().chain(flags).collect::<Vec<_>>().join(", "))
 }
 
 fn markdown(report: &BenchReport, rows: &[Row<'_>], page: &mut Page) {
-    page.line("| model | test | mean | ± | median | range |");
-    page.line("| --- | --- | ---: | ---: | ---: | --- |");
+    page.line("| model | test | mean | ± | median | range | note |");
+    page.line("| --- | --- | ---: | ---: | ---: | --- | --- |");
     for (result, kept) in rows {
         let kept = kept.map(|(number, time)| format!("{number} ({time:.0})"));
         let [model, test, mean, deviation, median, range, note] = cells(result, kept.as_deref());
         let cell = |text: &str| printable(text).replace('|', "\\|");
-        page.line(format!(
-            "| {} | {test} | {mean} | {deviation} | {median} | {range}{} |",
-            cell(&model),
-            if note.is_empty() { String::new() } else { format!(" {note}") }
-        ));
+        let model = cell(&model);
+        page.line(format!("| {model} | {test} | {mean} | {deviation} | {median} | {range} | {note} |"));
     }
     if let Some(line) = machine(report) {
         page.line("");

@@ -60,6 +60,9 @@ pub struct BenchEnvironment {
     pub mlx: Option<String>,
     /// What multiplies matrices on the CPU where MLX does.
     pub blas: Option<String>,
+    /// What the engine was told by flags, such as `--kv-bits 4`; empty where nothing was.
+    #[serde(default)]
+    pub flags: Vec<String>,
     /// `mains` or `battery`, where the system tells.
     pub power: Option<String>,
     /// The hottest sensor in degrees Celsius when the measurement began, where the system tells.
@@ -95,7 +98,8 @@ pub struct BenchResult {
     /// `pp<N>`, `tg<N>` and `ttft<N>`, with `@d<N>` where the cache held tokens; `emb<N>` and `texts<N>` of an
     /// embedding model, for texts of N tokens; with `@b<N>` where N sequences were computed at once, which the
     /// speed is of together, and with `/seq` behind it that of each; `load` with the files in
-    /// the page cache, `load-cold` without; `peak_memory`; `kv_cache` of the longest test. With `--store`: `write` of content
+    /// the page cache, `load-cold` without, each as often as the tests as far as three seconds suffice; `peak_memory`
+    /// since the model began to load; `kv_cache` of the longest test. With `--store`: `write` of content
     /// that is on disk afterwards; `hash` of content in the page cache, `hash-cold` without; `copy` as `add --copy`
     /// does it, with hashing; `clone`, where the filesystem shares blocks; `link`, a hard link and a symlink to it;
     /// `registry-write` in one transaction, `registry-read`.

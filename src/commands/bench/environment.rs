@@ -5,13 +5,14 @@ use std::path::Path;
 
 use sysinfo::System;
 
+use crate::cli::run::EngineArgs;
 use crate::engine::device::{self, Blas};
 use crate::engine::policy::{Device, Policy};
 use crate::error::{Error, Result};
 use crate::report::bench::BenchEnvironment;
 
 /// The machine, and what a model is computed with on it.
-pub fn of(policy: &Policy, threads: Option<usize>) -> Result<BenchEnvironment> {
+pub fn of(policy: &Policy, threads: Option<usize>, args: &EngineArgs) -> Result<BenchEnvironment> {
     let facts = device::facts();
     let on_cpu = policy.device == Device::Cpu;
     let machine = of_disk()?;
@@ -26,8 +27,28 @@ pub fn of(policy: &Policy, threads: Option<usize>) -> Result<BenchEnvironment> {
             Blas::Other(file) => Some(file),
             Blas::Unknown => None,
         },
+        flags: flags(args),
         ..machine
     })
+}
+
+/// The flags that were given and that results may depend on, beside the device and the threads.
+fn flags(args: &EngineArgs) -> Vec<String> {
+    let number = |value: Option<usize>| value.map(|value| value.to_string());
+    let with = |flag: Option<usize>, value: usize| number(flag.map(|_| value));
+    let given = [
+        ("--context", number(args.context)),
+        ("--max-kv-size", number(args.max_kv_size)),
+        ("--keep", with(args.max_kv_size, args.keep)),
+        ("--kv-bits", number(args.kv_bits)),
+        ("--kv-group-size", with(args.kv_bits, args.kv_group_size)),
+        ("--kv-start", with(args.kv_bits, args.kv_start)),
+        ("--quantize", args.quantize.clone()),
+        ("--quantize-group-size", number(args.quantize_group_size)),
+        ("--adapter", args.adapter.as_ref().map(|path| path.display().to_string())),
+        ("--memory-limit", args.memory_limit.map(|bytes| bytes.to_string())),
+    ];
+    given.into_iter().filter_map(|(flag, value)| Some(format!("{flag} {}", value?))).collect()
 }
 
 /// The machine, where no model is computed.
@@ -46,6 +67,7 @@ pub fn of_disk() -> Result<BenchEnvironment> {
         device: "disk".to_owned(),
         mlx: None,
         blas: None,
+        flags: Vec::new(),
         power: power(Path::new("/sys/class/power_supply")),
         temperature_c: temperature(Path::new("/sys/class/thermal")),
         load_average: System::load_average().map_or(0.0, |load| load.one),

@@ -1,5 +1,6 @@
 //! Kept results: writing them down, showing them, holding new ones against them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -23,6 +24,8 @@ const LARGEST: u64 = 64 << 20;
 pub struct Baseline {
     from: String,
     measured_at: Option<Timestamp>,
+    /// Where it was measured, if all of it was in one place.
+    environment: Option<BenchEnvironment>,
     results: Vec<BenchResult>,
 }
 
@@ -31,7 +34,7 @@ pub fn keep(
     measured_at: Timestamp,
     environment: &BenchEnvironment,
     model: &BenchModel,
-    results: &[&BenchResult],
+    results: &[BenchResult],
     context: &Context,
 ) {
     let write = || {
@@ -84,17 +87,18 @@ pub fn baseline(text: &str, models: &[String], context: &Context) -> Result<Base
     };
     if text == "last" {
         let mut results = Vec::new();
-        let mut newest = None;
+        let (mut newest, mut environment) = (None, None);
         for model in models {
             if let Some(last) = of(Some(model), context)?.into_iter().next() {
                 newest = newest.max(Some(last.measured_at));
+                environment = Some(last.environment);
                 results.extend(last.results);
             }
         }
         if results.is_empty() {
             return Err(missing(format!("no result of {} is kept", models.join(", "))));
         }
-        return Ok(Baseline { from: "last".to_owned(), measured_at: newest, results });
+        return Ok(Baseline { from: "last".to_owned(), measured_at: newest, environment, results });
     }
     if let Ok(number) = text.parse::<i64>() {
         let registry = Registry::open(&context.settings.home.value)?;
@@ -104,6 +108,7 @@ pub fn baseline(text: &str, models: &[String], context: &Context) -> Result<Base
         return Ok(Baseline {
             from: number.to_string(),
             measured_at: Some(record.measured_at),
+            environment: Some(record.environment),
             results: record.results,
         });
     }
@@ -119,6 +124,7 @@ fn from_file(path: &Path) -> Result<Baseline> {
     }
     #[derive(Deserialize)]
     struct Data {
+        environment: Option<BenchEnvironment>,
         results: Vec<BenchResult>,
         #[serde(default)]
         history: Vec<Kept>,
@@ -141,18 +147,50 @@ fn from_file(path: &Path) -> Result<Baseline> {
     })?;
     let kept = file.data.history.into_iter().flat_map(|kept| kept.results);
     let results = file.data.results.into_iter().chain(kept).collect();
-    Ok(Baseline { from: path.display().to_string(), measured_at: None, results })
+    let environment = file.data.environment;
+    Ok(Baseline { from: path.display().to_string(), measured_at: None, environment, results })
 }
 
 impl Baseline {
-    /// Holds results against it. A mean that is worse by more than `tolerated` percent and by more than
+    /// Warns where it was measured on another machine or in another way than now.
+    pub fn warn_of_others(&self, now: &BenchEnvironment, context: &Context) {
+        let Some(before) = &self.environment else { return };
+        let describe = |it: &BenchEnvironment| {
+            let cpu = it.cpu.as_deref().unwrap_or(&it.arch).to_owned();
+            let threads = it.threads.map(|threads| format!("{threads} threads"));
+            let all = [cpu, it.device.clone()].into_iter().chain(threads).chain(it.flags.clone());
+            all.collect::<Vec<_>>().join(", ")
+        };
+        let (before, now) = (describe(before), describe(now));
+        if before != now {
+            let from = &self.from;
+            context.output.warn(format!("the baseline {from} was measured with {before}; this is {now}"));
+        }
+    }
+
+    /// Holds results of these models against it; those of peers are not. Memory is that of all tests of a
+    /// model, and only compared where they are the same. A mean that is worse by more than `tolerated` percent and by more than
     /// the noise is a regression; none is where nothing is said to be tolerated.
     ///
     /// # Errors
     /// INVALID_REQUEST if there is no test that both have.
-    pub fn compare(self, results: &[BenchResult], tolerated: Option<f64>) -> Result<BenchBaseline> {
+    pub fn compare(
+        self,
+        models: &[BenchModel],
+        results: &[BenchResult],
+        tolerated: Option<f64>,
+    ) -> Result<BenchBaseline> {
+        let tests = |results: &[BenchResult], model: &str| -> BTreeSet<String> {
+            let of_model = results.iter().filter(|it| it.model == model && !it.test.starts_with("load"));
+            of_model.map(|it| it.test.clone()).collect()
+        };
+        let comparable = |now: &BenchResult| {
+            now.unit != "bytes" || tests(results, &now.model) == tests(&self.results, &now.model)
+        };
         let changes: Vec<BenchChange> = results
             .iter()
+            .filter(|now| models.iter().any(|model| model.reference == now.model))
+            .filter(|now| comparable(now))
             .filter_map(|now| {
                 let before =
                     self.results.iter().find(|it| (&it.model, &it.test) == (&now.model, &now.test))?;
@@ -194,13 +232,26 @@ mod tests {
     use super::super::samples::result;
     use super::*;
 
+    fn model() -> BenchModel {
+        BenchModel {
+            reference: "m".to_owned(),
+            revision: None,
+            digest: None,
+            architecture: None,
+            parameters: None,
+            quantization: None,
+            bytes: 1,
+        }
+    }
+
     fn compared(before: &[f64], now: &[f64], unit: &str, tolerated: Option<f64>) -> BenchBaseline {
         let baseline = Baseline {
             from: "1".to_owned(),
             measured_at: None,
+            environment: None,
             results: vec![result("m", "t", unit, before.to_vec())],
         };
-        baseline.compare(&[result("m", "t", unit, now.to_vec())], tolerated).expect("comparable")
+        baseline.compare(&[model()], &[result("m", "t", unit, now.to_vec())], tolerated).expect("comparable")
     }
 
     #[test]
@@ -215,9 +266,28 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_other_tests_and_peers_are_not_compared() {
+        let measured = |test: &str| {
+            let of = |model: &str, test: &str, unit: &str| result(model, test, unit, vec![2.0, 2.0]);
+            vec![of("m", test, "tokens/s"), of("m", "peak_memory", "bytes"), of("peer", test, "tokens/s")]
+        };
+        let changes = |before: Vec<BenchResult>, now: &[BenchResult]| {
+            let baseline =
+                Baseline { from: "1".to_owned(), measured_at: None, environment: None, results: before };
+            let compared = baseline.compare(&[model()], now, None).expect("comparable");
+            compared.changes.into_iter().map(|it| it.test).collect::<Vec<_>>()
+        };
+        assert_eq!(changes(measured("pp8"), &measured("pp8")), ["pp8", "peak_memory"]);
+        let more = [measured("pp8"), vec![result("m", "tg4", "tokens/s", vec![1.0])]].concat();
+        assert_eq!(changes(more, &measured("pp8")), ["pp8"]);
+    }
+
+    #[test]
     fn tests_that_only_one_has_are_not_compared() {
-        let baseline = Baseline { from: "1".to_owned(), measured_at: None, results: Vec::new() };
-        let error = baseline.compare(&[result("m", "t", "s", vec![1.0])], None).expect_err("nothing");
+        let baseline =
+            Baseline { from: "1".to_owned(), measured_at: None, environment: None, results: Vec::new() };
+        let error =
+            baseline.compare(&[model()], &[result("m", "t", "s", vec![1.0])], None).expect_err("nothing");
         assert_eq!(error.code(), Code::InvalidRequest);
     }
 }

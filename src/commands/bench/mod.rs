@@ -15,12 +15,14 @@ use self::peer::Peer;
 use self::subject::{Subject, describe};
 use super::loading;
 use super::pull::auto::resolve_or_pull;
-use super::resolve::resolve;
+use super::resolve::{Resolved, resolve};
 use crate::cli::bench::{BenchArgs, BenchFormat};
 use crate::context::Context;
+use crate::engine::measure::Trial;
 use crate::engine::probe::{Kind, Probe, probe};
+use crate::engine::request::LoadOptions;
 use crate::error::{Code, Error, Result};
-use crate::report::bench::{BenchEnvironment, BenchForm, BenchReport, BenchResult};
+use crate::report::bench::{BenchEnvironment, BenchForm, BenchReport};
 
 pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     files::check(args)?;
@@ -50,37 +52,70 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     let generating = if all_embed { Vec::new() } else { trials::of_generation(args)? };
 
     let options = loading::options(&args.engine, &context.settings)?;
-    let mut peers = Peer::all(&args.compare, &generating, options.threads, context)?;
-    let mut report = empty(args);
+    let peers = Peer::all(&args.compare, &generating, options.threads, context)?;
+    let mut run = Run { args, context, options, generating, peers, baseline, report: empty(args) };
     for (model, probed) in models.iter().zip(&probed) {
+        if let Err(error) = run.measure(model, probed) {
+            return Err(run.stopped(error));
+        }
+    }
+    conclude(run.report, run.baseline, args, context)
+}
+
+/// Models that are measured one after the other, and what was found so far.
+struct Run<'a> {
+    args: &'a BenchArgs,
+    context: &'a Context,
+    options: LoadOptions,
+    generating: Vec<Trial>,
+    peers: Vec<Peer>,
+    baseline: Option<history::Baseline>,
+    report: BenchReport,
+}
+
+impl Run<'_> {
+    /// Measures a model, and keeps what was found. A peer that stops in the middle leaves what was measured before.
+    fn measure(&mut self, model: &Resolved, probed: &Probe) -> Result<()> {
+        let Self { args, context, options, report, .. } = self;
         let measured_at = Timestamp::now();
-        let mut subject = Subject::load(model, probed, &options, context)?;
+        let mut subject = Subject::load(model, probed, options, args.repeat, context)?;
         let embedding =
             subject.longest_text().map(|longest| trials::of_embedding(args, longest)).transpose()?;
-        let trials = embedding.as_deref().unwrap_or(&generating);
-        let environment = environment::of(subject.policy(), options.threads)?;
+        let trials = embedding.as_deref().unwrap_or(&self.generating);
+        let environment = environment::of(subject.policy(), options.threads, &args.engine)?;
         warn_if_busy(&environment, context);
-        let (ratios, failure) = subject.measure(args, trials, &mut peers, context)?;
+        if let (Some(baseline), None) = (&self.baseline, &report.environment) {
+            baseline.warn_of_others(&environment, context);
+        }
+        let (ratios, failure) = subject.measure(args, trials, &mut self.peers, context)?;
         let mut described = describe(model, probed, context);
         if let Some(packing) = options.quantize {
             described.quantization = Some(packing.to_string());
         }
         if !args.no_save {
-            let own: Vec<&BenchResult> =
-                subject.results.iter().filter(|it| it.model == model.reference).collect();
-            history::keep(measured_at, &environment, &described, &own, context);
+            history::keep(measured_at, &environment, &described, &subject.results, context);
         }
         report.environment = Some(environment);
         report.models.push(described);
         report.results.append(&mut subject.results);
         report.peers.extend(ratios);
-        if let Some(error) = failure {
-            // What was measured so far is worth telling, and keeping.
-            files::write(&report, args, context)?;
-            return Err(error.detail("measured", serde_json::to_value(&report.results).unwrap_or_default()));
-        }
+        failure.map_or(Ok(()), Err)
     }
-    conclude(report, baseline, args, context)
+
+    /// The error that ends it, with what was measured before, which is written where the flags say.
+    fn stopped(&self, error: Error) -> Error {
+        if self.report.results.is_empty() {
+            return error;
+        }
+        if let Err(unwritten) = files::write(&self.report, self.args, self.context) {
+            self.context.output.warn(unwritten.message());
+        }
+        for model in self.report.models.iter().filter(|_| !self.args.no_save) {
+            let how = format!("mlx-cache bench --history {}", model.reference);
+            self.context.output.warn(format!("what was measured before is kept, and shown by: {how}"));
+        }
+        error.detail("measured", serde_json::to_value(&self.report.results).unwrap_or_default())
+    }
 }
 
 /// The report with what it is held against, written where the flags say.
@@ -91,7 +126,7 @@ fn conclude(
     context: &Context,
 ) -> Result<BenchReport> {
     report.baseline = baseline
-        .map(|baseline| baseline.compare(&report.results, args.compare.fail_on_regression))
+        .map(|baseline| baseline.compare(&report.models, &report.results, args.compare.fail_on_regression))
         .transpose()?;
     files::write(&report, args, context)?;
     Ok(report)
@@ -105,7 +140,7 @@ fn measure_store(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     let (environment, described, results) = disk::run(args, context)?;
     warn_if_busy(&environment, context);
     if !args.no_save {
-        history::keep(measured_at, &environment, &described, &results.iter().collect::<Vec<_>>(), context);
+        history::keep(measured_at, &environment, &described, &results, context);
     }
     let report =
         BenchReport { environment: Some(environment), models: vec![described], results, ..empty(args) };

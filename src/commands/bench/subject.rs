@@ -1,7 +1,7 @@
 //! A model that is measured.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::peer::Peer;
 use super::samples::{quantile, result};
@@ -11,6 +11,7 @@ use crate::commands::resolve::Resolved;
 use crate::context::Context;
 use crate::engine::embed::{EmbedOptions, Embedder};
 use crate::engine::measure::{Trial, Work};
+use crate::engine::memory::restart_peak;
 use crate::engine::policy::Policy;
 use crate::engine::probe::{Kind, Probe};
 use crate::engine::request::LoadOptions;
@@ -20,6 +21,9 @@ use crate::fs::forget_pages;
 use crate::output::progress::Unit;
 use crate::registry::Registry;
 use crate::report::bench::{BenchModel, BenchRatio, BenchResult};
+
+/// How long a model is loaded again and again, from the disk and from the page cache each.
+const LOADING: Duration = Duration::from_secs(3);
 
 /// A model in memory, and what was measured of it.
 pub struct Subject<'a> {
@@ -70,32 +74,49 @@ impl Measured {
 }
 
 impl<'a> Subject<'a> {
-    /// Loads it twice: with its files out of the page cache, where the system drops them, and with
-    /// its files in it.
+    /// Loads it with its files out of the page cache, where the system drops them, and with its files in it,
+    /// each as often as asked as far as [`LOADING`] suffices, and once at least.
     pub fn load(
         model: &'a Resolved,
         probed: &Probe,
         options: &LoadOptions,
+        repeat: u32,
         context: &Context,
     ) -> Result<Self> {
         let bar = context.output.progress(&format!("loading {}", model.reference), None, Unit::Items);
+        restart_peak();
         let load = || {
             context.cancel.check()?;
             let started = Instant::now();
             let engine = Measured::load(&model.path, probed.kind, options)?;
             Ok::<_, Error>((engine, started.elapsed().as_secs_f64()))
         };
-        let mut results = Vec::new();
         let folder =
             if model.path.is_dir() { &model.path } else { model.path.parent().unwrap_or(&model.path) };
-        if probed.files.iter().all(|file| forget_pages(&folder.join(file))) {
-            let (_, cold) = load()?;
-            results.push(result(&model.reference, "load-cold", "s", vec![cold]));
-        } else {
-            load()?;
+        let forget = || probed.files.iter().all(|file| forget_pages(&folder.join(file)));
+        let is_enough = |samples: &[f64]| {
+            samples.len() >= repeat as usize || samples.iter().sum::<f64>() >= LOADING.as_secs_f64()
+        };
+        let mut results = Vec::new();
+        let mut cold = Vec::new();
+        while !is_enough(&cold) && forget() {
+            cold.push(load()?.1);
         }
-        let (engine, warm) = load()?;
-        results.push(result(&model.reference, "load", "s", vec![warm]));
+        if cold.is_empty() {
+            load()?;
+        } else {
+            results.push(result(&model.reference, "load-cold", "s", cold));
+        }
+        let (mut engine, seconds) = load()?;
+        let mut warm = vec![seconds];
+        while !is_enough(&warm) {
+            // One at a time is in memory.
+            drop(engine);
+            let (again, seconds) = load()?;
+            engine = again;
+            warm.push(seconds);
+        }
+        results.push(result(&model.reference, "load", "s", warm));
         drop(bar);
         for warning in &engine.policy().warnings {
             context.output.warn(warning);
@@ -154,7 +175,7 @@ impl<'a> Subject<'a> {
                                 samples.push(speed);
                             }
                         }
-                        Err(error) if counts && error.code() == Code::ServerCrashed => {
+                        Err(error) if error.code() == Code::ServerCrashed => {
                             failure = Some(error);
                             break 'rounds;
                         }

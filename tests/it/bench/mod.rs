@@ -10,11 +10,16 @@ use serde_json::Value;
 
 use crate::sandbox::Sandbox;
 
-/// A small model in the store of the sandbox.
+/// A small model that generates text.
+fn tiny_folder() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/llama_mha");
+    folder.to_str().expect("UTF-8").to_owned()
+}
+
+/// The same in the store of the sandbox.
 fn with_tiny() -> Sandbox {
     let sandbox = Sandbox::new();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/llama_mha");
-    let outcome = sandbox.run(&["add", model.to_str().expect("UTF-8"), "--name", "some/tiny"]);
+    let outcome = sandbox.run(&["add", &tiny_folder(), "--name", "some/tiny"]);
     assert_eq!(outcome.status, 0, "{}", outcome.stderr);
     sandbox
 }
@@ -62,8 +67,7 @@ fn each_test_is_measured_as_often_as_asked() {
             .iter()
             .map(|it| it.as_f64().expect("a number"))
             .collect();
-        let once =
-            ["load", "load-cold", "kv_cache", "peak_memory"].iter().any(|name| result["test"] == **name);
+        let once = ["kv_cache", "peak_memory"].iter().any(|name| result["test"] == **name);
         assert_eq!(samples.len(), if once { 1 } else { 3 }, "{result}");
         assert!(samples.iter().all(|sample| *sample > 0.0), "{result}");
         let mean = result["mean"].as_f64().expect("a number");
@@ -178,12 +182,94 @@ fn another_program_is_measured_in_turn() {
     let (status, error) =
         sandbox.error(&["bench", "tiny", "-p", "0", "-g", "4", "--against-command", command]);
     assert_eq!((status, error["code"].as_str()), (1, Some("SERVER_CRASHED")), "{error}");
-    let measured = error["details"]["measured"].as_array().expect("what was measured");
-    assert!(
-        measured
+    let of_peer = |results: &Value| {
+        let results = results.as_array().expect("results");
+        results
             .iter()
             .any(|result| result["model"] == command && result["samples"] == serde_json::json!([5.0]))
+    };
+    assert!(of_peer(&error["details"]["measured"]), "{error}");
+    // Kept with it, and told.
+    assert!(of_peer(&bench(&sandbox, &["--history", "tiny"])["history"][0]["results"]));
+    std::fs::remove_file(sandbox.home().join("fails")).expect("the rounds");
+    let outcome = sandbox.run(&["bench", "tiny", "-p", "0", "-g", "4", "--against-command", command]);
+    assert!(outcome.stderr.contains("--history some/tiny"), "{}", outcome.stderr);
+    // One that fails at the second model leaves the first's results, also before its first round counts.
+    let command = "echo x >> again; test $(wc -l < again) -lt 4 || exit 7; echo '5 t/s'";
+    let models = ["tiny", &tiny_folder(), "-p", "0", "-g", "4", "-r", "2", "--export", "first.json"];
+    let (_, error) = sandbox.error(&[&["bench"], &models[..], &["--against-command", command]].concat());
+    let measured = error["details"]["measured"].as_array().expect("what was measured");
+    assert!(measured.iter().any(|it| it["model"] == "some/tiny" && it["test"] == "tg4"), "{error}");
+    assert!(sandbox.home().join("first.json").exists());
+}
+
+#[test]
+fn what_a_command_leaves_running_ends_with_it() {
+    let sandbox = with_tiny();
+    let command = "sleep 987 & echo $! > left; echo '3 t/s'";
+    bench(
+        &sandbox,
+        &["tiny", "-p", "0", "-g", "2", "-r", "1", "--warmup", "0", "--against-command", command],
     );
+    let left = std::fs::read_to_string(sandbox.home().join("left")).expect("its number");
+    let is_there = || {
+        // One that ended and that nobody waited for yet has no command line.
+        std::fs::read(format!("/proc/{}/cmdline", left.trim())).is_ok_and(|line| !line.is_empty())
+    };
+    assert!(!cfg!(target_os = "linux") || !is_there());
+}
+
+#[test]
+fn the_table_of_llama_bench_is_read() {
+    let sandbox = with_tiny();
+    let command = "printf '%s\\n' '| model | size | params | backend | threads | test | t/s |' \
+        '| --- | ---: | ---: | --- | ---: | ---: | ---: |' \
+        '| llama 1B Q8_0 | 1.22 GiB | 1.24 B | CPU | 2 | tg4 | 60.38 ± 0.09 |' '' 'build: 0123abc (9999)'";
+    let data = bench(&sandbox, &["tiny", "-p", "0", "-g", "4", "-r", "2", "--against-command", command]);
+    let peer = data["results"].as_array().expect("results").iter().find(|it| it["model"] == command);
+    assert_eq!(peer.expect("the peer")["samples"], serde_json::json!([60.38, 60.38]));
+}
+
+#[test]
+fn flags_are_recorded_and_a_baseline_of_others_is_told() {
+    let sandbox = with_tiny();
+    let args = ["tiny", "-p", "8", "-g", "4", "-r", "2", "--threads", "1"];
+    let data = bench(&sandbox, &[&args[..], &["--context", "64", "--max-kv-size", "32"]].concat());
+    assert_eq!(
+        data["environment"]["flags"],
+        serde_json::json!(["--context 64", "--max-kv-size 32", "--keep 4"])
+    );
+    assert_eq!(data["environment"]["threads"], 1);
+    let kept = bench(&sandbox, &["--history", "tiny"]);
+    assert_eq!(kept["history"][0]["environment"]["flags"], data["environment"]["flags"]);
+
+    let compared = |flags: &[&str]| {
+        let outcome = sandbox.run(&[&["bench", "--compare", "1", "--no-save"], &args[..], flags].concat());
+        assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+        outcome
+    };
+    let other = compared(&[]);
+    assert!(other.stderr.contains("the baseline 1 was measured with"), "{}", other.stderr);
+    assert!(other.stderr.contains("--max-kv-size 32"), "{}", other.stderr);
+    let same = compared(&["--context", "64", "--max-kv-size", "32"]);
+    assert!(!same.stderr.contains("the baseline 1"), "{}", same.stderr);
+    assert!(same.stdout.contains("--max-kv-size 32"), "{}", same.stdout);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_is_that_of_each_model() {
+    let sandbox = with_tiny();
+    let large = crate::sandbox::smollm2();
+    let args = ["-p", "4", "-g", "1", "-r", "1", "--warmup", "0"];
+    let data = bench(&sandbox, &[&[large.to_str().expect("UTF-8"), "tiny"], &args[..]].concat());
+    let peak = |model: &str| {
+        let mut results = data["results"].as_array().expect("results").iter();
+        let found = results.find(|it| it["test"] == "peak_memory" && it["model"].as_str() == Some(model));
+        found.unwrap_or_else(|| panic!("{model}: {data}"))["mean"].as_f64().expect("a number")
+    };
+    let (large, tiny) = (peak(large.to_str().expect("UTF-8")), peak("some/tiny"));
+    assert!(tiny < 0.7 * large, "{tiny} after {large}");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Another program, measured in turn.
 
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use regex::Regex;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::context::Context;
 use crate::error::{Code, Error, Result};
@@ -27,6 +29,14 @@ pub fn pattern(text: &str) -> Result<Regex> {
     Ok(pattern)
 }
 
+/// Ends all that the command has started, which is a process group of its own.
+fn end_group(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // Nobody is left where it has ended by itself.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
 /// Runs the command once and reads tokens per second from what it prints.
 ///
 /// # Errors
@@ -37,6 +47,7 @@ pub fn measure(command: &str, pattern: &Regex, context: &Context) -> Result<f64>
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .map_err(|error| Error::new(Code::InvalidRequest, format!("cannot start '{command}': {error}")))?;
     let text = |pipe: Option<Box<dyn std::io::Read + Send>>| {
@@ -55,13 +66,14 @@ pub fn measure(command: &str, pattern: &Regex, context: &Context) -> Result<f64>
             break status;
         }
         if let Err(stopped) = context.cancel.check() {
-            // It got the terminal's signal too; one that did not is ended here.
-            let _ = child.kill();
+            end_group(&child);
             let _ = child.wait();
             return Err(stopped);
         }
         thread::sleep(LOOK);
     };
+    // What it left running would disturb what is measured next, and keep its output open.
+    end_group(&child);
     let output = [stdout, stderr].map(|reader| reader.join().unwrap_or_default()).join("\n");
     let end: Vec<&str> = output.lines().rev().filter(|line| !line.trim().is_empty()).take(QUOTED).collect();
     let end = end.into_iter().rev().collect::<Vec<_>>().join(" | ");
