@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mlx_rs::error::Exception;
@@ -25,12 +26,13 @@ const SHARED_LINES: usize = (64 << 20) / LINE;
 /// The size of a huge page on x86-64, and on ARM with pages of 4 KiB.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// A huge page takes some 0.1 ms, which is what clearing it takes. In a virtual machine whose host has taken back what
-/// was free, it takes 5 to 10 ms: small pages are then more likely to be those that the host has left, since it takes
-/// only whole huge ones.
+/// A huge page takes some 0.1 ms, most of which goes into clearing it. In a virtual machine whose host has taken back
+/// what was free, it takes 5 to 10 ms: small pages are then more likely to be those that the host has left, since it
+/// takes only whole huge ones.
 const SLOW: Duration = Duration::from_millis(2);
-/// Pages that are tried.
-const PROBED: usize = 2;
+
+/// Whether one took longer; no more are asked for then.
+static COME_SLOWLY: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     static SHARED: RefCell<Option<Shared>> = const { RefCell::new(None) };
@@ -117,31 +119,21 @@ fn allocate(lines: usize) -> Result<Array, Exception> {
     let start = data(&array)?;
     let before = start.addr().wrapping_neg() % HUGE_PAGE;
     let whole = array.nbytes().saturating_sub(before) / HUGE_PAGE * HUGE_PAGE;
-    if whole > 0 {
+    if whole > 0 && !COME_SLOWLY.load(Ordering::Relaxed) {
         let pages = start.wrapping_add(before);
         // SAFETY: whole pages inside the array, which nobody else has yet; what the system refuses only costs time.
         unsafe {
             libc::madvise(pages.cast(), whole, libc::MADV_HUGEPAGE);
-            if come_slowly(pages, whole / HUGE_PAGE) {
+            let asked = Instant::now();
+            // Volatile, since nobody reads it.
+            pages.write_volatile(0);
+            if asked.elapsed() > SLOW {
+                COME_SLOWLY.store(true, Ordering::Relaxed);
                 libc::madvise(pages.cast(), whole, libc::MADV_NOHUGEPAGE);
             }
         }
     }
     Ok(array)
-}
-
-/// Whether even the fastest of the first pages takes longer than [`SLOW`].
-///
-/// # Safety
-/// There are so many huge pages from `start` on, to be written.
-unsafe fn come_slowly(start: *mut u8, pages: usize) -> bool {
-    let slow = |page: usize| {
-        let before = Instant::now();
-        // SAFETY: the caller's. Volatile, since nobody reads it.
-        unsafe { start.add(page * HUGE_PAGE).write_volatile(0) };
-        before.elapsed() > SLOW
-    };
-    pages >= PROBED && (0..PROBED).all(slow)
 }
 
 /// Where an evaluated array's bytes are.
