@@ -18,9 +18,6 @@ fn main() {
     println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags");
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/mlx-cache/mlx/lib");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{wheel}/mlx/lib");
-    // Symbols resolve breadth-first: a direct dependency on OpenBLAS comes before the reference BLAS
-    // that libmlx.so depends on, so MLX's own matrix products use it too.
-    println!("cargo:rustc-link-arg=-Wl,--no-as-needed,-lopenblas,--as-needed");
     if let Ok(name) = env::var("DEP_MLX_WHEEL_NAME") {
         println!("cargo:rustc-env=MLX_CACHE_MLX_WHEEL={name}");
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 #[cfg(target_os = "linux")]
 use crate::engine::ffi::end_sharing;
-use crate::engine::ffi::{heap, library};
+use crate::engine::ffi::heap;
 use crate::error::{Error, Result};
 
 /// A thread that has loaded a model and does jobs of the type `J` with it, until this is dropped.
@@ -31,7 +31,6 @@ impl<J: Send + 'static> ModelThread<J> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, T)> {
         heap::keep_freed_memory();
-        library::end_blas_threads();
         let (jobs, inbox) = channel();
         let (reports, loading) = channel();
         let run = move || {

@@ -1,7 +1,6 @@
 //! What the linked libraries say about themselves.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::Once;
+use std::ffi::{CStr, c_char, c_void};
 
 /// MLX's version.
 pub fn mlx_version() -> Option<String> {
@@ -41,9 +40,10 @@ pub fn device_property(gpu: bool, key: &CStr) -> Option<String> {
     }
 }
 
-/// The file from which the process takes `cblas_sgemm`: the BLAS that MLX's matrix products call.
+/// The file from which the process takes `cblas_sgemm`: the BLAS that MLX's matrix products call. Loads it, if no
+/// product has.
 pub fn blas_file() -> Option<String> {
-    let function = global(c"cblas_sgemm")?;
+    let function = of_blas(c"cblas_sgemm")?;
     // SAFETY: `dladdr` only looks the address up; on success the name it points at lives as long as
     // the library is loaded, and is copied at once.
     unsafe {
@@ -52,25 +52,9 @@ pub fn blas_file() -> Option<String> {
     }
 }
 
-/// Ends the threads that OpenBLAS starts with the process: they would wait for work on a core each for a tenth of a
-/// second, just while a model is loaded. It starts them again for the first product that is large enough. To be
-/// called before any product is computed; only the first call counts.
-pub fn end_blas_threads() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Another library, or one without threads, has no such function.
-        let Some(function) = global(c"blas_thread_shutdown_") else { return };
-        // SAFETY: OpenBLAS declares `int blas_thread_shutdown_(void)`, and none of its threads has work.
-        unsafe {
-            let shutdown: unsafe extern "C" fn() -> c_int = std::mem::transmute(function);
-            shutdown();
-        }
-    });
-}
-
 /// What OpenBLAS says about its build, if it is loaded: version, kernel, threads.
 pub fn openblas_config() -> Option<String> {
-    let function = global(c"openblas_get_config")?;
+    let function = of_blas(c"openblas_get_config")?;
     // SAFETY: OpenBLAS declares `char *openblas_get_config(void)` and returns a string that is not to be freed.
     unsafe {
         let config: unsafe extern "C" fn() -> *const c_char = std::mem::transmute(function);
@@ -78,11 +62,20 @@ pub fn openblas_config() -> Option<String> {
     }
 }
 
-/// A symbol, looked up as the dynamic linker does for MLX.
-fn global(name: &CStr) -> Option<*const c_void> {
-    // SAFETY: a look-up by name in what is loaded already.
+/// A function of the BLAS.
+fn of_blas(name: &CStr) -> Option<*const c_void> {
+    // SAFETY: a look-up by name.
+    #[cfg(target_os = "linux")]
+    let found = unsafe { mlx_cache_blas(name.as_ptr()) };
+    // SAFETY: as above, the way the dynamic linker does it for MLX.
+    #[cfg(not(target_os = "linux"))]
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!found.is_null()).then_some(found.cast_const())
+}
+
+#[cfg(target_os = "linux")]
+unsafe extern "C" {
+    fn mlx_cache_blas(name: *const c_char) -> *mut c_void;
 }
 
 /// # Safety

@@ -44,7 +44,17 @@ fn assert_libraries(program: &Path, own: &Path) {
             found.insert(name.split('.').next().unwrap_or_default().to_owned());
         }
     }
-    assert!(found.contains("libmlx") && found.contains("libopenblas"), "brought along: {found:?}");
+    assert!(found.contains("libmlx"), "brought along: {found:?}");
+    // Loaded when a product needs it, or somebody asks about it.
+    let loads = finish(Command::new(program).arg("doctor").env("LD_DEBUG", "libs"));
+    let openblas: Vec<_> = loads
+        .stderr
+        .lines()
+        .filter_map(|line| line.split_once("calling init: "))
+        .filter(|(_, path)| path.contains("libopenblas"))
+        .map(|(_, path)| fs::canonicalize(path).expect("a library"))
+        .collect();
+    assert!(matches!(&openblas[..], [path] if path.starts_with(&own)), "{openblas:?}: {}", loads.stdout);
     let dynamic = finish(Command::new("readelf").arg("-d").arg(program)).stdout;
     let paths: Vec<_> = dynamic.lines().filter(|line| line.contains("PATH)")).collect();
     assert!(
