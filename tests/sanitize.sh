@@ -14,10 +14,9 @@ triple=$(rustc -vV | sed -n 's/^host: //p')
 tests=("$@")
 [ ${#tests[@]} -gt 0 ] || tests=(engine::{cache,embed,encoders,ffi,format,generate,kernels,layers}:: fs::)
 # What MLX keeps until the end is no leak; SQLite has two constants of one name.
-# One test at a time: a kernel that fails tells the next who asks.
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0
 # Our libraries are found by the program, not by these.
 native=$(cd "$target/native" 2>/dev/null && pwd -P || true)
 export LD_LIBRARY_PATH="$native/wheel/mlx/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 RUSTFLAGS=-Zsanitizer=address cargo +nightly test --locked --target "$triple" --target-dir "$target/sanitize" --lib -- \
-  --test-threads 1 "${tests[@]}"
+  "${tests[@]}"
