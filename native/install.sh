@@ -28,15 +28,11 @@ if [ "$(uname -s)" = Linux ]; then
   for folder in "$native"/wheel/*.libs "$native"/wheel/nvidia; do
     [ -d "$folder" ] && cp -R "$folder" "$libraries/"
   done
-  # OpenBLAS and its Fortran run-time come along, so that the program outlives the build machine's packages. The
-  # program loads it when it needs it; something that is linked with it tells where it lies.
-  linked=$(mktemp)
-  printf 'int main(void){return 0;}' | cc -x c - -Wl,--no-as-needed -lopenblas -o "$linked"
-  ldd "$linked" | awk '$1 ~ /^lib(openblas|gfortran\.|quadmath\.)/ && $3 ~ /^\// { print $1, $3 }' |
+  # OpenBLAS and its Fortran run-time come along, so that the program outlives the build machine's packages.
+  ldd "$native/openblas" | awk '$1 ~ /^lib(openblas|gfortran\.|quadmath\.)/ && $3 ~ /^\// { print $1, $3 }' |
     while read -r name library; do
       install -m 755 "$library" "$libraries/mlx/lib/$name"
     done
-  rm -f "$linked"
   # While developing the program also looks for libraries in the build's folder. Elsewhere that name may
   # belong to anybody, who could put libraries of his own there: it is cut off, in place.
   python3 - "$prefix/bin/mlx-cache" "$native/wheel" <<'EDIT'

@@ -96,9 +96,11 @@ else
 fi
 
 # OpenBLAS stands in for the reference BLAS of the wheel (about 60 times slower in a matrix product).
+# What is linked with it stays, and tells install.sh where it lies.
 find_openblas() {
-  printf 'int main(void){return 0;}' | cc -x c - -Wl,--no-as-needed -lopenblas -o /dev/null 2>/dev/null
+  printf 'int main(void){return 0;}' | cc -x c - -Wl,--no-as-needed -lopenblas -o "$native/openblas" 2>/dev/null
 }
+mkdir -p "$native"
 find_openblas || apt_install libopenblas-dev || true
 find_openblas || die "OpenBLAS is missing: install it (Debian and Ubuntu: sudo apt-get install libopenblas-dev; Fedora: openblas-devel; Arch: openblas)"
 

@@ -162,6 +162,11 @@ pub fn squeeze(bytes: u64, bits: usize) -> u64 {
     fours & 0xffff_ffff | fours >> 32 << (4 * bits)
 }
 
+/// The bias of quants with as many values below zero as from zero on, if their scale is one.
+pub fn middle(bits: usize) -> f32 {
+    -f32::from(1_u8 << (bits - 1))
+}
+
 /// The bytes of numbers.
 fn little_endian<const SIZE: usize>(numbers: impl ExactSizeIterator<Item = [u8; SIZE]>) -> Vec<u8> {
     let mut bytes = vec![0; numbers.len() * SIZE];

@@ -4,7 +4,7 @@
 use super::isa::Task;
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout};
-use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column};
+use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column, outer_factors, scales_and_biases};
 use crate::engine::format::weight::{CodeTable, OUTER};
 
 /// Up to so many rows have registers for four vectors of columns.
@@ -220,36 +220,23 @@ unsafe fn unpack_tiles<V: Lanes>(
             for ahead in (0..element.tile_bytes()).step_by(64) {
                 prefetch(tile.wrapping_add(AHEAD + ahead));
             }
-            let line = tile.add(element.quant_bytes());
+            let outer = match element {
+                Element::Nested { .. } => {
+                    outer_factors(block.add(index * group / OUTER * element.outer_bytes()))
+                }
+                _ => [V::zero(); 2],
+            };
+            let (scales, biases) = scales_and_biases(element, tile.add(element.quant_bytes()), outer);
             match element {
                 Element::Dense(_) => {}
-                Element::Affine { bits, scale, .. } => {
-                    let scales = V::load_as(scale, line);
-                    let biases = Some(match element.zero() {
-                        Some(zero) => scales.mul(V::splat(zero)),
-                        None => V::load_as(scale, line.add(BLOCK * scale.size())),
-                    });
+                Element::Affine { bits, .. } | Element::Nested { bits, .. } => {
                     by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }
-                Element::Nested { bits, .. } => {
-                    let head = block.add(index * group / OUTER * element.outer_bytes());
-                    let scales = V::load_signed_bytes(line).mul(V::load(head.cast()));
-                    let biases = Some(if let Some(zero) = element.zero() {
-                        scales.mul(V::splat(zero))
-                    } else {
-                        let bases = V::load(head.add(BLOCK * 4).cast());
-                        V::load_signed_bytes(line.add(BLOCK)).mul(bases)
-                    });
-                    by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
-                }
-                Element::Codes { table, scale, .. } => {
-                    let scales = V::load_as(scale, line);
-                    match table {
-                        CodeTable::Iq4 => unpack_quants::<V, Iq4>(tile, group, scales, None, to, stride),
-                        CodeTable::Fp4 => unpack_quants::<V, Fp4>(tile, group, scales, None, to, stride),
-                        CodeTable::Fp8 => unpack_quants::<V, Fp8>(tile, group, scales, None, to, stride),
-                    }
-                }
+                Element::Codes { table, .. } => match table {
+                    CodeTable::Iq4 => unpack_quants::<V, Iq4>(tile, group, scales, biases, to, stride),
+                    CodeTable::Fp4 => unpack_quants::<V, Fp4>(tile, group, scales, biases, to, stride),
+                    CodeTable::Fp8 => unpack_quants::<V, Fp8>(tile, group, scales, biases, to, stride),
+                },
             }
             to = to.add(group * stride);
         }

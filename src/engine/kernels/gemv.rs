@@ -4,7 +4,7 @@
 use super::isa::Task;
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout};
-use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column};
+use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column, outer_factors, scales_and_biases};
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
 /// The most tokens at once.
@@ -87,15 +87,13 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
     unsafe {
         let groups = layout.columns / group;
         let mut totals = [V::zero(); T];
-        let mut factors = [V::zero(); 2];
-        let zero = layout.element.zero();
+        let mut outer = [V::zero(); 2];
         let mut at = block;
         for index in 0..groups {
             if matches!(layout.element, Element::Nested { .. }) && (index * group).is_multiple_of(OUTER) {
                 prefetch(at.wrapping_add(AHEAD));
                 prefetch(at.wrapping_add(AHEAD + 64));
-                // Of a symmetric matrix the second is not looked at.
-                factors = [V::load(at.cast()), V::load(at.add(BLOCK * 4).cast())];
+                outer = outer_factors(at);
                 at = at.add(layout.element.head_bytes());
             }
             let mut partial = [[V::zero(); 4]; T];
@@ -108,19 +106,7 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
                 at = at.add(Q::STEP);
             }
             prefetch(at.wrapping_add(AHEAD));
-            let scales = match layout.element {
-                Element::Dense(_) => V::zero(),
-                Element::Affine { scale, .. } | Element::Codes { scale, .. } => V::load_as(scale, at),
-                Element::Nested { .. } => V::load_signed_bytes(at).mul(factors[0]),
-            };
-            let biases = match (layout.element, zero) {
-                (_, Some(zero)) => Some(scales.mul(V::splat(zero))),
-                (Element::Affine { scale, .. }, None) => {
-                    Some(V::load_as(scale, at.add(BLOCK * scale.size())))
-                }
-                (Element::Nested { .. }, None) => Some(V::load_signed_bytes(at.add(BLOCK)).mul(factors[1])),
-                (Element::Dense(_) | Element::Codes { .. }, None) => None,
-            };
+            let (scales, biases) = scales_and_biases(layout.element, at, outer);
             at = at.add(layout.element.tile_bytes() - layout.element.quant_bytes());
             for (token, (total, partial)) in totals.iter_mut().zip(partial).enumerate() {
                 *total = scales.mul_add(fold::<V, T>(partial), *total);

@@ -5,8 +5,8 @@ use std::ops::Range;
 use half::{bf16, f16};
 use mlx_rs::error::Exception;
 
-use super::packed::{BLOCK, Element, Layout, middle, read_float};
-use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData};
+use super::packed::{BLOCK, Element, Layout, read_float};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, middle};
 
 /// A checked weight.
 pub(super) enum Source<'a> {

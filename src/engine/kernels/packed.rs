@@ -26,7 +26,7 @@ use mlx_rs::error::Exception;
 
 use super::{pack, pool};
 use crate::engine::ffi::{SharedSlice, aligned, aligned_bytes};
-use crate::engine::format::weight::{CodeTable, FloatType, OUTER, WeightData};
+use crate::engine::format::weight::{CodeTable, FloatType, OUTER, WeightData, middle};
 use crate::error;
 
 /// Rows of a block: one AVX-512 vector of float32.
@@ -341,11 +341,6 @@ impl Element {
     pub(super) fn outer_bytes(self) -> usize {
         self.head_bytes() + OUTER / self.group().unwrap_or(OUTER) * self.tile_bytes()
     }
-}
-
-/// The bias of quants with as many values below zero as from zero on, if their scale is one.
-pub(super) fn middle(bits: usize) -> f32 {
-    -f32::from(1_u8 << (bits - 1))
 }
 
 /// A packed matrix as a kernel sees it.

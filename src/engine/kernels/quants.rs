@@ -1,7 +1,7 @@
 //! Sixteen columns of a tile at a time, as numbers.
 
 use super::lanes::{FP4, IQ4, Lanes};
-use super::packed::BLOCK;
+use super::packed::{BLOCK, Element};
 
 /// How the quants of a tile are read.
 pub(super) trait Quants {
@@ -123,6 +123,45 @@ macro_rules! bytes {
 bytes! {
     Bytes load_bytes;
     Fp8 load_fp8;
+}
+
+/// The factors and the bases before [`OUTER`](crate::engine::format::weight::OUTER) columns of nested elements. Of
+/// a symmetric matrix the second are its first quants, which nobody looks at.
+///
+/// # Safety
+/// `V`'s instructions exist, and such columns.
+#[inline(always)]
+pub(super) unsafe fn outer_factors<V: Lanes>(head: *const u8) -> [V; 2] {
+    // SAFETY: the caller's.
+    unsafe { [V::load(head.cast()), V::load(head.add(BLOCK * 4).cast())] }
+}
+
+/// The scales behind the quants of a tile, and the biases, stored or not, of elements that have some; `outer` is
+/// for nested ones.
+///
+/// # Safety
+/// `V`'s instructions exist; `line` is where the scales of a tile of such elements begin.
+#[inline(always)]
+pub(super) unsafe fn scales_and_biases<V: Lanes>(
+    element: Element,
+    line: *const u8,
+    outer: [V; 2],
+) -> (V, Option<V>) {
+    // SAFETY: the caller's.
+    unsafe {
+        let scales = match element {
+            Element::Dense(_) => V::zero(),
+            Element::Affine { scale, .. } | Element::Codes { scale, .. } => V::load_as(scale, line),
+            Element::Nested { .. } => V::load_signed_bytes(line).mul(outer[0]),
+        };
+        let biases = match (element, element.zero()) {
+            (_, Some(zero)) => Some(scales.mul(V::splat(zero))),
+            (Element::Affine { scale, .. }, None) => Some(V::load_as(scale, line.add(BLOCK * scale.size()))),
+            (Element::Nested { .. }, None) => Some(V::load_signed_bytes(line.add(BLOCK)).mul(outer[1])),
+            (Element::Dense(_) | Element::Codes { .. }, None) => None,
+        };
+        (scales, biases)
+    }
 }
 
 /// `$body` with `$quants` as the kind of numbers that have so many bits.

@@ -22,7 +22,7 @@ use half::f16;
 
 use crate::engine::format::block_float::BlockFloat;
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData, pack_quants, squeeze};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData, middle, pack_quants, squeeze};
 
 /// Elements that share a scale in the affine forms and the codes.
 pub const GROUP: usize = 32;
@@ -96,10 +96,10 @@ impl Unpacker {
             inner: Vec::new(),
         };
         match form {
-            Form::Affine { bits, .. } => {
+            Form::Affine { bits, symmetric } => {
                 unpacker.packed.reserve_exact(elements * bits / 32);
                 unpacker.scales.reserve_exact(elements / GROUP * 2);
-                if matches!(kind, GgmlType::Q4_1 | GgmlType::Q5_1) {
+                if !symmetric {
                     unpacker.biases.reserve_exact(elements / GROUP * 2);
                 }
             }
@@ -196,15 +196,11 @@ impl Unpacker {
     /// would not be exact.
     pub fn finish(self, rows: usize, columns: usize) -> Result<WeightData, Fault> {
         match self.form {
-            Form::Affine { bits, .. } => {
+            Form::Affine { bits, symmetric } => {
                 let half = |bytes| Floats { dtype: FloatType::F16, bytes };
                 let scales = half(self.scales);
-                let (scales, biases) = match self.kind {
-                    GgmlType::Q4_1 | GgmlType::Q5_1 => (scales, half(self.biases)),
-                    GgmlType::Q8_0 => from_zero(scales, -128.0),
-                    GgmlType::Q5_0 => from_zero(scales, -16.0),
-                    _ => from_zero(scales, -8.0),
-                };
+                let (scales, biases) =
+                    if symmetric { from_zero(scales, middle(bits)) } else { (scales, half(self.biases)) };
                 if !(scales.all_finite() && biases.all_finite()) {
                     return Err(Fault::NotFinite);
                 }

@@ -14,7 +14,7 @@ use half::f16;
 
 use super::{GROUP, Unpacker, nibble_words};
 use crate::engine::format::ggml_type::GgmlType;
-use crate::engine::format::weight::{OUTER, squeeze};
+use crate::engine::format::weight::{OUTER, middle, squeeze};
 
 impl Unpacker {
     pub(super) fn push_nested(&mut self, blocks: &[u8]) {
@@ -45,7 +45,7 @@ impl Unpacker {
         let (pairs, rest) = rest.split_at(64);
         let (scales, rest) = rest.split_at(12);
         let factor = half(rest);
-        self.outer.push([factor, -4.0 * factor]);
+        self.outer.push([factor, middle(3) * factor]);
         for i in 0..16 {
             let low = scales[i % 8] >> (i / 8 * 4) & 15;
             let scale = (low | (scales[8 + i % 4] >> (i / 4 * 2) & 3) << 4) as i8 - 32;
@@ -85,7 +85,7 @@ impl Unpacker {
         let (high, rest) = rest.split_at(64);
         let (scales, rest) = rest.split_at(16);
         let factor = half(rest);
-        self.outer.push([factor, -32.0 * factor]);
+        self.outer.push([factor, middle(6) * factor]);
         self.inner.extend(scales.iter().map(|&byte| [byte.cast_signed(); 2]));
         for run in 0..OUTER / GROUP {
             // Each half of the block has runs of 32 in the low nibbles of two times 32 bytes, then in the high ones.

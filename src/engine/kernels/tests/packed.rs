@@ -5,9 +5,9 @@ use mlx_rs::{Array, ops};
 
 use super::{Random, assert_close, floats, read};
 use crate::engine::ffi::aligned;
-use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, quant_at};
+use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, middle, quant_at};
 use crate::engine::kernels::isa::forced;
-use crate::engine::kernels::packed::{BLOCK, Element, RUN, middle};
+use crate::engine::kernels::packed::{BLOCK, Element, RUN};
 use crate::engine::kernels::{Epilogue, PackedMatrix, embed, project};
 use crate::engine::layers::matrix::select_rows;
 use crate::error::{Code, Error};
