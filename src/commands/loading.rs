@@ -21,7 +21,12 @@ pub(super) fn bar<'a>(model: &'a str, context: &'a Context) -> impl FnMut(u64, u
     move |done, total| {
         if started.elapsed() > WORTH_A_BAR {
             let label = format!("loading {model}");
-            bar.get_or_insert_with(|| context.output.progress(&label, Some(total), Unit::Bytes)).set(done);
+            let begun = || {
+                let bar = context.output.progress(&label, Some(total), Unit::Bytes);
+                bar.begin(done);
+                bar
+            };
+            bar.get_or_insert_with(begun).set(done);
         }
     }
 }

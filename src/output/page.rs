@@ -119,9 +119,10 @@ impl Page {
             table.force_no_tty();
         }
         for line in table.lines() {
-            // The first column needs no gap on its left, and no line blanks at its end.
-            let line = line.strip_prefix(' ').unwrap_or(&line);
-            self.line(line.trim_end());
+            // The first column needs no gap on its left, be it inside a style, and no line blanks at its end.
+            let style = if line.starts_with('\u{1b}') { line.find('m').map_or(0, |end| end + 1) } else { 0 };
+            let (style, cells) = line.split_at(style);
+            self.line(format!("{style}{}", cells.strip_prefix(' ').unwrap_or(cells)).trim_end());
         }
     }
 

@@ -50,6 +50,13 @@ impl Progress {
         self.0.set_position(units);
     }
 
+    /// Begins at this many units: what was done before it says nothing about the speed.
+    pub fn begin(&self, units: u64) {
+        self.0.set_position(units);
+        self.0.tick();
+        self.0.reset_eta();
+    }
+
     /// Says what is being worked on now.
     pub fn label(&self, label: &str) {
         self.0.set_message(super::page::printable(label));

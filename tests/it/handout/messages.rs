@@ -27,6 +27,23 @@ fn a_list_of_nothing_says_whether_there_are_others() {
 }
 
 #[test]
+fn columns_stand_under_their_heads_with_colours_too() {
+    let sandbox = with_adopted();
+    for args in [&["list"][..], &["config"], &["status"]] {
+        let plain = sandbox.run(args).stdout;
+        let colored = sandbox.run(&[args, &["--color", "always"]].concat()).stdout;
+        assert!(colored.contains('\u{1b}'), "{args:?}");
+        let mut styled = colored.split('\u{1b}');
+        let mut bare = styled.next().unwrap_or_default().to_owned();
+        bare.extend(styled.map(|rest| rest.split_once('m').expect("a style").1));
+        let shown = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        // What is free on the disk may differ.
+        let (plain, bare) = (shown(&plain), shown(&bare));
+        assert_eq!(plain[..3], bare[..3], "{args:?}");
+    }
+}
+
+#[test]
 fn the_command_that_a_hint_names_helps() {
     let sandbox = with_adopted();
     std::fs::create_dir(sandbox.home().join("shelf")).expect("a folder");
