@@ -5,6 +5,7 @@ use super::isa::Task;
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout};
 use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column, outer_factors, scales_and_biases};
+use super::rows;
 use crate::engine::format::weight::{CodeTable, OUTER};
 
 /// Up to so many rows have registers for four vectors of columns.
@@ -194,6 +195,9 @@ pub(super) unsafe fn unpack<V: Lanes>(
                     values.store(to.add((column - first) * stride));
                 }
             }
+            Element::Rows(row_type) => {
+                rows::unpack::<V>(block, row_type, layout.columns, first..last, to, stride);
+            }
             Element::Affine { .. } | Element::Nested { .. } | Element::Codes { .. } => {
                 unpack_tiles::<V>(layout, block, first, last, to, stride);
             }
@@ -228,7 +232,7 @@ unsafe fn unpack_tiles<V: Lanes>(
             };
             let (scales, biases) = scales_and_biases(element, tile.add(element.quant_bytes()), outer);
             match element {
-                Element::Dense(_) => {}
+                Element::Dense(_) | Element::Rows(_) => {}
                 Element::Affine { bits, .. } | Element::Nested { bits, .. } => {
                     by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }

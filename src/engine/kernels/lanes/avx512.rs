@@ -187,6 +187,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn sums(vectors: [Self; LANES]) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self(sums_of_lanes(vectors.map(|vector| vector.0))) }
+    }
+
+    #[inline(always)]
     unsafe fn products(query: *const f32, rows: [*const f32; LANES], length: usize) -> Self {
         // SAFETY: the caller's.
         unsafe {

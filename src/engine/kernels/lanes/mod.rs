@@ -75,6 +75,15 @@ pub(super) trait Lanes: Copy {
     }
 
     unsafe fn load_f16(from: *const u8) -> Self;
+    /// One float16 in all lanes.
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let lanes = [unsafe { from.cast::<[u8; 2]>().read() }; LANES];
+        // SAFETY: the caller's.
+        unsafe { Self::load_f16(lanes.as_ptr().cast()) }
+    }
+
     unsafe fn load_bf16(from: *const u8) -> Self;
     /// Sixteen e4m3 floats of which none is NaN.
     unsafe fn load_fp8(from: *const u8) -> Self;
@@ -107,6 +116,33 @@ pub(super) trait Lanes: Copy {
     unsafe fn power_of_two(self) -> Self;
     unsafe fn sum(self) -> f32;
     unsafe fn largest(self) -> f32;
+
+    /// Lane i is the sum of the lanes of `vectors[i]`.
+    #[inline(always)]
+    unsafe fn sums(vectors: [Self; LANES]) -> Self {
+        let mut sums = [0.0; LANES];
+        // SAFETY: the caller's.
+        unsafe {
+            for (sum, vector) in sums.iter_mut().zip(vectors) {
+                *sum = vector.sum();
+            }
+            Self::load(sums.as_ptr())
+        }
+    }
+
+    /// The lower and the upper halves of sixteen words, floats of 16 bits.
+    #[inline(always)]
+    unsafe fn load_halves_as(float: FloatType, from: *const u8) -> [Self; 2] {
+        let mut halves = [[[0; 2]; LANES]; 2];
+        for lane in 0..LANES {
+            for (half, lanes) in halves.iter_mut().enumerate() {
+                // SAFETY: the caller's: there are so many bytes.
+                lanes[lane] = unsafe { from.add(4 * lane + 2 * half).cast::<[u8; 2]>().read() };
+            }
+        }
+        // SAFETY: the caller's.
+        halves.map(|half| unsafe { Self::load_as(float, half.as_ptr().cast()) })
+    }
 
     /// Sixteen scalar products of `query` with `rows`, `length` floats each.
     #[inline(always)]
