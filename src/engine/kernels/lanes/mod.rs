@@ -8,6 +8,8 @@ mod avx512;
 mod neon;
 mod portable;
 
+use half::f16;
+
 use crate::engine::config::style::Activation;
 use crate::engine::format::weight::{self, FloatType};
 
@@ -84,6 +86,8 @@ pub(super) trait Lanes: Copy {
         unsafe { Self::load_f16(lanes.as_ptr().cast()) }
     }
 
+    /// As half floats, to nearest, ties to even; what is larger than they can be, or infinite, is the largest.
+    unsafe fn store_f16(self, to: *mut u8);
     unsafe fn load_bf16(from: *const u8) -> Self;
     /// Sixteen e4m3 floats of which none is NaN.
     unsafe fn load_fp8(from: *const u8) -> Self;
@@ -187,6 +191,31 @@ pub(super) trait Lanes: Copy {
         }
     }
 }
+
+/// A float as a matrix has it.
+pub(super) trait Float: Copy {
+    /// Sixteen of them.
+    unsafe fn load<V: Lanes>(from: *const Self) -> V;
+}
+
+impl Float for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const Self) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load(from) }
+    }
+}
+
+impl Float for f16 {
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const Self) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load_f16(from.cast()) }
+    }
+}
+
+/// The largest half float.
+const MOST_HALF: f32 = 65504.0;
 
 /// At most 16 floats.
 #[inline(always)]
