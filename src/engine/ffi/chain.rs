@@ -14,6 +14,7 @@ use mlx_rs::{Array, Dtype};
 
 use super::cpu_op::{Kernel, OutputSpec, check, is_settled, item_size, operation};
 use super::program::{AnyKernel, Argument, Extent, Given, Program, Room, Source, Stage, lay_out};
+use super::region::Region;
 use super::tensor::{Input, Node, Operand, Tensor};
 
 /// A chain that updates so many arrays is not made longer. To MLX each is an input and an output of the
@@ -24,9 +25,15 @@ const MOST_UPDATED: usize = 20;
 pub(super) struct Chain {
     stages: Vec<Stage>,
     arguments: Vec<Argument>,
-    arrays: Vec<(Array, Extent)>,
+    given: Vec<(Outside, Extent)>,
     values: Vec<Value>,
     updated: usize,
+}
+
+/// What comes from outside of a chain.
+enum Outside {
+    Array(Array),
+    Region(Region),
 }
 
 /// What a kernel of a chain makes.
@@ -54,11 +61,12 @@ pub fn record<K: Kernel>(
     let mut arguments = Vec::with_capacity(inputs.len() + outputs.len());
     for input in inputs {
         let of = match input {
-            Input::Array(array) => open.add((*array).clone()),
+            Input::Array(array) => open.add_array((*array).clone()),
             Input::Tensor(tensor) => match tensor.pending() {
                 Some((_, value)) => Source::Value(value),
-                None => open.add(tensor.array()?),
+                None => open.add_array(tensor.array()?),
             },
+            Input::Region(region) => open.add(Outside::Region((*region).clone()), (region.len(), 1)),
         };
         arguments.push(Argument { of, in_place: false });
     }
@@ -75,13 +83,16 @@ pub fn record<K: Kernel>(
                 let updates = input.and_then(|input| {
                     input.in_place = true;
                     match input.of {
-                        Source::Array(array) => Some(array),
+                        Source::Given(given) => Some(given),
                         Source::Value(value) => open.values[value].updates,
                     }
                 });
-                let array = updates.ok_or_else(|| Exception::custom("an output aliases no array"))?;
-                let (array, extent) = &open.arrays[array];
-                (Node::new(array.shape(), array.dtype()), *extent, updates)
+                match updates.map(|given| &open.given[given]) {
+                    Some((Outside::Array(array), extent)) => {
+                        (Node::new(array.shape(), array.dtype()), *extent, updates)
+                    }
+                    _ => return Err(Exception::custom("an output aliases no array")),
+                }
             }
         };
         let value = open.values.len();
@@ -201,10 +212,14 @@ enum Made {
 }
 
 impl Chain {
-    fn add(&mut self, array: Array) -> Source {
+    fn add(&mut self, given: Outside, extent: Extent) -> Source {
+        self.given.push((given, extent));
+        Source::Given(self.given.len() - 1)
+    }
+
+    fn add_array(&mut self, array: Array) -> Source {
         let extent = (array.size(), array.item_size());
-        self.arrays.push((array, extent));
-        Source::Array(self.arrays.len() - 1)
+        self.add(Outside::Array(array), extent)
     }
 
     /// The arrays of those values that have a node.
@@ -219,21 +234,23 @@ impl Chain {
 
     /// What computes those values that have a node, from which arrays that are still to come.
     fn program(self, nodes: &[Option<Rc<Node>>]) -> (Program, Vec<Array>, Vec<Made>) {
-        let mut updated = vec![false; self.arrays.len()];
+        let mut updated = vec![false; self.given.len()];
         for value in
             self.values.iter().zip(nodes).filter_map(|(value, node)| node.as_ref().and(value.updates))
         {
             updated[value] = true;
         }
-        let (mut inputs, mut arrays) = (Vec::new(), Vec::with_capacity(self.arrays.len()));
-        for ((array, extent), updated) in self.arrays.into_iter().zip(updated) {
-            let given = if updated || !is_settled(&array) {
-                inputs.push(array);
-                Given::Input(inputs.len() - 1)
-            } else {
-                Given::Held(array)
+        let (mut inputs, mut all_given) = (Vec::new(), Vec::with_capacity(self.given.len()));
+        for ((given, extent), updated) in self.given.into_iter().zip(updated) {
+            let given = match given {
+                Outside::Array(array) if updated || !is_settled(&array) => {
+                    inputs.push(array);
+                    Given::Input(inputs.len() - 1)
+                }
+                Outside::Array(array) => Given::Held(array),
+                Outside::Region(region) => Given::Region(region),
             };
-            arrays.push((given, extent));
+            all_given.push((given, extent));
         }
 
         let is_inside = |(value, node): (&Value, &Option<Rc<Node>>)| {
@@ -244,18 +261,18 @@ impl Chain {
         let (mut outputs, mut values) = (Vec::new(), Vec::with_capacity(self.values.len()));
         for ((value, node), start) in self.values.iter().zip(nodes).zip(starts) {
             let room = match (value.updates, node) {
-                (Some(array), _) => Room::Array(array),
+                (Some(given), _) => Room::Given(given),
                 (None, Some(_)) => Room::Output(outputs.len()),
                 (None, None) => Room::Scratch(start),
             };
             values.push((room, value.extent));
             let Some(node) = node else { continue };
-            outputs.push(match value.updates.map(|array| &arrays[array].0) {
+            outputs.push(match value.updates.map(|given| &all_given[given].0) {
                 Some(Given::Input(input)) => Made::InPlace(*input),
                 _ => Made::New(Rc::clone(node)),
             });
         }
         let (stages, arguments) = (self.stages, self.arguments);
-        (Program { stages, arguments, arrays, values, scratch }, inputs, outputs)
+        (Program { stages, arguments, given: all_given, values, scratch }, inputs, outputs)
     }
 }

@@ -12,6 +12,8 @@ use mlx_rs::{Array, Dtype};
 
 #[cfg(target_os = "linux")]
 use super::chain::{Chain, close};
+#[cfg(target_os = "linux")]
+use super::region::Region;
 
 /// Rows of numbers on their way through a model: arrays, or tensors, which the kernels gather into
 /// operations of several.
@@ -68,6 +70,8 @@ impl Operand for Array {
 pub enum Input<'a> {
     Array(&'a Array),
     Tensor(&'a Tensor),
+    /// Bytes that are no array's.
+    Region(&'a Region),
 }
 
 #[cfg(target_os = "linux")]
