@@ -61,7 +61,8 @@ pub fn answer(args: &[OsString], environment: &Environment, error: &clap::Error)
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return output.help(&text.to_string(), &text.ansi().to_string());
     }
-    output.error(named_command(args).as_deref(), &from_clap(&text.to_string()))
+    let command = named_command(args);
+    output.error(command.as_deref(), &from_clap(&text.to_string(), command.as_deref()))
 }
 
 /// Answers `mlx-cache` alone on a machine with models: short help.
@@ -77,7 +78,7 @@ fn named_command(args: &[OsString]) -> Option<String> {
 }
 
 /// Clap's text in our form: its paragraphs are the error, tips, the usage and where to read on.
-fn from_clap(text: &str) -> Error {
+fn from_clap(text: &str, command: Option<&str>) -> Error {
     let mut message = String::new();
     let mut hints = Vec::new();
     for paragraph in text.split("\n\n").map(one_line) {
@@ -93,7 +94,8 @@ fn from_clap(text: &str) -> Error {
         }
     }
     if hints.is_empty() {
-        hints.push("see `mlx-cache --help`".to_owned());
+        let command = command.map(|name| format!("{name} ")).unwrap_or_default();
+        hints.push(format!("see `mlx-cache {command}--help`"));
     }
     Error::new(Code::InvalidRequest, message).hint(hints.join("; "))
 }
@@ -109,7 +111,7 @@ mod tests {
 
     fn refused(args: &[&str]) -> Error {
         let error = Cli::try_parse_from(args).expect_err("a usage error");
-        from_clap(&error.render().to_string())
+        from_clap(&error.render().to_string(), None)
     }
 
     #[test]

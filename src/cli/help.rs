@@ -56,7 +56,9 @@ pub fn command() -> Command {
 /// A subcommand whose short help leaves out what would not fit.
 fn shortened(subcommand: Command) -> Command {
     let shown = SHORT.iter().find(|(name, _)| *name == subcommand.get_name()).map(|(_, shown)| *shown);
+    let long = subcommand.get_long_about().or(subcommand.get_about()).map(ToString::to_string);
     subcommand
+        .long_about(flowing(&long.unwrap_or_default()))
         .mut_args(|argument| {
             let hidden = shown.is_some_and(|shown| {
                 !argument.is_positional() && !shown.contains(&argument.get_id().as_str())
@@ -66,6 +68,20 @@ fn shortened(subcommand: Command) -> Command {
         .mut_subcommands(shortened)
         .after_help(FOOTER)
         .after_long_help("")
+}
+
+/// The text with each paragraph on one line, which clap breaks where the terminal ends: breaks of the source would
+/// stand beside those. Lines that begin with blanks are examples and stay.
+fn flowing(text: &str) -> String {
+    let mut flowing = String::with_capacity(text.len());
+    let mut before = "";
+    for line in text.lines() {
+        let goes_on = ![before, line].iter().any(|line| line.is_empty() || line.starts_with(' '));
+        flowing.push_str(if goes_on { " " } else { "\n" });
+        flowing.push_str(line);
+        before = line;
+    }
+    flowing.trim_start_matches('\n').to_owned()
 }
 
 /// Lines of names and what the commands do.

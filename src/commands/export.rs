@@ -50,6 +50,11 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<ExportReport> {
 }
 
 fn write(path: &Path, force: bool, file: &RegistryFile) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::new(Code::InvalidRequest, format!("{} is a folder", path.display()))
+            .detail("path", path.display().to_string())
+            .hint("give the name of a file"));
+    }
     if !force && std::fs::symlink_metadata(path).is_ok() {
         return Err(Error::new(Code::InvalidRequest, format!("{} exists already", path.display()))
             .detail("path", path.display().to_string())

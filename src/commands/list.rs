@@ -52,6 +52,7 @@ pub fn run(args: &ListArgs, context: &Context) -> Result<ListReport> {
     Ok(ListReport {
         total_bytes: models.iter().map(|listed| listed.model.bytes).sum(),
         models,
+        narrowed: args.kind.is_some() || args.source.is_some_and(|source| source != SourceFilter::All),
         form: match args.format {
             Format::Table => ListForm::Table,
             Format::Csv => ListForm::Csv,

@@ -85,6 +85,9 @@ pub fn resolve(reference: &str, context: &Context) -> Result<Resolved> {
 
 /// Finds what a reference leads to.
 pub fn find(reference: &str, context: &Context) -> Result<Found> {
+    if let Some(snapshot) = by_full_name(reference, context)? {
+        return Ok(Found::Registered(Box::new(snapshot)));
+    }
     let snapshots = match Store::at(&context.settings.home.value).snapshots() {
         Ok(snapshots) => snapshots,
         // A path needs no registry, be it damaged or of a newer version.
@@ -105,6 +108,14 @@ pub fn find(reference: &str, context: &Context) -> Result<Found> {
         }
         .ok_or_else(|| not_found(reference, &snapshots)),
     }
+}
+
+/// The registered model with exactly this name, if there is one: nothing else is looked at, however many there are.
+fn by_full_name(reference: &str, context: &Context) -> Result<Option<Snapshot>> {
+    let Ok(ModelRef::Named { name, revision, file }) = reference.parse() else { return Ok(None) };
+    let Some(registry) = Store::at(&context.settings.home.value).registry()? else { return Ok(None) };
+    let named = registry.snapshots_of(&name)?;
+    Ok(narrow(named.iter().collect(), revision.as_ref(), file.as_ref()).first().map(|found| (*found).clone()))
 }
 
 /// The full name that an alias stands for, with what is asked beyond it.
@@ -160,7 +171,10 @@ fn matching<'a>(reference: &str, snapshots: &'a [Snapshot], context: &Context) -
                 }
                 parts if parts.is_empty() => {
                     let begin: String = reference.chars().take(100).collect();
-                    Err(error.context(format!("'{}'", begin.escape_debug())))
+                    let begin = begin.escape_debug();
+                    // What is wrong may be a part of it, which says little by itself.
+                    let told = error.message().contains(&format!("\"{begin}\""));
+                    Err(if told { error } else { error.context(format!("'{begin}'")) })
                 }
                 parts => of_one_model(reference, parts),
             };

@@ -54,6 +54,18 @@ impl Trial {
             Work::Embed(tokens) => tokens,
         }
     }
+
+    /// # Errors
+    /// INVALID_REQUEST if the work is nothing or does not fit a context of so many tokens.
+    pub fn check(&self, context: usize) -> Result<()> {
+        let tokens = self.work.tokens();
+        if tokens > 0 && self.tokens() <= context {
+            return Ok(());
+        }
+        let test = format!("a test of {tokens} tokens at depth {}", self.depth);
+        Err(Error::new(Code::InvalidRequest, format!("{test} does not fit a context of {context}"))
+            .hint("measure fewer tokens, or give a larger --context as far as the model allows"))
+    }
 }
 
 /// Tokens without a meaning, the same ones every time.
@@ -80,17 +92,7 @@ impl Generator {
     /// # Errors
     /// INVALID_REQUEST if the work is nothing or does not fit the context.
     pub fn measure(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
-        let tokens = trial.work.tokens();
-        if tokens == 0 || trial.tokens() > self.context {
-            return Err(Error::new(
-                Code::InvalidRequest,
-                format!(
-                    "a test of {tokens} tokens at depth {} does not fit a context of {}",
-                    trial.depth, self.context
-                ),
-            )
-            .hint("measure fewer tokens, or give a larger --context as far as the model allows"));
-        }
+        trial.check(self.context)?;
         self.clear();
         let measured =
             if trial.batch == 1 { self.timed(trial, channel) } else { self.timed_together(trial, channel) };

@@ -344,23 +344,25 @@ fn device(machine: &Machine, choice: DeviceChoice) -> Result<Device> {
 fn insufficient(policy: &Policy, available: u64, options: &LoadOptions, machine: &Machine) -> Error {
     let Policy { weights_bytes: weights, cache_bytes: cache, working_bytes: working, context, .. } = *policy;
     let limited = options.memory_limit.is_some_and(|limit| limit < machine.free_memory);
-    let what = if limited { "the memory limit allows" } else { "are free" };
-    let hint = if weights > available {
-        "close other programs, use a smaller or more strongly quantized model, or load it anyway with --force"
+    let memory = Bytes(available);
+    let room =
+        if limited { format!("the memory limit allows {memory}") } else { format!("{memory} are free") };
+    let smaller = if weights > available {
+        "use a smaller or more strongly quantized model"
     } else {
-        "ask for a smaller --context, close other programs, or load it anyway with --force"
+        "ask for a smaller --context"
     };
+    let more = if limited { "raise the limit" } else { "close other programs" };
     Error::new(
         Code::InsufficientMemory,
         format!(
-            "the model needs {} for its weights, {} for {context} tokens of context and {} to work with, but {} {what}",
+            "the model needs {} for its weights, {} for {context} tokens of context and {} to work with, but {room}",
             Bytes(weights),
             Bytes(cache),
-            Bytes(working),
-            Bytes(available)
+            Bytes(working)
         ),
     )
-    .hint(hint)
+    .hint(format!("{smaller}, {more}, or load it anyway with --force"))
     .detail("weights_bytes", weights)
     .detail("cache_bytes", cache)
     .detail("working_bytes", working)
@@ -450,7 +452,7 @@ mod tests {
     fn a_limit_counts_like_less_memory_and_never_like_more() {
         let limited = |limit| LoadOptions { memory_limit: Some(limit), ..asked(1000) };
         let error = decide(&machine(100, true), &limited(9 * GB), &demand()).unwrap_err();
-        assert!(error.message().contains("9.0 GB the memory limit allows"), "{error}");
+        assert!(error.message().contains("but the memory limit allows 9.0 GB"), "{error}");
         assert!(decide(&machine(100, true), &limited(10 * GB), &demand()).unwrap().warnings.is_empty());
         let error = decide(&machine(9, true), &limited(100 * GB), &demand()).unwrap_err();
         assert!(error.message().contains("9.0 GB are free"), "{error}");

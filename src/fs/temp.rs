@@ -36,7 +36,7 @@ impl TempFile {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io("create", &path, error)),
+                Err(error) => return Err(Error::io("create a file in", dir, error)),
             }
         }
     }

@@ -75,7 +75,7 @@ impl ModelName {
     pub fn parse_pair(host: Host, text: &str) -> Result<Self> {
         match text.split_once('/') {
             Some((org, name)) => Self::new(host, org, name),
-            None => Err(invalid("model name", text, "expected org/name")),
+            None => Err(invalid("model name", text, "expected org/name").hint(NAME_HINT)),
         }
     }
 

@@ -73,7 +73,8 @@ impl FromStr for FileChoice {
         if fits {
             Ok(Self::Quantization(text.to_owned()))
         } else {
-            Err(invalid("file tag", text, "expected a quantization such as Q4_K_M, or a GGUF file"))
+            Err(invalid("file tag", text, "expected a quantization such as Q4_K_M, or a GGUF file")
+                .hint("write nothing behind the model's name, or what you want of it, as in org/name:Q4_K_M"))
         }
     }
 }

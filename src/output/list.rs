@@ -22,7 +22,11 @@ impl Human for ListReport {
 
 fn table(report: &ListReport, page: &mut Page) {
     if report.models.is_empty() {
-        page.line("no models; add one with: mlx-cache add PATH");
+        page.line(if report.narrowed {
+            "no such models; mlx-cache list --source all shows all that there are"
+        } else {
+            "no models; add one with: mlx-cache add PATH"
+        });
         return;
     }
     let rows: Vec<_> = report.models.iter().map(|listed| row(&listed.model, page)).collect();

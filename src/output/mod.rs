@@ -179,7 +179,8 @@ impl Output {
         }
     }
 
-    /// Shows on stderr what a command is about to do; ask with [`Output::confirm`] afterwards.
+    /// Shows on stderr what a command is about to do, so that [`Output::confirm`] can ask for it afterwards, or what it
+    /// did before it failed.
     pub fn plan(&self, plan: &impl Human) {
         if !self.style.quiet && !self.style.json {
             let mut page = Page::for_stderr(self.stderr_color);

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{Row, RowIndex};
 
 use crate::fs::FileStamp;
 use crate::ids::{Digest, Revision, SnapshotPath};
@@ -37,16 +37,16 @@ pub(super) fn integer(value: u64) -> i64 {
 }
 
 /// A column that holds a count.
-pub(super) fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+pub(super) fn count(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<u64> {
     Ok(optional_count(row, column)?.unwrap_or_default())
 }
 
-pub(super) fn optional_count(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+pub(super) fn optional_count(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(|value| u64::try_from(value).unwrap_or_default()))
 }
 
 /// A column that holds a time.
-pub(super) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn time(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Option<Timestamp>> {
     let Some(milliseconds) = row.get::<_, Option<i64>>(column)? else { return Ok(None) };
     Ok(Timestamp::from_millisecond(milliseconds).ok())
 }

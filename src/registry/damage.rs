@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::links::{self, Link};
-use super::models::snapshot;
+use super::models::{SNAPSHOTS, snapshot};
 use super::record::{NewSnapshot, Snapshot};
 use super::{FILE_NAME, Registry, schema};
 use crate::error::{Error, Result};
@@ -104,10 +104,7 @@ impl Salvaged {
             // An older schema has no links.
             Err(_) => salvaged.complete = registry.schema_version().is_ok_and(|version| version == 1),
         }
-        let mut statement = registry.connection.prepare(
-            "SELECT s.*, m.host, m.org, m.name FROM snapshots s JOIN models m ON m.id = s.model_id
-             WHERE NOT s.stored",
-        )?;
+        let mut statement = registry.connection.prepare(&format!("{SNAPSHOTS} WHERE NOT s.stored"))?;
         let mut rows = statement.query([])?;
         loop {
             let row = match rows.next() {

@@ -1,10 +1,11 @@
 //! Models and their snapshots: reading and registering.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params, params_from_iter};
 
 use super::Registry;
 use super::columns::{count, integer, optional_count, stamp, time};
@@ -27,15 +28,28 @@ impl Registry {
     /// All snapshots, by the names of their models; of one model first what its branch `main` is, then
     /// the newest.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        self.snapshots_where("", &[])
+    }
+
+    /// Those of the model that this name means, in the same order, whatever the case of its letters and the
+    /// host that it came from.
+    pub fn snapshots_of(&self, name: &ModelName) -> Result<Vec<Snapshot>> {
+        self.snapshots_where("WHERE m.reference = ?1", &[name.to_string()])
+    }
+
+    fn snapshots_where(&self, filter: &str, values: &[String]) -> Result<Vec<Snapshot>> {
         let read = || {
-            self.connection
-                .prepare(
-                    "SELECT s.*, m.host, m.org, m.name FROM snapshots s JOIN models m ON m.id = s.model_id
-                     ORDER BY m.reference, s.added_at DESC, s.id DESC",
-                )?
-                .query_map([], |row| snapshot(row, &self.home))?
-                .collect::<rusqlite::Result<Vec<_>>>()
-                .and_then(|mut snapshots| self.with_branches(&mut snapshots).map(|()| snapshots))
+            let mut snapshots = self
+                .connection
+                .prepare_cached(&format!("{SNAPSHOTS} {filter}"))?
+                .query_map(params_from_iter(values), |row| snapshot(row, &self.home))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            // SQLite takes longer to sort rows than to read them.
+            snapshots.sort_by_cached_key(|snapshot| {
+                let Snapshot { id, name, added_at, .. } = snapshot;
+                (name.to_string().to_ascii_lowercase(), Reverse((*added_at, *id)))
+            });
+            self.with_branches(&mut snapshots, filter, values).map(|()| snapshots)
         };
         read().map_err(|error| self.failure("read", error))
     }
@@ -210,33 +224,43 @@ fn insert_file(
     Ok(())
 }
 
+/// All snapshots, with the columns that [`snapshot`] reads by their places: to look names up in each row takes
+/// longer than to read it.
+pub(super) const SNAPSHOTS: &str =
+    "SELECT m.host, m.org, m.name, s.id, s.revision, s.origin, s.root, s.entry,
+    s.kind, s.architecture, s.parameters, s.quantization, s.context_length, s.bytes, s.file_count, s.added_at,
+    s.last_used_at FROM snapshots s JOIN models m ON m.id = s.model_id";
+
+/// A row of [`SNAPSHOTS`].
 pub(super) fn snapshot(row: &Row<'_>, home: &Path) -> rusqlite::Result<Snapshot> {
+    let text = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str()?);
     Ok(Snapshot {
-        id: row.get("id")?,
         name: model_name(row)?,
-        revision: row.get("revision")?,
-        origin: Origin::from_word(&row.get::<_, String>("origin")?).ok_or_else(|| wrong("origin"))?,
-        root: home.join(row.get::<_, String>("root")?),
-        entry: row.get("entry")?,
+        id: row.get(3)?,
+        revision: row.get(4)?,
+        origin: Origin::from_word(text(5)?).ok_or_else(|| wrong("origin"))?,
+        root: home.join(text(6)?),
+        entry: row.get(7)?,
         facts: Facts {
-            kind: Kind::from_word(&row.get::<_, String>("kind")?).ok_or_else(|| wrong("kind"))?,
-            architecture: row.get("architecture")?,
-            parameters: optional_count(row, "parameters")?,
-            quantization: row.get("quantization")?,
-            context_length: optional_count(row, "context_length")?,
+            kind: Kind::from_word(text(8)?).ok_or_else(|| wrong("kind"))?,
+            architecture: row.get(9)?,
+            parameters: optional_count(row, 10)?,
+            quantization: row.get(11)?,
+            context_length: optional_count(row, 12)?,
         },
-        bytes: Bytes(count(row, "bytes")?),
-        file_count: count(row, "file_count")?,
-        added_at: time(row, "added_at")?.ok_or_else(|| wrong("time"))?,
-        last_used: time(row, "last_used_at")?,
+        bytes: Bytes(count(row, 13)?),
+        file_count: count(row, 14)?,
+        added_at: time(row, 15)?.ok_or_else(|| wrong("time"))?,
+        last_used: time(row, 16)?,
         branches: Vec::new(),
     })
 }
 
+/// The first three columns: host, namespace and name.
 fn model_name(row: &Row<'_>) -> rusqlite::Result<ModelName> {
-    let host = Host::from_folder(&row.get::<_, String>("host")?).ok_or_else(|| wrong("host"))?;
-    let (org, name): (String, String) = (row.get("org")?, row.get("name")?);
-    ModelName::new(host, &org, &name).map_err(|_| wrong("name"))
+    let text = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str()?);
+    let host = Host::from_folder(text(0)?).ok_or_else(|| wrong("host"))?;
+    ModelName::new(host, text(1)?, text(2)?).map_err(|_| wrong("name"))
 }
 
 /// A value that this program does not write.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use super::Registry;
 use super::columns::integer;
@@ -95,13 +95,18 @@ impl Registry {
 
     /// Tells snapshots the branches and tags that they were last, and puts of each model the one first
     /// that its `main` was.
-    pub(super) fn with_branches(&self, snapshots: &mut [Snapshot]) -> rusqlite::Result<()> {
+    pub(super) fn with_branches(
+        &self,
+        snapshots: &mut [Snapshot],
+        filter: &str,
+        values: &[String],
+    ) -> rusqlite::Result<()> {
         let mut branches: HashMap<(String, String), Vec<String>> = HashMap::new();
-        let mut query = self.connection.prepare_cached(
-            "SELECT m.reference, b.revision, b.name FROM branches b JOIN models m ON m.id = b.model_id
-             ORDER BY b.name",
-        )?;
-        let mut rows = query.query([])?;
+        let mut query = self.connection.prepare_cached(&format!(
+            "SELECT m.reference, b.revision, b.name FROM branches b JOIN models m ON m.id = b.model_id {filter}
+             ORDER BY b.name"
+        ))?;
+        let mut rows = query.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
             branches.entry((row.get(0)?, row.get(1)?)).or_default().push(row.get(2)?);
         }

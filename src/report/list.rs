@@ -13,6 +13,9 @@ pub struct ListReport {
     pub models: Vec<ListedReport>,
     /// Sum of their sizes; content that several share counts each time.
     pub total_bytes: u64,
+    /// Whether models of some kind or place only were asked for.
+    #[serde(skip)]
+    pub narrowed: bool,
     /// The human form that was asked for.
     #[serde(skip)]
     pub form: ListForm,

@@ -98,7 +98,7 @@ impl Subject {
                         Code::FileNotFound,
                         format!("{} keeps no models on this machine", origin.as_str()),
                     )
-                    .hint("mlx-cache doctor shows where other tools' models are looked for"));
+                    .hint("mlx-cache config shows where other tools' models are looked for"));
                 }
                 let read = |found: &Foreign| {
                     context.cancel.check()?;
@@ -193,8 +193,7 @@ impl Candidate {
             files,
         };
         let lock = store.lock()?;
-        let known = registry.snapshots()?;
-        let same_name: Vec<&Snapshot> = known.iter().filter(|known| known.name.is_same(&new.name)).collect();
+        let same_name = registry.snapshots_of(&new.name)?;
         let same_place = |known: &Snapshot| known.root == new.root && known.entry == new.entry;
         let same = same_name.iter().find(|known| known.revision == new.revision);
         if let Some(same) = same
@@ -216,10 +215,8 @@ impl Candidate {
         }
         let replaced: Vec<i64> = replaced.iter().map(|known| known.id).collect();
         store.register(&lock, registry, &mut new, &replaced)?;
-        let added = registry
-            .snapshots()?
-            .into_iter()
-            .find(|known| known.name.is_same(&new.name) && known.revision == new.revision);
+        let mut known = registry.snapshots_of(&new.name)?.into_iter();
+        let added = known.find(|known| known.revision == new.revision);
         let added = added.ok_or_else(|| Error::internal("a registered model is not in the registry"))?;
         Ok(report(&added, already_known))
     }

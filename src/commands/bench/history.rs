@@ -24,9 +24,21 @@ const LARGEST: u64 = 64 << 20;
 pub struct Baseline {
     from: String,
     measured_at: Option<Timestamp>,
-    /// Where it was measured, if all of it was in one place.
+    /// What was measured in one go each, in the order in which it counts.
+    parts: Vec<Part>,
+}
+
+/// Results that were measured in one place.
+#[derive(Debug, Deserialize)]
+struct Part {
     environment: Option<BenchEnvironment>,
     results: Vec<BenchResult>,
+}
+
+impl From<BenchRecord> for Part {
+    fn from(record: BenchRecord) -> Self {
+        Self { environment: Some(record.environment), results: record.results }
+    }
 }
 
 /// Keeps the results of one model. They stand even if that fails.
@@ -86,19 +98,16 @@ pub fn baseline(text: &str, models: &[String], context: &Context) -> Result<Base
             .hint("mlx-cache bench --history MODEL lists what is kept; --json writes a file to compare with")
     };
     if text == "last" {
-        let mut results = Vec::new();
-        let (mut newest, mut environment) = (None, None);
-        for model in models {
-            if let Some(last) = of(Some(model), context)?.into_iter().next() {
-                newest = newest.max(Some(last.measured_at));
-                environment = Some(last.environment);
-                results.extend(last.results);
-            }
-        }
-        if results.is_empty() {
+        let kept = models.iter().map(|model| of(Some(model), context)).collect::<Result<Vec<_>>>()?;
+        let last: Vec<BenchRecord> = kept.into_iter().filter_map(|kept| kept.into_iter().next()).collect();
+        if last.is_empty() {
             return Err(missing(format!("no result of {} is kept", models.join(", "))));
         }
-        return Ok(Baseline { from: "last".to_owned(), measured_at: newest, environment, results });
+        return Ok(Baseline {
+            from: "last".to_owned(),
+            measured_at: last.iter().map(|record| record.measured_at).max(),
+            parts: last.into_iter().map(Part::from).collect(),
+        });
     }
     if let Ok(number) = text.parse::<i64>() {
         let registry = Registry::open(&context.settings.home.value)?;
@@ -108,8 +117,7 @@ pub fn baseline(text: &str, models: &[String], context: &Context) -> Result<Base
         return Ok(Baseline {
             from: number.to_string(),
             measured_at: Some(record.measured_at),
-            environment: Some(record.environment),
-            results: record.results,
+            parts: vec![record.into()],
         });
     }
     from_file(Path::new(text))
@@ -124,14 +132,10 @@ fn from_file(path: &Path) -> Result<Baseline> {
     }
     #[derive(Deserialize)]
     struct Data {
-        environment: Option<BenchEnvironment>,
-        results: Vec<BenchResult>,
+        #[serde(flatten)]
+        measured: Part,
         #[serde(default)]
-        history: Vec<Kept>,
-    }
-    #[derive(Deserialize)]
-    struct Kept {
-        results: Vec<BenchResult>,
+        history: Vec<Part>,
     }
     let metadata = fs::metadata(path).map_err(|error| Error::io("read", path, error))?;
     if !metadata.is_file() || metadata.len() > LARGEST {
@@ -145,16 +149,15 @@ fn from_file(path: &Path) -> Result<Baseline> {
             .detail("path", path.display().to_string())
             .hint("give a file that mlx-cache bench --json has written")
     })?;
-    let kept = file.data.history.into_iter().flat_map(|kept| kept.results);
-    let results = file.data.results.into_iter().chain(kept).collect();
-    let environment = file.data.environment;
-    Ok(Baseline { from: path.display().to_string(), measured_at: None, environment, results })
+    let parts = [file.data.measured].into_iter().chain(file.data.history).collect();
+    Ok(Baseline { from: path.display().to_string(), measured_at: None, parts })
 }
 
 impl Baseline {
-    /// Warns where it was measured on another machine or in another way than now.
-    pub fn warn_of_others(&self, now: &BenchEnvironment, context: &Context) {
-        let Some(before) = &self.environment else { return };
+    /// Warns where the model was measured on another machine or in another way than now.
+    pub fn warn_of_others(&self, model: &str, now: &BenchEnvironment, context: &Context) {
+        let of_model = self.parts.iter().find(|part| part.results.iter().any(|it| it.model == model));
+        let Some(before) = of_model.and_then(|part| part.environment.as_ref()) else { return };
         let describe = |it: &BenchEnvironment| {
             let cpu = it.cpu.as_deref().unwrap_or(&it.arch).to_owned();
             let threads = it.threads.map(|threads| format!("{threads} threads"));
@@ -164,7 +167,8 @@ impl Baseline {
         let (before, now) = (describe(before), describe(now));
         if before != now {
             let from = &self.from;
-            context.output.warn(format!("the baseline {from} was measured with {before}; this is {now}"));
+            let message = format!("the baseline {from} was measured with {before}; this is {now}");
+            context.output.warn(format!("{model}: {message}"));
         }
     }
 
@@ -184,18 +188,19 @@ impl Baseline {
             let of_model = results.iter().filter(|it| it.model == model && !it.test.starts_with("load"));
             of_model.map(|it| it.test.clone()).collect()
         };
-        let comparable = |now: &BenchResult| {
-            now.unit != "bytes" || tests(results, &now.model) == tests(&self.results, &now.model)
+        let before = |now: &BenchResult| {
+            self.parts.iter().find_map(|part| {
+                let found =
+                    part.results.iter().find(|it| (&it.model, &it.test) == (&now.model, &now.test))?;
+                let alike =
+                    now.unit != "bytes" || tests(results, &now.model) == tests(&part.results, &now.model);
+                (alike && found.unit == now.unit && found.mean > 0.0).then_some(found)
+            })
         };
         let changes: Vec<BenchChange> = results
             .iter()
             .filter(|now| models.iter().any(|model| model.reference == now.model))
-            .filter(|now| comparable(now))
-            .filter_map(|now| {
-                let before =
-                    self.results.iter().find(|it| (&it.model, &it.test) == (&now.model, &now.test))?;
-                (before.unit == now.unit && before.mean > 0.0).then(|| change(before, now, tolerated))
-            })
+            .filter_map(|now| Some(change(before(now)?, now, tolerated)))
             .collect();
         if changes.is_empty() {
             return Err(Error::new(
@@ -244,12 +249,15 @@ mod tests {
         }
     }
 
+    fn part(results: Vec<BenchResult>) -> Part {
+        Part { environment: None, results }
+    }
+
     fn compared(before: &[f64], now: &[f64], unit: &str, tolerated: Option<f64>) -> BenchBaseline {
         let baseline = Baseline {
             from: "1".to_owned(),
             measured_at: None,
-            environment: None,
-            results: vec![result("m", "t", unit, before.to_vec())],
+            parts: vec![part(vec![result("m", "t", unit, before.to_vec())])],
         };
         baseline.compare(&[model()], &[result("m", "t", unit, now.to_vec())], tolerated).expect("comparable")
     }
@@ -272,8 +280,7 @@ mod tests {
             vec![of("m", test, "tokens/s"), of("m", "peak_memory", "bytes"), of("peer", test, "tokens/s")]
         };
         let changes = |before: Vec<BenchResult>, now: &[BenchResult]| {
-            let baseline =
-                Baseline { from: "1".to_owned(), measured_at: None, environment: None, results: before };
+            let baseline = Baseline { from: "1".to_owned(), measured_at: None, parts: vec![part(before)] };
             let compared = baseline.compare(&[model()], now, None).expect("comparable");
             compared.changes.into_iter().map(|it| it.test).collect::<Vec<_>>()
         };
@@ -284,8 +291,7 @@ mod tests {
 
     #[test]
     fn tests_that_only_one_has_are_not_compared() {
-        let baseline =
-            Baseline { from: "1".to_owned(), measured_at: None, environment: None, results: Vec::new() };
+        let baseline = Baseline { from: "1".to_owned(), measured_at: None, parts: Vec::new() };
         let error =
             baseline.compare(&[model()], &[result("m", "t", "s", vec![1.0])], None).expect_err("nothing");
         assert_eq!(error.code(), Code::InvalidRequest);

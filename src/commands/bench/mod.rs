@@ -52,6 +52,13 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<BenchReport> {
     let generating = if all_embed { Vec::new() } else { trials::of_generation(args)? };
 
     let options = loading::options(&args.engine, &context.settings)?;
+    for (model, probed) in models.iter().zip(&probed) {
+        if let Some(obstacle) = &probed.obstacle {
+            return Err(obstacle.to_error());
+        }
+        trials::check_context(&generating, probed, &options)
+            .map_err(|error| error.context(&model.reference))?;
+    }
     let peers = Peer::all(&args.compare, &generating, options.threads, context)?;
     let mut run = Run { args, context, options, generating, peers, baseline, report: empty(args) };
     for (model, probed) in models.iter().zip(&probed) {
@@ -74,7 +81,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Measures a model, and keeps what was found. A peer that stops in the middle leaves what was measured before.
+    /// Measures a model, and keeps what was found, also before a failure or a Ctrl-C in the middle.
     fn measure(&mut self, model: &Resolved, probed: &Probe) -> Result<()> {
         let Self { args, context, options, report, .. } = self;
         let measured_at = Timestamp::now();
@@ -84,8 +91,8 @@ impl Run<'_> {
         let trials = embedding.as_deref().unwrap_or(&self.generating);
         let environment = environment::of(subject.policy(), options.threads, &args.engine)?;
         warn_if_busy(&environment, context);
-        if let (Some(baseline), None) = (&self.baseline, &report.environment) {
-            baseline.warn_of_others(&environment, context);
+        if let Some(baseline) = &self.baseline {
+            baseline.warn_of_others(&model.reference, &environment, context);
         }
         let (ratios, failure) = subject.measure(args, trials, &mut self.peers, context)?;
         let mut described = describe(model, probed, context);
@@ -102,11 +109,12 @@ impl Run<'_> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The error that ends it, with what was measured before, which is written where the flags say.
+    /// The error that ends it, with what was measured before, which is shown, and written where the flags say.
     fn stopped(&self, error: Error) -> Error {
         if self.report.results.is_empty() {
             return error;
         }
+        self.context.output.plan(&self.report);
         if let Err(unwritten) = files::write(&self.report, self.args, self.context) {
             self.context.output.warn(unwritten.message());
         }

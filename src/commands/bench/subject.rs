@@ -16,7 +16,7 @@ use crate::engine::policy::Policy;
 use crate::engine::probe::{Kind, Probe};
 use crate::engine::request::LoadOptions;
 use crate::engine::session::Engine;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::fs::forget_pages;
 use crate::output::progress::Unit;
 use crate::registry::Registry;
@@ -138,8 +138,11 @@ impl<'a> Subject<'a> {
     }
 
     /// Measures each trial and each peer in rounds, one after the other, so that what disturbs the
-    /// machine for a while disturbs all of them. The error is that of a peer which stopped in the middle:
-    /// what was measured before stands.
+    /// machine for a while disturbs all of them. The error beside the ratios is what stopped it in the middle,
+    /// a peer's end or a Ctrl-C: what was measured before stands.
+    ///
+    /// # Errors
+    /// What stopped it before anything was measured.
     pub fn measure(
         &mut self,
         args: &BenchArgs,
@@ -147,45 +150,12 @@ impl<'a> Subject<'a> {
         peers: &mut [Peer],
         context: &Context,
     ) -> Result<(Vec<BenchRatio>, Option<Error>)> {
-        let rounds = args.warmup + args.repeat;
-        let rivals: usize =
-            trials.iter().map(|trial| peers.iter().filter(|peer| peer.takes(*trial, trials)).count()).sum();
-        let steps = u64::from(rounds) * (trials.len() + rivals) as u64;
-        let bar = context.output.progress(&self.model.reference, Some(steps), Unit::Items);
         let mut own: Vec<Vec<f64>> = vec![Vec::new(); trials.len()];
         let mut theirs: Vec<Vec<Vec<f64>>> = vec![vec![Vec::new(); trials.len()]; peers.len()];
-        let mut failure = None;
-        'rounds: for round in 0..rounds {
-            let counts = round >= args.warmup;
-            for (place, (trial, samples)) in trials.iter().zip(&mut own).enumerate() {
-                bar.label(&format!("{} {}", self.model.reference, name(*trial)));
-                let taken = self.engine.measure(*trial, context)?;
-                if counts {
-                    samples.push(taken);
-                }
-                bar.advance(1);
-                for (peer, speeds) in peers.iter_mut().zip(&mut theirs) {
-                    if !peer.takes(*trial, trials) {
-                        continue;
-                    }
-                    bar.label(&format!("{} {}", peer.name, name(*trial)));
-                    match peer.measure(*trial, context) {
-                        Ok(speed) => {
-                            if let (true, Some(samples)) = (counts, speeds.get_mut(place)) {
-                                samples.push(speed);
-                            }
-                        }
-                        Err(error) if error.code() == Code::ServerCrashed => {
-                            failure = Some(error);
-                            break 'rounds;
-                        }
-                        Err(error) => return Err(error),
-                    }
-                    bar.advance(1);
-                }
-            }
-        }
-        drop(bar);
+        let failure = match self.rounds(args, trials, peers, &mut own, &mut theirs, context) {
+            Err(error) if own.iter().all(Vec::is_empty) => return Err(error),
+            stopped => stopped.err(),
+        };
         self.conclude(trials, &own);
         let mut ratios = Vec::new();
         for (peer, speeds) in peers.iter_mut().zip(&theirs) {
@@ -197,6 +167,46 @@ impl<'a> Subject<'a> {
             }
         }
         Ok((ratios, failure))
+    }
+
+    /// The seconds of each trial, and the speeds of each peer in each trial.
+    fn rounds(
+        &mut self,
+        args: &BenchArgs,
+        trials: &[Trial],
+        peers: &mut [Peer],
+        own: &mut [Vec<f64>],
+        theirs: &mut [Vec<Vec<f64>>],
+        context: &Context,
+    ) -> Result<()> {
+        let rounds = args.warmup + args.repeat;
+        let rivals: usize =
+            trials.iter().map(|trial| peers.iter().filter(|peer| peer.takes(*trial, trials)).count()).sum();
+        let steps = u64::from(rounds) * (trials.len() + rivals) as u64;
+        let bar = context.output.progress(&self.model.reference, Some(steps), Unit::Items);
+        for round in 0..rounds {
+            let counts = round >= args.warmup;
+            for (place, (trial, samples)) in trials.iter().zip(&mut *own).enumerate() {
+                bar.label(&format!("{} {}", self.model.reference, name(*trial)));
+                let taken = self.engine.measure(*trial, context)?;
+                if counts {
+                    samples.push(taken);
+                }
+                bar.advance(1);
+                for (peer, speeds) in peers.iter_mut().zip(&mut *theirs) {
+                    if !peer.takes(*trial, trials) {
+                        continue;
+                    }
+                    bar.label(&format!("{} {}", peer.name, name(*trial)));
+                    let speed = peer.measure(*trial, context)?;
+                    if let (true, Some(samples)) = (counts, speeds.get_mut(place)) {
+                        samples.push(speed);
+                    }
+                    bar.advance(1);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The results of what was measured.

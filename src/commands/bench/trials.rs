@@ -2,6 +2,8 @@
 
 use crate::cli::bench::BenchArgs;
 use crate::engine::measure::{Trial, Work};
+use crate::engine::probe::{Kind, Probe};
+use crate::engine::request::LoadOptions;
 use crate::error::{Code, Error, Result};
 
 /// Tokens of a prompt, and of an answer, unless flags tell.
@@ -83,6 +85,14 @@ pub fn check_embedding(args: &BenchArgs, model: &str) -> Result<()> {
         return refused("it is not measured against other programs");
     }
     Ok(())
+}
+
+/// Refuses what does not fit the context, as far as that is known before the model is loaded: memory may make it
+/// smaller.
+pub fn check_context(trials: &[Trial], probed: &Probe, options: &LoadOptions) -> Result<()> {
+    let demand = probed.demand.as_ref().filter(|_| probed.kind == Kind::Generation);
+    let context = demand.map_or(usize::MAX, |demand| options.context.unwrap_or(demand.context));
+    trials.iter().try_for_each(|trial| trial.check(context))
 }
 
 /// How many texts of this many tokens are embedded at once, unless a flag tells.

@@ -31,11 +31,12 @@ pub(super) struct Entry {
 
 /// Reads and checks all of it: one bad entry, and nothing of the file is used.
 pub(super) fn read(path: &Path, context: &Context) -> Result<Vec<Entry>> {
-    let text = if path == Path::new("-") {
-        context.cancel.while_waiting(|| content(io::stdin(), Path::new("standard input")))?
+    let (text, path) = if path == Path::new("-") {
+        let name = Path::new("standard input");
+        (context.cancel.while_waiting(|| content(io::stdin(), name))?, name)
     } else {
         let (file, _): (File, _) = open_regular(path)?;
-        content(file, path)?
+        (content(file, path)?, path)
     };
     let file: RegistryFile = {
         let reader = &mut serde_json::Deserializer::from_slice(&text);

@@ -32,7 +32,7 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<ImportReport> {
     for mut entry in entries {
         context.cancel.check()?;
         let known = match &registry {
-            Some(registry) => registry.snapshots()?,
+            Some(registry) => registry.snapshots_of(&entry.new.name)?,
             None => Vec::new(),
         };
         if let Some(known) = same(&known, &entry.new).filter(|known| known.path().exists()) {
@@ -47,8 +47,8 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<ImportReport> {
             (Some(absence), _) => report.missing.push(missing(&entry, absence)),
             (None, Some(registry)) if !args.dry_run => {
                 register(&mut entry, &store, registry)?;
-                let path =
-                    same(&registry.snapshots()?, &entry.new).map(|new| new.path().display().to_string());
+                let path = same(&registry.snapshots_of(&entry.new.name)?, &entry.new)
+                    .map(|new| new.path().display().to_string());
                 report.registered.push(imported(&entry, path, false));
             }
             (None, _) => {
@@ -60,14 +60,14 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<ImportReport> {
     Ok(report)
 }
 
-/// The registered snapshot that an entry is of.
+/// Of the snapshots of its name the one that an entry is of.
 fn same<'a>(known: &'a [Snapshot], new: &NewSnapshot) -> Option<&'a Snapshot> {
-    known.iter().find(|known| known.name.is_same(&new.name) && known.revision == new.revision)
+    known.iter().find(|known| known.revision == new.revision)
 }
 
 /// A name that another model has here already. Commits of one repository stand side by side.
 fn taken(known: &[Snapshot], entry: &Entry) -> Option<Absence> {
-    let other = known.iter().find(|known| known.name.is_same(&entry.new.name))?;
+    let other = known.first()?;
     let is_pinned = entry.new.name.host() == Host::HuggingFace && other.name.host() == Host::HuggingFace;
     let is_same = other.revision == entry.new.revision;
     (!is_pinned && !is_same).then(|| Absence {

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::dedupe;
 use crate::error::{Code, Error, Result};
 use crate::fs::plain_path;
-use crate::ids::{FileChoice, ModelRef, leader};
+use crate::ids::{FileChoice, Host, ModelRef, leader};
 use crate::registry::{FileRecord, Registry, Snapshot};
 use crate::report::link::{LinkEntryKind, LinkEntryReport, LinkEntryStatus, LinkReport};
 use crate::settings::Settings;
@@ -23,12 +23,10 @@ use crate::store::Store;
 
 pub fn run(args: &LinkArgs, context: &Context) -> Result<LinkReport> {
     let store = Store::at(&context.settings.home.value);
-    let Found::Registered(snapshot) = find(&args.model, context)? else {
-        return Err(not_stored(&args.model));
+    let snapshot = match find(&args.model, context)? {
+        Found::Registered(snapshot) if snapshot.origin.is_stored() => snapshot,
+        other => return Err(not_stored(&other, &args.model)),
     };
-    if !snapshot.origin.is_stored() {
-        return Err(not_stored(&args.model));
-    }
     let mut registry = store.create()?;
     dedupe::settle(&store, &mut registry)?;
     let model = Model::read(*snapshot, &args.model, &registry)?;
@@ -122,9 +120,18 @@ fn plan(to: &str, model: &Model, settings: &Settings) -> Result<Plan> {
     }
 }
 
-fn not_stored(reference: &str) -> Error {
+fn not_stored(found: &Found, reference: &str) -> Error {
+    let what = match found {
+        // Ollama's files have no names of their own.
+        Found::Registered(snapshot) if snapshot.name.host() == Host::Ollama => snapshot.name.to_string(),
+        Found::Registered(snapshot) => {
+            format!("'{}' --name {}", snapshot.path().display(), snapshot.name)
+        }
+        Found::Foreign(foreign) => foreign.name.to_string(),
+        Found::Unregistered(path) => format!("'{}'", path.display()),
+    };
     Error::new(Code::InvalidRequest, format!("the store does not hold the content of {reference}"))
-        .hint(format!("copy it into the store with: mlx-cache add {reference} --copy"))
+        .hint(format!("copy it into the store with: mlx-cache add --copy {what}"))
 }
 
 fn is_work(status: LinkEntryStatus) -> bool {

@@ -26,16 +26,13 @@ pub fn find(
     if !is_commit && !context.settings.offline.value {
         return Ok(None);
     }
-    let is_meant = |snapshot: &&Snapshot| {
-        let revision_fits = match &wanted.revision {
-            Some(revision) => {
-                snapshot.revision.matches(revision) || snapshot.branches.iter().any(|branch| branch == asked)
-            }
-            None => true,
-        };
-        revision_fits && snapshot.name.is_same(&wanted.name)
+    let is_meant = |snapshot: &&Snapshot| match &wanted.revision {
+        Some(revision) => {
+            snapshot.revision.matches(revision) || snapshot.branches.iter().any(|branch| branch == asked)
+        }
+        None => true,
     };
-    for snapshot in registry.snapshots()?.iter().filter(is_meant) {
+    for snapshot in registry.snapshots_of(&wanted.name)?.iter().filter(is_meant) {
         // A model that was not pulled is what it is.
         let is_whole = registry.has_choice(snapshot.id, &wanted.choice.key())?
             || (wanted.choice == Choice::default() && !snapshot.origin.is_stored());

@@ -177,9 +177,8 @@ impl Work<'_> {
     /// Makes the files a snapshot, together with those of the same commit that were there before.
     fn register(&self, plan: &Plan, files: Vec<FileRecord>, registry: &mut Registry) -> Result<NewSnapshot> {
         let lock = self.store.lock()?;
-        let known = registry.snapshots()?.into_iter().find(|known| {
-            known.name.is_same(&plan.name) && known.revision == plan.commit && known.origin.is_stored()
-        });
+        let mut known = registry.snapshots_of(&plan.name)?.into_iter();
+        let known = known.find(|known| known.revision == plan.commit && known.origin.is_stored());
         let entry = entry(&files);
         let mut all = files;
         if let Some(known) = &known {

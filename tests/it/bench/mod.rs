@@ -24,6 +24,20 @@ fn with_tiny() -> Sandbox {
     sandbox
 }
 
+/// A copy of it in a folder of the sandbox, with something else in its configuration.
+fn configured(sandbox: &Sandbox, folder: &str, from: &str, to: &str) {
+    let folder = sandbox.home().join(folder);
+    std::fs::create_dir(&folder).expect("a folder");
+    for file in
+        std::fs::read_dir(tiny_folder()).expect("the model").map(|entry| entry.expect("a file").path())
+    {
+        std::fs::copy(&file, folder.join(file.file_name().expect("a name"))).expect("copied");
+    }
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("its configuration");
+    assert!(config.contains(from), "{config}");
+    std::fs::write(folder.join("config.json"), config.replace(from, to)).expect("written");
+}
+
 fn bench(sandbox: &Sandbox, args: &[&str]) -> Value {
     let (status, envelope) = sandbox.json(&[&["bench"], args].concat());
     assert_eq!(status, 0, "{envelope}");
@@ -204,6 +218,66 @@ fn another_program_is_measured_in_turn() {
 }
 
 #[test]
+fn an_interruption_leaves_what_was_measured() {
+    let sandbox = with_tiny();
+    // A peer that presses Ctrl-C in the second round that counts.
+    let command = "echo x >> rounds; test $(wc -l < rounds) -lt 3 || kill -INT $PPID; echo '5 t/s'";
+    let args = ["bench", "tiny", "-p", "0", "-g", "4", "--against-command", command];
+    let (status, error) = sandbox.error(&[&args[..], &["--export", "kept.csv"]].concat());
+    assert_eq!((status, error["code"].as_str()), (130, Some("INTERRUPTED")), "{error}");
+    let measured = |results: &Value| {
+        let mut results = results.as_array().expect("results").iter();
+        let own = results.find(|it| it["model"] == "some/tiny" && it["test"] == "tg4").expect("ours");
+        own["samples"].as_array().map(Vec::len)
+    };
+    assert_eq!(measured(&error["details"]["measured"]), Some(2), "{error}");
+    assert_eq!(measured(&bench(&sandbox, &["--history", "tiny"])["history"][0]["results"]), Some(2));
+    assert!(std::fs::read_to_string(sandbox.home().join("kept.csv")).expect("written").contains("tg4"));
+    // A person sees it.
+    std::fs::remove_file(sandbox.home().join("rounds")).expect("the rounds");
+    let outcome = sandbox.run(&[&args[..], &["--no-save"]].concat());
+    assert!(outcome.status == 130 && outcome.stdout.is_empty(), "{outcome:?}");
+    assert!(outcome.stderr.contains("tg4") && outcome.stderr.contains("tok/s"), "{}", outcome.stderr);
+    // Before anything counts there is nothing to tell.
+    let warming =
+        ["bench", "tiny", "-p", "0", "-g", "4", "--against-command", "kill -INT $PPID; echo '5 t/s'"];
+    let (status, error) = sandbox.error(&warming);
+    assert_eq!((status, &error["details"]["measured"]), (130, &Value::Null), "{error}");
+    assert_eq!(bench(&sandbox, &["--history", "tiny"])["history"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn what_does_not_fit_a_model_is_refused_before_anything_is_measured() {
+    let sandbox = with_tiny();
+    configured(&sandbox, "short", "_embeddings\": 256", "_embeddings\": 64");
+    let outcome = sandbox.run(&["add", "short", "--name", "some/short"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    let command = "echo x >> rounds; echo '5 t/s'";
+    let cases: [&[&str]; 3] = [
+        &["-p", "100", "-g", "0"],
+        &["-p", "0", "-g", "40", "--depth", "0,40"],
+        &["-p", "20", "-g", "0", "--context", "16"],
+    ];
+    for case in cases {
+        let args = ["bench", "tiny", "short", "--against-command", command];
+        let (status, error) = sandbox.error(&[&args[..], case].concat());
+        assert_eq!((status, error["code"].as_str()), (2, Some("INVALID_REQUEST")), "{error}");
+        let model = if case.contains(&"--context") { "some/tiny" } else { "some/short" };
+        assert!(error["message"].as_str().is_some_and(|text| text.starts_with(model)), "{error}");
+        assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("--context")), "{error}");
+    }
+    assert!(!sandbox.home().join("rounds").exists(), "a test ran");
+    // A larger context than the model was made for is the user's word.
+    bench(&sandbox, &["short", "-p", "100", "-g", "0", "-r", "1", "--context", "128"]);
+    // The same for a model that the engine cannot run.
+    configured(&sandbox, "rwkv", "\"llama\"", "\"rwkv7\"");
+    let (status, error) =
+        sandbox.error(&["bench", "tiny", "./rwkv", "-p", "4", "--against-command", command]);
+    assert_eq!((status, error["code"].as_str()), (7, Some("MODEL_UNSUPPORTED")), "{error}");
+    assert!(!sandbox.home().join("rounds").exists(), "a test ran");
+}
+
+#[test]
 fn what_a_command_leaves_running_ends_with_it() {
     let sandbox = with_tiny();
     let command = "sleep 987 & echo $! > left; echo '3 t/s'";
@@ -256,6 +330,25 @@ fn flags_are_recorded_and_a_baseline_of_others_is_told() {
     let same = compared(&["--context", "64", "--max-kv-size", "32"]);
     assert!(!same.stderr.contains("the baseline 1"), "{}", same.stderr);
     assert!(same.stdout.contains("--max-kv-size 32"), "{}", same.stdout);
+}
+
+#[test]
+fn each_model_is_held_against_its_own_baseline() {
+    let sandbox = with_tiny();
+    let outcome = sandbox.run(&["add", &tiny_folder(), "--name", "some/other"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    let args = ["-p", "8", "-g", "0", "-r", "2"];
+    bench(&sandbox, &[&["tiny", "--threads", "1"], &args[..]].concat());
+    bench(&sandbox, &[&["other", "--threads", "1", "--context", "64"], &args[..]].concat());
+    let both = [&["bench", "tiny", "other", "--threads", "1", "--no-save"], &args[..]].concat();
+    sandbox.run(&["bench", "--history", "--export", "all.json"]);
+    for baseline in ["last", "all.json"] {
+        let outcome = sandbox.run(&[&both[..], &["--compare", baseline]].concat());
+        assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+        let told = format!("some/other: the baseline {baseline} was measured with");
+        assert!(outcome.stderr.contains(&told), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("some/tiny: the baseline"), "{}", outcome.stderr);
+    }
 }
 
 #[test]

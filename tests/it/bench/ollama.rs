@@ -209,7 +209,7 @@ fn when_it_stops_in_the_middle_what_was_measured_is_kept() {
 fn a_server_that_is_not_there_or_not_ollama_is_refused() {
     let sandbox = with_tiny();
     let refused = |host: &str, peer: &str| {
-        let mut command = sandbox.cmd(&["bench", "tiny", "--json", "-r", "1", "--against", peer]);
+        let mut command = sandbox.cmd(&["bench", "tiny", "--json", "-p", "8", "-r", "1", "--against", peer]);
         let (status, envelope) = sandbox::json(command.env("OLLAMA_HOST", host));
         let error = envelope["error"].clone();
         let code = error["code"].as_str().expect("a code").to_owned();

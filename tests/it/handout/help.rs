@@ -53,6 +53,14 @@ fn the_long_form_has_an_example_and_every_flag() {
         mentions::check(&path.join(" "), &quoted.iter().map(String::as_str).collect::<Vec<_>>());
         let wide = text.lines().find(|line| line.chars().count() > 120);
         assert_eq!(wide, None, "{path:?}");
+        let prose: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).collect();
+        for pair in
+            prose.windows(2).filter(|pair| pair.iter().all(|line| !line.is_empty() && indent(line) == 0))
+        {
+            let word = pair[1].split(' ').next().unwrap_or_default();
+            let full = pair[0].chars().count() + 1 + word.chars().count() > COLUMNS;
+            assert!(full, "{path:?} breaks a line early: {pair:?}");
+        }
         let name = path.first().map_or("mlx-cache ".to_owned(), |name| format!("mlx-cache {name}"));
         let is_example = |line: &&str| line.contains(&name);
         assert!(examples.iter().any(is_example), "{path:?} has no example:\n{text}");

@@ -9,6 +9,7 @@ mod help;
 mod installed;
 mod life;
 mod manual;
+mod messages;
 mod security;
 mod shells;
 
