@@ -14,6 +14,8 @@ pub mod library;
 mod program;
 pub mod quantized;
 #[cfg(target_os = "linux")]
+mod repeat;
+#[cfg(target_os = "linux")]
 pub mod scratch;
 #[cfg(target_os = "linux")]
 mod slots;
@@ -26,7 +28,11 @@ pub use chain::{Closed, cpu_op, record};
 #[cfg(target_os = "linux")]
 pub use cpu_op::{Kernel, OutputSpec, check};
 #[cfg(target_os = "linux")]
+pub use repeat::Repeat;
+#[cfg(target_os = "linux")]
 pub use slots::{Buffers, SharedSlice};
 #[cfg(target_os = "linux")]
 pub use tensor::Input;
+#[cfg(not(target_os = "linux"))]
+pub use tensor::Repeat;
 pub use tensor::{Operand, Tensor};
