@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use crate::engine::cache::KV_BITS;
 use crate::engine::request::{Bias, DeviceChoice};
 use crate::settings::value::{parse_bytes, parse_device, parse_threads};
 
@@ -235,17 +236,18 @@ pub struct EngineArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_kv_size: Option<usize>,
 
-    /// Pack the keys and values of past tokens into 4 or 8 bits, which takes less memory
-    #[arg(long, value_name = "BITS", allow_negative_numbers = true)]
-    pub kv_bits: Option<usize>,
+    /// Bits of the keys and values of past tokens: 32 keeps them as they are computed, 16 as half floats, which
+    /// attention reads in less time, 8 and 4 pack them, which takes the least memory
+    #[arg(long, value_name = "BITS", default_value_t = KV_BITS, allow_negative_numbers = true)]
+    pub kv_bits: usize,
 
-    /// Elements that are packed with one scale: 32, 64 or 128
-    #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 64, allow_negative_numbers = true)]
-    pub kv_group_size: usize,
+    /// Elements that are packed into 4 or 8 bits with one scale: 32, 64 or 128 [default: 64]
+    #[arg(long, value_name = "N", requires = "kv_bits", allow_negative_numbers = true)]
+    pub kv_group_size: Option<usize>,
 
-    /// Pack once there are so many tokens, and keep them as they are before
-    #[arg(long, value_name = "N", requires = "kv_bits", default_value_t = 0, allow_negative_numbers = true)]
-    pub kv_start: usize,
+    /// Pack once there are so many tokens, and keep them as they are before [default: 0]
+    #[arg(long, value_name = "N", requires = "kv_bits", allow_negative_numbers = true)]
+    pub kv_start: Option<usize>,
 
     /// Quantize the weights of an original model while it is loaded: 2, 3, 4, 5, 6 or 8 bits, or mxfp4, mxfp8
     /// or nvfp4. The result is what mlx_lm.convert writes, and is not kept

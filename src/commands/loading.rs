@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::run::EngineArgs;
 use crate::context::Context;
-use crate::engine::cache::{CacheOptions, KvQuantization};
+use crate::engine::cache::CacheOptions;
 use crate::engine::config::Packing;
 use crate::engine::request::LoadOptions;
 use crate::error::Result;
@@ -28,7 +28,12 @@ pub(super) fn bar<'a>(model: &'a str, context: &'a Context) -> impl FnMut(u64, u
 
 /// The flags before the settings.
 pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOptions> {
-    let quantization = args.kv_bits.map(|bits| KvQuantization::new(bits, args.kv_group_size)).transpose()?;
+    let cache = CacheOptions {
+        most_tokens: args.max_kv_size,
+        // Attention rests on the first tokens, whatever they say (Xiao et al., arXiv:2309.17453).
+        keep: if args.max_kv_size.is_some() { args.keep } else { 0 },
+        ..CacheOptions::default()
+    };
     let quantize = args.quantize.as_deref().map(|name| Packing::asked(name, args.quantize_group_size));
     Ok(LoadOptions {
         quantize: quantize.transpose()?,
@@ -40,13 +45,6 @@ pub(super) fn options(args: &EngineArgs, settings: &Settings) -> Result<LoadOpti
         draft: None,
         sequences: None,
         threads: args.threads.or(settings.threads.value),
-        cache: CacheOptions {
-            quantization,
-            quantized_from: args.kv_start,
-            most_tokens: args.max_kv_size,
-            // Attention rests on the first tokens, whatever they say (Xiao et al., arXiv:2309.17453).
-            keep: if args.max_kv_size.is_some() { args.keep } else { 0 },
-            ..CacheOptions::default()
-        },
+        cache: cache.with_bits(args.kv_bits, args.kv_group_size, args.kv_start)?,
     })
 }

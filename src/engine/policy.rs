@@ -143,7 +143,7 @@ pub struct Policy {
 pub struct CachePlan {
     pub layers: Vec<LayerShape>,
     pub options: CacheOptions,
-    /// Type of keys and values.
+    /// Type in which keys and values are computed.
     pub dtype: FloatType,
 }
 
@@ -245,7 +245,7 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
     options.cache.check(&demand.cache)?;
     let cache = CachePlan { layers: demand.cache.clone(), options: options.cache, dtype };
     let of_draft = |draft: &Demand| DraftNeeds {
-        cache: CachePlan { layers: draft.cache.clone(), options: CacheOptions::default(), dtype },
+        cache: CachePlan { layers: draft.cache.clone(), options: options.cache.of_draft(), dtype },
         context: draft.context,
     };
     let sequences = options.sequences.unwrap_or(1).max(1);
@@ -404,7 +404,7 @@ mod tests {
     }
 
     fn asked(context: usize) -> LoadOptions {
-        let cache = CacheOptions { step: 1, ..CacheOptions::default() };
+        let cache = CacheOptions { step: 1, ..CacheOptions::AS_COMPUTED };
         LoadOptions { context: Some(context), cache, ..LoadOptions::default() }
     }
 
@@ -486,7 +486,7 @@ mod tests {
         let both = decide(&machine(100, true), &asked(1000), &more).unwrap();
         assert_eq!(both.weights_bytes, 2 * plain.weights_bytes);
         // Its cache grows in whole steps, up to the context that it was made for.
-        let own = CachePlan { options: CacheOptions::default(), ..plain.cache.clone() }.bytes(500);
+        let own = CachePlan { options: CacheOptions::AS_COMPUTED, ..plain.cache.clone() }.bytes(500);
         assert_eq!(both.cache_bytes, plain.cache_bytes + own);
         // Those of several sequences count, as far as there is room for them.
         let several = |sequences| LoadOptions { sequences: Some(sequences), ..asked(1000) };
@@ -522,15 +522,23 @@ mod tests {
             let options = LoadOptions { cache, ..asked(100_000) };
             decide(&machine(100, true), &options, &small)
         };
-        let plain = decide(CacheOptions::default()).unwrap().cache_bytes;
+        let plain = decide(CacheOptions::AS_COMPUTED).unwrap().cache_bytes;
         let packed =
-            CacheOptions { quantization: KvQuantization::new(4, 64).ok(), ..CacheOptions::default() };
+            CacheOptions { quantization: KvQuantization::new(4, 64).ok(), ..CacheOptions::AS_COMPUTED };
         let packed = decide(packed).unwrap().cache_bytes;
         // Of 64 numbers with 2 bytes each, half a byte each with scale and bias.
         assert_eq!(packed * 128, plain * 36);
-        let limited = CacheOptions { most_tokens: Some(1000), ..CacheOptions::default() };
+        // A GPU computes in 16 bits here, a CPU in float32.
+        let half = CacheOptions { half: true, ..CacheOptions::AS_COMPUTED };
+        assert_eq!(decide(half).unwrap().cache_bytes, plain);
+        let on_cpu = |cache| {
+            let options = LoadOptions { cache, device: DeviceChoice::Cpu, ..asked(100_000) };
+            super::decide(&machine(100, true), &options, &small).unwrap().cache_bytes
+        };
+        assert_eq!((on_cpu(half), on_cpu(CacheOptions { half: false, ..half })), (plain, 2 * plain));
+        let limited = CacheOptions { most_tokens: Some(1000), ..CacheOptions::AS_COMPUTED };
         assert!(decide(limited).unwrap().cache_bytes < plain / 50);
-        let wrong = CacheOptions { most_tokens: Some(4), keep: 4, ..CacheOptions::default() };
+        let wrong = CacheOptions { most_tokens: Some(4), keep: 4, ..CacheOptions::AS_COMPUTED };
         assert_eq!(decide(wrong).unwrap_err().code(), Code::InvalidRequest);
     }
 

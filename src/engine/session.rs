@@ -342,7 +342,7 @@ fn drafter(
     let context = checkpoint.config.max_position_embeddings.min(policy.context);
     let dtype = array::dtype(policy.dtype);
     let model = models::load(checkpoint, backend, dtype, context, &mut |_, _| ())?;
-    let cache = KvCache::new(model.cache_shape());
+    let cache = KvCache::with_options(model.cache_shape(), &policy.cache.options.of_draft())?;
     let model = DraftModel { model, cache, held: Vec::new(), context };
     Ok(Drafter { source: Source::Model(Box::new(model)), most: draft.most })
 }

@@ -39,13 +39,13 @@ fn a_limited_cache_is_the_masked_full_one() {
     {
         load(name, |model| {
             // One that never has to move keeps everything, out of sight.
-            let all = CacheOptions { most_tokens: Some(9), keep: 2, ..CacheOptions::default() };
+            let all = CacheOptions { most_tokens: Some(9), keep: 2, ..CacheOptions::AS_COMPUTED };
             let small = CacheOptions { step: 4, rollback: 1, ..all };
             let ((expected, whole), (found, less)) = (run(model, &all), run(model, &small));
             let share = largest_difference(&found, &expected) / range(&expected);
             assert!(share < 1e-4, "{name}: {share:e}");
             assert!(less < whole / 10, "{name}: {less} of {whole} bytes");
-            let (full, _) = run(model, &CacheOptions::default());
+            let (full, _) = run(model, &CacheOptions::AS_COMPUTED);
             assert!(largest_difference(&full, &expected) > 0.0, "{name}: nothing was out of sight");
         });
     }
@@ -60,7 +60,7 @@ fn packed_caches_are_those_of_mlx_lm() {
     load("tiny/llama_head_dim", |model| {
         for (name, bits) in [("none", None), ("bits8", Some(8)), ("bits4", Some(4))] {
             let quantization = bits.map(|bits| KvQuantization::new(bits, 32).expect("a quantization"));
-            let (found, _) = run(model, &CacheOptions { quantization, ..CacheOptions::default() });
+            let (found, _) = run(model, &CacheOptions { quantization, ..CacheOptions::AS_COMPUTED });
             let share = largest_difference(&found, &of(name)) / range(&of("none"));
             assert!(share < 1e-4, "{name}: {share:e}");
         }
@@ -73,10 +73,10 @@ fn packed_caches_are_those_of_mlx_lm() {
 fn packed_windows_are_the_masked_full_ones() {
     for (name, within) in [("gemma2_wide", 0.02), ("gpt_oss_wide", 0.02), ("qwen3_5_wide", 0.02)] {
         load(&format!("architectures/{name}"), |model| {
-            let (plain, _) = run(model, &CacheOptions::default());
+            let (plain, _) = run(model, &CacheOptions::AS_COMPUTED);
             for quantized_from in [0, 11] {
                 let quantization = Some(KvQuantization::new(8, 32).expect("a quantization"));
-                let all = CacheOptions { quantization, quantized_from, ..CacheOptions::default() };
+                let all = CacheOptions { quantization, quantized_from, ..CacheOptions::AS_COMPUTED };
                 let (expected, _) = run(model, &all);
                 let share = largest_difference(&expected, &plain) / range(&plain);
                 assert!(share > 0.0 && share < within, "{name} from {quantized_from}: {share:e}");
@@ -101,7 +101,7 @@ fn packed_caches_are_near_and_small() {
         ["tiny/llama_head_dim", "tiny/llama_gqa", "architectures/qwen3", "architectures/deepseek_v3_mlx"]
     {
         load(name, |model| {
-            let (expected, whole) = run(model, &CacheOptions::default());
+            let (expected, whole) = run(model, &CacheOptions::AS_COMPUTED);
             let width = model.cache_shape().layers.iter().find_map(|layer| match layer {
                 LayerShape::Tokens(shape) => Some(shape.key_dim),
                 _ => None,
@@ -113,7 +113,7 @@ fn packed_caches_are_near_and_small() {
                 let packed = |quantized_from| CacheOptions {
                     quantization: Some(quantization),
                     quantized_from,
-                    ..CacheOptions::default()
+                    ..CacheOptions::AS_COMPUTED
                 };
                 let Some(32 | 64) = width else {
                     let refused = KvCache::with_options(model.cache_shape(), &packed(0));
@@ -134,6 +134,38 @@ fn packed_caches_are_near_and_small() {
     }
 }
 
+/// Half floats have 11 bits: rounding moves a number by at most 2^-11 of itself, and the logits by some 1e-4 of their
+/// range. A window that moves on, and first tokens that are kept, are those of a cache that never has to move.
+#[test]
+fn caches_of_half_floats_are_near_and_half_as_large() {
+    for name in [
+        "tiny/llama_gqa",
+        "architectures/gemma2",
+        "architectures/gpt_oss_wide",
+        "architectures/qwen3_5_wide",
+        "architectures/deepseek_v2",
+    ] {
+        load(name, |model| {
+            let half = CacheOptions { half: true, ..CacheOptions::AS_COMPUTED };
+            let ((expected, whole), (found, bytes)) =
+                (run(model, &CacheOptions::AS_COMPUTED), run(model, &half));
+            let share = largest_difference(&found, &expected) / range(&expected);
+            assert!(share > 0.0 && share < 1e-3, "{name}: {share:e}");
+            let layers = &model.cache_shape().layers;
+            let states: u64 = layers.iter().filter(|it| matches!(it, LayerShape::State(_))).count() as u64;
+            assert!(
+                2 * bytes == whole || states > 0 && 2 * bytes > whole && bytes < whole,
+                "{name}: {bytes}"
+            );
+            let all = CacheOptions { most_tokens: Some(9), keep: 2, ..half };
+            let (expected, _) = run(model, &all);
+            let (found, _) = run(model, &CacheOptions { step: 4, rollback: 1, ..all });
+            let share = largest_difference(&found, &expected) / range(&expected);
+            assert!(share < 1e-4, "{name}, limited: {share:e}");
+        });
+    }
+}
+
 #[test]
 fn bench_and_run_take_the_flags_of_the_cache() {
     let sandbox = Sandbox::new();
@@ -148,14 +180,18 @@ fn bench_and_run_take_the_flags_of_the_cache() {
         let cache = results.iter().find(|result| result["test"] == "kv_cache").expect("kv_cache");
         cache["mean"].as_f64().expect("bytes")
     };
-    let whole = cache(&[]);
+    let whole = cache(&["--kv-bits", "32"]);
+    assert!((cache(&["--kv-bits", "16"]) / whole - 0.5).abs() < 1e-9);
     let packed = cache(&["--kv-bits", "8", "--kv-group-size", "32"]);
     assert!((packed / whole - 10.0 / 32.0).abs() < 1e-9, "{packed} of {whole}");
-    let later = ["--kv-bits", "4", "--kv-group-size", "32", "--kv-start", "1000"];
-    assert!((cache(&later) - whole).abs() < 0.5);
-    assert!((cache(&["--max-kv-size", "64"]) - whole).abs() < 0.5, "a short text fits");
-    let refused: [(&[&str], &str); 5] = [
+    let (later, by_default) = (["--kv-bits", "4", "--kv-group-size", "32", "--kv-start", "1000"], cache(&[]));
+    assert!((cache(&later) - by_default).abs() < 0.5);
+    assert!((cache(&["--max-kv-size", "64"]) - by_default).abs() < 0.5, "a short text fits");
+    let refused: [(&[&str], &str); 8] = [
         (&["--kv-bits", "5"], "5 bits"),
+        (&["--kv-bits", "0"], "0 bits"),
+        (&["--kv-bits", "16", "--kv-group-size", "64"], "16 bits are not packed"),
+        (&["--kv-bits", "32", "--kv-start", "9"], "32 bits are not packed"),
         (&["--kv-bits", "8", "--kv-group-size", "48"], "groups of 48"),
         (&["--kv-bits", "8"], "heads of 32 elements"),
         (&["--max-kv-size", "4"], "4 tokens"),
@@ -165,5 +201,9 @@ fn bench_and_run_take_the_flags_of_the_cache() {
         let (status, error) = sandbox.error(&[&["run", model, "x", "-n", "1"], flags].concat());
         let message = error["message"].as_str().expect("a message");
         assert!(status == 2 && message.contains(expected), "{flags:?}: {error}");
+        assert_eq!(error["code"], "INVALID_REQUEST", "{error}");
+        if expected == "5 bits" {
+            assert_eq!(error["hint"], "4, 8, 16 and 32 bits are supported");
+        }
     }
 }

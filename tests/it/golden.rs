@@ -139,7 +139,7 @@ fn check_adapted(
 
     // A cache that drops at once what its windows have passed, saved and restored on the way, taken back
     // as far as it goes and marked: the same as one that holds everything, masked.
-    let tight = CacheOptions { step: 4, rollback: 3, ..CacheOptions::default() };
+    let tight = CacheOptions { step: 4, rollback: 3, ..CacheOptions::AS_COMPUTED };
     let cache = || KvCache::with_options(model.cache_shape(), &tight).expect("a cache");
     let mut first = cache();
     let mut steps: Vec<f32> =

@@ -40,9 +40,10 @@ fn flags(args: &EngineArgs) -> Vec<String> {
         ("--context", number(args.context)),
         ("--max-kv-size", number(args.max_kv_size)),
         ("--keep", with(args.max_kv_size, args.keep)),
-        ("--kv-bits", number(args.kv_bits)),
-        ("--kv-group-size", with(args.kv_bits, args.kv_group_size)),
-        ("--kv-start", with(args.kv_bits, args.kv_start)),
+        // Also where they are the default: without this flag, results are those of 32 bits.
+        ("--kv-bits", (args.kv_bits != 32).then(|| args.kv_bits.to_string())),
+        ("--kv-group-size", number(args.kv_group_size)),
+        ("--kv-start", number(args.kv_start)),
         ("--quantize", args.quantize.clone()),
         ("--quantize-group-size", number(args.quantize_group_size)),
         ("--adapter", args.adapter.as_ref().map(|path| path.display().to_string())),

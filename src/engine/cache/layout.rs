@@ -9,11 +9,14 @@ use crate::error::{Code, Error, Result};
 /// Most tokens of one step, to which prompts are cut.
 pub const LONGEST_STEP: usize = 512;
 
+/// Bits of the keys and values where nobody says how many, as [`CacheOptions::with_bits`] takes them.
+pub const KV_BITS: usize = 32;
+
 /// A model's cache: its layers, and what computes with them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CacheShape {
     pub layers: Vec<LayerShape>,
-    /// Type of keys and values.
+    /// Type in which keys and values are computed.
     pub dtype: Dtype,
     pub backend: Backend,
 }
@@ -70,6 +73,8 @@ pub struct StateShape {
 /// How a cache is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheOptions {
+    /// Keys and values that are not packed have 16 bits, also where they are computed with more.
+    pub half: bool,
     /// Keys and values are packed ...
     pub quantization: Option<KvQuantization>,
     /// ... once there are so many tokens.
@@ -85,12 +90,50 @@ pub struct CacheOptions {
 }
 
 impl Default for CacheOptions {
+    /// Of [`KV_BITS`].
     fn default() -> Self {
-        Self { quantization: None, quantized_from: 0, most_tokens: None, keep: 0, step: 256, rollback: 64 }
+        Self { half: KV_BITS == 16, ..Self::AS_COMPUTED }
     }
 }
 
 impl CacheOptions {
+    /// Everything is kept, and as it is computed.
+    pub const AS_COMPUTED: Self = Self {
+        half: false,
+        quantization: None,
+        quantized_from: 0,
+        most_tokens: None,
+        keep: 0,
+        step: 256,
+        rollback: 64,
+    };
+
+    /// With keys and values of so many bits: 32 as they are computed, 16, or packed into 8 or 4 in groups of
+    /// `group` (64 if it is not told) once there are `from` tokens (0).
+    ///
+    /// # Errors
+    /// INVALID_REQUEST for other numbers, and for what only packed ones have.
+    pub fn with_bits(self, bits: usize, group: Option<usize>, from: Option<usize>) -> Result<Self> {
+        if bits != 32 && bits != 16 {
+            let quantization = Some(KvQuantization::new(bits, group.unwrap_or(64))?);
+            return Ok(Self { quantization, quantized_from: from.unwrap_or(0), ..self });
+        }
+        if group.or(from).is_some() {
+            return Err(Error::new(
+                Code::InvalidRequest,
+                format!("keys and values of {bits} bits are not packed, in groups or later"),
+            )
+            .hint("ask for 4 or 8 bits, or leave out where and how to pack"));
+        }
+        Ok(Self { half: bits == 16, ..self })
+    }
+
+    /// Those of a draft model's cache, whose bits are the same as long as they need not be packed.
+    #[must_use]
+    pub fn of_draft(&self) -> Self {
+        Self { half: self.half, ..Self::AS_COMPUTED }
+    }
+
     /// What the cache of a layer must go by: the window, and the first tokens kept beside it.
     pub(super) fn sight(&self, shape: &TokenShape) -> (Option<usize>, usize) {
         match (shape.window, self.most_tokens) {
@@ -144,22 +187,22 @@ impl TokenShape {
         entries.checked_next_multiple_of(options.step).unwrap_or(entries)
     }
 
-    /// Bytes for `tokens` tokens whose numbers have `size` bytes each.
+    /// Bytes for `tokens` tokens whose numbers are computed with `size` bytes each.
     pub fn bytes(&self, tokens: usize, size: usize, options: &CacheOptions) -> u64 {
         let is_packed = tokens >= options.quantized_from;
         let entry: usize = self
             .widths()
             .map(|width| match options.quantization.filter(|_| is_packed) {
                 Some(quantization) => quantization.row_bytes(width, size),
-                None => width * size,
+                None => width * if options.half { size.min(size_of::<u16>()) } else { size },
             })
             .sum();
         (self.entries(tokens, options) as u64).saturating_mul((self.heads * entry) as u64)
     }
 }
 
-/// Bytes that the caches of these layers take for `tokens` tokens, whose keys and values have `size` bytes
-/// a number.
+/// Bytes that the caches of these layers take for `tokens` tokens, whose keys and values are computed with `size`
+/// bytes a number.
 pub fn bytes(layers: &[LayerShape], tokens: usize, size: usize, options: &CacheOptions) -> u64 {
     let layer = |layer: &LayerShape| match layer {
         LayerShape::Tokens(shape) => shape.bytes(tokens, size, options),
@@ -183,7 +226,7 @@ mod tests {
 
     #[test]
     fn bytes_grow_with_the_tokens_up_to_the_window() {
-        let options = CacheOptions::default();
+        let options = CacheOptions::AS_COMPUTED;
         let layers = |shape: TokenShape| [LayerShape::Tokens(shape), LayerShape::Nothing];
         let full = layers(FULL);
         assert_eq!(bytes(&full, 1, 4, &options), 2 * (64 + 32) * 4 * 256);
@@ -201,8 +244,11 @@ mod tests {
     #[test]
     fn packed_caches_are_smaller_from_where_they_begin() {
         let quantization = KvQuantization::new(4, 32).unwrap();
-        let options =
-            CacheOptions { quantization: Some(quantization), quantized_from: 300, ..CacheOptions::default() };
+        let options = CacheOptions {
+            quantization: Some(quantization),
+            quantized_from: 300,
+            ..CacheOptions::AS_COMPUTED
+        };
         let layers = [LayerShape::Tokens(FULL)];
         assert_eq!(bytes(&layers, 256, 4, &options), 2 * 96 * 4 * 256);
         // Half a byte a number, and scale and bias for each 32.
@@ -210,10 +256,35 @@ mod tests {
     }
 
     #[test]
+    fn half_floats_count_as_such_where_more_is_computed() {
+        let options = CacheOptions { half: true, ..CacheOptions::AS_COMPUTED };
+        let layers = [LayerShape::Tokens(FULL)];
+        for size in [4, 2] {
+            assert_eq!(bytes(&layers, 256, size, &options), 2 * 96 * 2 * 256);
+        }
+    }
+
+    #[test]
+    fn bits_say_how_keys_and_values_are_kept() {
+        let of = |bits| CacheOptions::default().with_bits(bits, None, None).unwrap();
+        assert_eq!(of(KV_BITS), CacheOptions::default());
+        assert_eq!(of(32), CacheOptions::AS_COMPUTED);
+        assert!(of(16).half && !of(32).half && of(16).quantization.is_none());
+        let packed = CacheOptions::default().with_bits(4, None, Some(9)).unwrap();
+        assert_eq!((packed.quantization, packed.quantized_from), (KvQuantization::new(4, 64).ok(), 9));
+        assert_eq!(packed.half, CacheOptions::default().half, "as without flags until it is packed");
+        for refused in [(3, None, None), (24, None, None), (16, Some(64), None), (32, None, Some(0))] {
+            let error = CacheOptions::AS_COMPUTED.with_bits(refused.0, refused.1, refused.2).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidRequest);
+            assert!(error.message().contains(&format!("{} bits", refused.0)), "{error}");
+        }
+    }
+
+    #[test]
     fn a_state_has_one_size() {
         let state = StateShape { name: "state", shape: vec![4, 8, 16] };
         let layers = [LayerShape::State(vec![state])];
-        let options = CacheOptions::default();
+        let options = CacheOptions::AS_COMPUTED;
         assert_eq!((bytes(&layers, 0, 2, &options), bytes(&layers, 9999, 2, &options)), (2048, 2048));
     }
 
@@ -222,13 +293,13 @@ mod tests {
         let layers = [LayerShape::Tokens(FULL)];
         let packed = |group| CacheOptions {
             quantization: Some(KvQuantization::new(8, group).unwrap()),
-            ..CacheOptions::default()
+            ..CacheOptions::AS_COMPUTED
         };
         assert!(packed(32).check(&layers).is_ok());
         let error = packed(64).check(&layers).unwrap_err();
         assert_eq!(error.code(), Code::InvalidRequest);
         assert!(error.message().contains("32"), "{error}");
-        let options = CacheOptions { most_tokens: Some(4), keep: 4, ..CacheOptions::default() };
+        let options = CacheOptions { most_tokens: Some(4), keep: 4, ..CacheOptions::AS_COMPUTED };
         assert!(options.check(&layers).is_err());
     }
 }

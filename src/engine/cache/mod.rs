@@ -9,7 +9,9 @@ use std::fmt;
 
 use mlx_rs::{Array, Dtype, ops, transforms};
 
-pub use layout::{CacheOptions, CacheShape, LONGEST_STEP, LayerShape, StateShape, TokenShape, Values, bytes};
+pub use layout::{
+    CacheOptions, CacheShape, KV_BITS, LONGEST_STEP, LayerShape, StateShape, TokenShape, Values, bytes,
+};
 pub use quantized::KvQuantization;
 pub use tokens::TokenCache;
 
@@ -66,9 +68,9 @@ pub struct Mark {
 }
 
 impl KvCache {
-    /// An empty cache with the default options.
+    /// An empty cache of everything as it is computed.
     pub fn new(shape: &CacheShape) -> Self {
-        Self::of(shape, &CacheOptions::default())
+        Self::of(shape, &CacheOptions::AS_COMPUTED)
     }
 
     /// An empty cache.

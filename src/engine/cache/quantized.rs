@@ -23,9 +23,9 @@ impl KvQuantization {
         if bits != 4 && bits != 8 {
             return Err(Error::new(
                 Code::InvalidRequest,
-                format!("keys and values cannot be packed into {bits} bits"),
+                format!("keys and values cannot be kept in {bits} bits"),
             )
-            .hint("4 and 8 bits are supported"));
+            .hint("4, 8, 16 and 32 bits are supported"));
         }
         if !GROUPS.contains(&group) {
             return Err(Error::new(

@@ -20,8 +20,15 @@ fn plain(window: Option<usize>, options: &CacheOptions) -> KvCache {
         .unwrap()
 }
 
-const SMALL: CacheOptions =
-    CacheOptions { quantization: None, quantized_from: 0, most_tokens: None, keep: 0, step: 4, rollback: 2 };
+const SMALL: CacheOptions = CacheOptions {
+    half: false,
+    quantization: None,
+    quantized_from: 0,
+    most_tokens: None,
+    keep: 0,
+    step: 4,
+    rollback: 2,
+};
 
 /// Steps of one token, whose key and value are its position.
 fn feed(cache: &mut KvCache, tokens: usize) {
@@ -48,7 +55,7 @@ fn held(cache: &KvCache) -> Vec<f32> {
             let [numbers, scales, biases, ..] = &layer.arrays().unwrap()[..] else { panic!("packed parts") };
             ops::dequantize(numbers, scales, biases, packed.group() as i32, packed.bits() as i32).unwrap()
         }
-        None => layer.arrays().unwrap().swap_remove(0),
+        None => layer.arrays().unwrap().swap_remove(0).as_dtype(Dtype::Float32).unwrap(),
     };
     (0..layer.held()).map(|entry| keys.index((0, entry as i32, 0)).item_exact::<f32>()).collect()
 }
@@ -136,6 +143,62 @@ fn a_cache_is_packed_from_where_it_is_to_be() {
 }
 
 #[test]
+fn half_floats_take_half_of_the_room_and_are_never_infinite() {
+    let half = CacheOptions { half: true, ..SMALL };
+    for (window, tokens) in [(None, 23), (Some(5), 60)] {
+        let (mut cache, mut whole) = (plain(window, &half), plain(window, &SMALL));
+        feed(&mut cache, tokens);
+        feed(&mut whole, tokens);
+        assert_eq!(held(&cache), held(&whole));
+        assert_eq!(2 * cache.bytes().unwrap(), whole.bytes().unwrap());
+        cache.truncate(tokens - 2).unwrap();
+        feed(&mut cache, 3);
+        let held = held(&cache);
+        assert_eq!(held[held.len() - 3..], positions(tokens - 2..tokens + 1));
+    }
+    // What is computed in half floats, or nearly, stays as it is.
+    let shape = |dtype| {
+        let layers = vec![LayerShape::Tokens(TokenShape {
+            heads: 1,
+            key_dim: 32,
+            values: Values::Own(32),
+            window: None,
+        })];
+        CacheShape { layers, dtype, backend: Backend::Stock }
+    };
+    for (computed, stored) in [
+        (Dtype::Float32, Dtype::Float16),
+        (Dtype::Bfloat16, Dtype::Bfloat16),
+        (Dtype::Float16, Dtype::Float16),
+    ] {
+        let mut cache = KvCache::with_options(&shape(computed), &half).unwrap();
+        cache.reserve(1).unwrap();
+        assert_eq!(cache.tokens(0).unwrap().arrays().unwrap()[1].dtype(), stored);
+    }
+    let mut cache = KvCache::with_options(&shape(Dtype::Float32), &half).unwrap();
+    cache.reserve(1).unwrap();
+    let mut row = vec![1e6_f32, -1e6, f32::INFINITY, 65519.0, 2049.0, 2051.0];
+    row.resize(32, 0.5);
+    let row = Array::from_slice(&row, &[1, 1, 32]);
+    let parts = crate::engine::layers::append(cache.tokens(0).unwrap(), &row, Some(&row)).unwrap();
+    let keys = parts[0].index((0, 0, ..7)).as_dtype(Dtype::Float32).unwrap();
+    assert_eq!(keys.as_slice::<f32>(), [65504.0, -65504.0, 65504.0, 65504.0, 2048.0, 2052.0, 0.5]);
+}
+
+#[test]
+fn half_floats_are_packed_from_where_they_are_to_be() {
+    let quantization = KvQuantization::new(8, 32).unwrap();
+    let options = CacheOptions { half: true, quantization: Some(quantization), quantized_from: 6, ..SMALL };
+    let mut cache = plain(None, &options);
+    feed(&mut cache, 6);
+    assert_eq!(cache.bytes().unwrap(), 2 * 8 * 32 * 2);
+    feed(&mut cache, 1);
+    assert_eq!(held(&cache), positions(0..7));
+    // Scales and biases stay in float32, which kernels unpack with.
+    assert_eq!(cache.tokens(0).unwrap().arrays().unwrap()[1].dtype(), Dtype::Float32);
+}
+
+#[test]
 fn a_state_goes_back_only_to_a_mark_or_the_beginning() {
     let mut cache = cache(None, &SMALL);
     feed(&mut cache, 4);
@@ -154,7 +217,10 @@ fn a_state_goes_back_only_to_a_mark_or_the_beginning() {
 #[test]
 fn contents_continue_where_they_were_saved() {
     let packed = CacheOptions { quantization: Some(KvQuantization::new(4, 32).unwrap()), ..SMALL };
-    for (window, options) in [(None, SMALL), (Some(5), SMALL), (Some(5), packed)] {
+    let half = CacheOptions { half: true, ..SMALL };
+    for (window, options) in
+        [(None, SMALL), (Some(5), SMALL), (Some(5), packed), (None, half), (Some(5), half)]
+    {
         let mut first = cache(window, &options);
         feed(&mut first, 23);
         let contents = first.contents().unwrap();
@@ -192,4 +258,6 @@ fn contents_that_do_not_fit_are_refused() {
     let error = fresh.restore(6, |name| if name == "layers.0.keys" { narrow(name) } else { take(name) });
     assert_eq!(error.unwrap_err().code(), Code::IntegrityFailed);
     assert!(fresh.restore(0, |_| None).is_ok());
+    let mut half = cache(None, &CacheOptions { half: true, ..SMALL });
+    assert!(half.restore(6, take).is_err(), "keys of another type");
 }

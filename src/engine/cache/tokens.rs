@@ -17,6 +17,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct TokenCache {
     shape: TokenShape,
+    /// Type in which keys and values are computed.
     dtype: Dtype,
     options: CacheOptions,
     window: Option<usize>,
@@ -32,6 +33,9 @@ pub struct TokenCache {
     /// Tokens that are no longer held, all between those kept and the others.
     dropped: usize,
 }
+
+/// The largest float16.
+const MOST_HALF: f32 = 65504.0;
 
 /// Names of the parts of packed keys or values, behind their own.
 const PACKED: [&str; 3] = ["", ".scales", ".biases"];
@@ -66,6 +70,28 @@ impl TokenCache {
     /// How the parts are packed.
     pub fn quantization(&self) -> Option<KvQuantization> {
         self.quantization
+    }
+
+    /// New rows of keys or values as the parts that they become.
+    pub fn stored(&self, rows: &Array) -> Result<Vec<Array>> {
+        match self.quantization {
+            Some(quantization) => Ok(quantization.pack(rows)?.into()),
+            None if self.plain() == self.dtype => Ok(vec![rows.clone()]),
+            None => {
+                // What float16 cannot be is its largest number, not infinity.
+                let most = Array::from_f32(MOST_HALF).as_dtype(rows.dtype())?;
+                let within = ops::clip(rows, (&ops::negative(&most)?, &most))?;
+                Ok(vec![within.as_dtype(self.plain())?])
+            }
+        }
+    }
+
+    /// Type of keys and values that are not packed.
+    fn plain(&self) -> Dtype {
+        match self.dtype {
+            Dtype::Float32 if self.options.half => Dtype::Float16,
+            computed => computed,
+        }
     }
 
     /// Entries in use: where the next token's goes.
@@ -126,7 +152,7 @@ impl TokenCache {
                 }
             };
             match repack.filter(|_| stay > 0) {
-                Some(quantization) => moved.extend(quantization.pack(&part)?),
+                Some(quantization) => moved.extend(quantization.pack(&part.as_dtype(self.dtype)?)?),
                 None => moved.push(part),
             }
         }
@@ -168,7 +194,7 @@ impl TokenCache {
                 let groups = (packed.groups(width), self.dtype);
                 vec![(packed.words(width), Dtype::Uint32), groups, groups]
             }
-            None => vec![(width, self.dtype)],
+            None => vec![(width, self.plain())],
         };
         self.shape.widths().flat_map(part).collect()
     }

@@ -13,6 +13,7 @@ use super::EmbedOptions;
 use super::modules::{Pipeline, Warning};
 use super::states::{StateFiles, States};
 use super::text::{TextEncoder, Tokens, tokenizer};
+use crate::engine::ffi::check_results;
 use crate::engine::format::layout::Layout;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
@@ -327,8 +328,7 @@ impl Worker {
         let batch = Batch::new(texts, self.backend)?;
         let states = self.states.forward(&batch)?.as_dtype(Dtype::Float32)?;
         states.eval()?;
-        #[cfg(target_os = "linux")]
-        crate::engine::ffi::check()?;
+        check_results()?;
         let states =
             states.try_as_slice::<f32>().map_err(|error| Error::internal(format!("states: {error}")))?;
         let hidden = self.states.hidden();

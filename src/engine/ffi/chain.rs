@@ -20,6 +20,7 @@ use mlx_rs::{Array, Dtype};
 
 use super::cpu_op::{Kernel, OutputSpec, check, is_settled, item_size, operation};
 use super::program::{AnyKernel, Argument, Extent, Given, Program, Room, Source, Stage, lay_out};
+use super::region::Region;
 use super::tensor::{Input, Node, Operand, State, Tensor, Update};
 
 /// The output that tells of updates.
@@ -29,12 +30,18 @@ pub(super) const UPDATED: OutputSpec<'static> = OutputSpec::New { shape: &[1], d
 pub(super) struct Chain {
     stages: Vec<Stage>,
     arguments: Vec<Argument>,
-    arrays: Vec<(Array, Extent)>,
+    given: Vec<(Outside, Extent)>,
     values: Vec<Value>,
     /// Updates of these arrays that come before.
     after: Vec<Rc<Update>>,
     /// Arrays that are others each time.
     fresh: Vec<usize>,
+}
+
+/// What comes from outside of a chain.
+enum Outside {
+    Array(Array),
+    Region(Region),
 }
 
 /// What a kernel of a chain makes.
@@ -61,21 +68,22 @@ pub fn record<K: Kernel>(
     let mut arguments = Vec::with_capacity(inputs.len() + outputs.len());
     for input in inputs {
         let of = match input {
-            Input::Array(array) => open.add((*array).clone()),
+            Input::Array(array) => open.add_array((*array).clone()),
             Input::Fresh(array) => {
-                let index = open.arrays.len();
+                let index = open.given.len();
                 open.fresh.push(index);
-                open.add((*array).clone())
+                open.add_array((*array).clone())
             }
             Input::Tensor(tensor) => match &*tensor.state() {
                 State::Pending(_, value) => Source::Value(*value),
                 State::Updated(memory, update) => {
                     open.wait_for(update);
-                    open.add(memory.clone())
+                    open.add_array(memory.clone())
                 }
-                State::Array(array) => open.add(array.clone()),
+                State::Array(array) => open.add_array(array.clone()),
                 State::Lost => return Err(lost()),
             },
+            Input::Region(region) => open.add(Outside::Region((*region).clone()), (region.len(), 1)),
         };
         arguments.push(Argument { of, in_place: false });
     }
@@ -92,14 +100,17 @@ pub fn record<K: Kernel>(
                 let updates = input.and_then(|input| {
                     input.in_place = true;
                     match input.of {
-                        Source::Array(array) => Some(array),
+                        Source::Given(given) => Some(given),
                         Source::Value(value) => open.values[value].updates,
                     }
                 });
-                let array = updates.ok_or_else(|| Exception::custom("an output aliases no array"))?;
-                let (array, extent) = &open.arrays[array];
-                settle(array)?;
-                (Node::new(array.shape(), array.dtype()), *extent, updates)
+                match updates.map(|given| &open.given[given]) {
+                    Some((Outside::Array(array), extent)) => {
+                        settle(array)?;
+                        (Node::new(array.shape(), array.dtype()), *extent, updates)
+                    }
+                    _ => return Err(Exception::custom("an output aliases no array")),
+                }
             }
         };
         let value = open.values.len();
@@ -270,10 +281,14 @@ impl Closing {
 }
 
 impl Chain {
-    fn add(&mut self, array: Array) -> Source {
+    fn add(&mut self, given: Outside, extent: Extent) -> Source {
+        self.given.push((given, extent));
+        Source::Given(self.given.len() - 1)
+    }
+
+    fn add_array(&mut self, array: Array) -> Source {
         let extent = (array.size(), array.item_size());
-        self.arrays.push((array, extent));
-        Source::Array(self.arrays.len() - 1)
+        self.add(Outside::Array(array), extent)
     }
 
     fn wait_for(&mut self, update: &Rc<Update>) {
@@ -297,27 +312,31 @@ impl Chain {
             .enumerate()
             .all(|(index, node)| node.is_some() == (index == value || is_update(index)));
         let updated = (0..self.values.len()).filter(|&index| is_update(index)).count();
-        let is_computed =
-            |(index, (array, _)): (usize, &(Array, Extent))| index == fresh || is_settled(array);
+        let is_there = |(index, (given, _)): (usize, &(Outside, Extent))| match given {
+            Outside::Array(array) => index == fresh || is_settled(array),
+            Outside::Region(_) => true,
+        };
         let repeats = are_wanted
             && !is_update(value)
             && updates > 0
             && updated == updates
-            && self.arrays.iter().enumerate().all(is_computed);
+            && self.given.iter().enumerate().all(is_there);
         repeats.then_some(fresh)
     }
 
     /// What computes those values that have a node. Arrays that are still to come are its inputs, and these.
-    pub(super) fn program(self, nodes: &[Option<Rc<Node>>], given: &[usize]) -> Closing {
-        let (mut inputs, mut arrays) = (Vec::new(), Vec::with_capacity(self.arrays.len()));
-        for (index, (array, extent)) in self.arrays.into_iter().enumerate() {
-            let given = if given.contains(&index) || !is_settled(&array) {
-                inputs.push(array);
-                Given::Input(inputs.len() - 1)
-            } else {
-                Given::Held(array)
+    pub(super) fn program(self, nodes: &[Option<Rc<Node>>], fresh: &[usize]) -> Closing {
+        let (mut inputs, mut all_given) = (Vec::new(), Vec::with_capacity(self.given.len()));
+        for (index, (given, extent)) in self.given.into_iter().enumerate() {
+            let given = match given {
+                Outside::Array(array) if fresh.contains(&index) || !is_settled(&array) => {
+                    inputs.push(array);
+                    Given::Input(inputs.len() - 1)
+                }
+                Outside::Array(array) => Given::Held(array),
+                Outside::Region(region) => Given::Region(region),
             };
-            arrays.push((given, extent));
+            all_given.push((given, extent));
         }
         let updates = self.after.iter().map(|update| update.borrow().clone());
         inputs.extend(updates.filter(|update| !is_settled(update)));
@@ -331,19 +350,20 @@ impl Chain {
         let mut values = Vec::with_capacity(self.values.len());
         for ((value, node), start) in self.values.iter().zip(nodes).zip(starts) {
             let room = match (value.updates, node) {
-                (Some(array), _) => Room::Array(array),
+                (Some(given), _) => Room::Given(given),
                 (None, Some(_)) => Room::Output(made.len()),
                 (None, None) => Room::Scratch(start),
             };
             values.push((room, value.extent));
             let Some(node) = node else { continue };
-            match value.updates.map(|array| &arrays[array].0) {
+            match value.updates.map(|given| &all_given[given].0) {
                 // What is updated was computed when that was recorded.
                 Some(Given::Held(memory)) => updated.push((Rc::clone(node), memory.clone())),
                 _ => made.push(Rc::clone(node)),
             }
         }
         let (stages, arguments) = (self.stages, self.arguments);
-        Closing { program: Program { stages, arguments, arrays, values, scratch }, inputs, made, updated }
+        let program = Program { stages, arguments, given: all_given, values, scratch };
+        Closing { program, inputs, made, updated }
     }
 }

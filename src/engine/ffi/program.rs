@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mlx_rs::Array;
 
 use super::cpu_op::{Kernel, memory, record_failure};
+use super::region::Region;
 use super::scratch::{LINE_FLOATS, Scratch};
 use super::slots::{Buffers, SharedSlice, Slot};
 
@@ -42,8 +43,8 @@ pub(super) struct Argument {
 
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// Of this index among the arrays from outside.
-    Array(usize),
+    /// Of this index among what comes from outside.
+    Given(usize),
     /// What a kernel of this program makes, of this index among all of that.
     Value(usize),
 }
@@ -53,17 +54,18 @@ pub(super) enum Source {
 pub(super) enum Room {
     /// In an output of the operation.
     Output(usize),
-    /// In an array from outside, which it is after an update.
-    Array(usize),
+    /// In what came from outside, which it is after an update.
+    Given(usize),
     /// In working memory, from this float on.
     Scratch(usize),
 }
 
-/// An array from outside: an input of the operation, or one that is computed and kept alive here. The latter may be
-/// one that kernels update.
+/// What comes from outside: an input of the operation, or what is there already and kept alive here. An array of the
+/// latter may be one that kernels update.
 pub(super) enum Given {
     Input(usize),
     Held(Array),
+    Region(Region),
 }
 
 /// Elements, and bytes of each.
@@ -74,15 +76,15 @@ pub(super) struct Program {
     pub(super) stages: Vec<Stage>,
     /// Inputs, then outputs of every stage, one after the other.
     pub(super) arguments: Vec<Argument>,
-    pub(super) arrays: Vec<(Given, Extent)>,
+    pub(super) given: Vec<(Given, Extent)>,
     pub(super) values: Vec<(Room, Extent)>,
     /// Floats of working memory.
     pub(super) scratch: usize,
 }
 
-// SAFETY: kernels are `Send` and `Sync`; of the arrays, which are `Send`, only the memory is looked at while the
-// program runs. Nobody changes it but kernels of programs like this one, of which one runs after the other: an operation
-// waits for those that have updated what it looks at, and all of them run on the thread of MLX's CPU stream.
+// SAFETY: kernels and regions are `Send` and `Sync`; of the arrays, which are `Send`, only the memory is looked at while
+// the program runs. Nobody changes it but kernels of programs like this one, of which one runs after the other: an
+// operation waits for those that have updated what it looks at, and all of them run on the thread of MLX's CPU stream.
 unsafe impl Sync for Program {}
 
 impl Program {
@@ -104,12 +106,14 @@ impl Program {
         let mut scratch = Scratch::new(self.scratch);
         let scratch = SharedSlice::new(&mut scratch);
         let slot = |data: *mut c_void, (count, item_size)| Slot { data, count, item_size, in_place: false };
-        let array = |index: usize| {
-            let (given, extent) = &self.arrays[index];
+        let given = |index: usize| {
+            let (given, extent) = &self.given[index];
             let data = match given {
                 // SAFETY: the caller's: there are as many inputs.
                 Given::Input(input) => unsafe { *inputs.add(*input) }.cast_mut(),
                 Given::Held(array) => memory(array),
+                // Only read: no value updates it.
+                Given::Region(region) => region.as_ptr().cast_mut().cast(),
             };
             slot(data, *extent)
         };
@@ -118,7 +122,7 @@ impl Program {
             match room {
                 // SAFETY: the caller's: there are as many outputs.
                 Room::Output(output) => slot(unsafe { *outputs.add(output) }, extent),
-                Room::Array(index) => array(index),
+                Room::Given(index) => given(index),
                 Room::Scratch(at) => slot(scratch.range(at, floats(extent)).cast(), extent),
             }
         };
@@ -129,7 +133,7 @@ impl Program {
             slots.clear();
             slots.extend(own.iter().map(|argument| {
                 let slot = match argument.of {
-                    Source::Array(index) => array(index),
+                    Source::Given(index) => given(index),
                     Source::Value(index) => value(index),
                 };
                 Slot { in_place: argument.in_place, ..slot }
@@ -166,7 +170,7 @@ pub(super) fn lay_out(
             rest = others;
             let values = own.iter().filter_map(|argument| match argument.of {
                 Source::Value(value) => Some(value),
-                Source::Array(_) => None,
+                Source::Given(_) => None,
             });
             (index, values)
         })

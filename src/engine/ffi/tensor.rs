@@ -12,6 +12,8 @@ use mlx_rs::{Array, Dtype};
 
 #[cfg(target_os = "linux")]
 use super::chain::{Chain, close, lost, updated};
+#[cfg(target_os = "linux")]
+use super::region::Region;
 
 /// Rows of numbers on their way through a model: arrays, or tensors, which the kernels gather into
 /// operations of several.
@@ -70,6 +72,8 @@ pub enum Input<'a> {
     /// One that is another each time, where all else of a step is as it was: see [`Repeat`](super::Repeat).
     Fresh(&'a Array),
     Tensor(&'a Tensor),
+    /// Bytes that are no array's.
+    Region(&'a Region),
 }
 
 #[cfg(target_os = "linux")]

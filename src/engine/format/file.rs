@@ -1,13 +1,17 @@
 //! One open file of a checkpoint, read by position.
 //!
-//! Positional reads instead of a memory map: a file that shrinks while it is read is then an error
-//! with a code, never SIGBUS, and several threads can read one file at once.
+//! Positional reads: a file that shrinks while it is read is an error with a code, and several threads can read
+//! one file at once. Only what kernels multiply as it lies there is mapped, see [`ModelFile::region`].
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::sync::{Arc, OnceLock};
 
+#[cfg(target_os = "linux")]
+use crate::engine::ffi::{Mapping, Region};
 use crate::error::{Code, Error, Result};
 
 /// A regular file, open for reading.
@@ -16,6 +20,9 @@ pub struct ModelFile {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// Once somebody has asked for a part of it; `None` if there can be none.
+    #[cfg(target_os = "linux")]
+    mapping: OnceLock<Option<Arc<Mapping>>>,
 }
 
 impl ModelFile {
@@ -27,7 +34,13 @@ impl ModelFile {
         }
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let bytes = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
-        Ok(Self { path: path.to_owned(), file, bytes })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            bytes,
+            #[cfg(target_os = "linux")]
+            mapping: OnceLock::new(),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -48,6 +61,15 @@ impl ModelFile {
             ),
             _ => Error::io("read", &self.path, e),
         })
+    }
+
+    /// Bytes as they lie in the page cache; `None` where the system maps no files, or not this one.
+    #[cfg(target_os = "linux")]
+    pub fn region(&self, offset: u64, bytes: u64) -> Option<Region> {
+        let mapping =
+            self.mapping.get_or_init(|| Mapping::new(&self.file, &self.path, self.bytes)).as_ref()?;
+        let (start, end) = (usize::try_from(offset).ok()?, usize::try_from(offset.checked_add(bytes)?).ok()?);
+        Region::new(Arc::clone(mapping) as _, start..end)
     }
 
     /// The bytes from `offset` on, in order.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+#[cfg(target_os = "linux")]
+use crate::engine::ffi::Region;
 use crate::engine::format::file::{ModelFile, damaged};
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::layout::Layout;
@@ -190,6 +192,12 @@ impl Tensors {
             digest.update(&bytes);
         }
         Ok(())
+    }
+
+    /// A tensor's bytes where they lie, see [`ModelFile::region`].
+    #[cfg(target_os = "linux")]
+    pub fn region(&self, tensor: &Tensor) -> Option<Region> {
+        self.files.get(tensor.file)?.region(tensor.offset, tensor.bytes)
     }
 
     /// Reads a tensor's bytes into `buffer`, which has their length.

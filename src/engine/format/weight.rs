@@ -23,6 +23,27 @@ impl FloatType {
     }
 }
 
+/// How a row lies in a file from which the kernels read it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowType {
+    Floats(FloatType),
+    /// GGUF's Q8_0: a float16 scale and 32 signed bytes, which are multiplied with it, again and again.
+    Q8,
+}
+
+/// Elements and bytes of a block of [`RowType::Q8`].
+pub const Q8_BLOCK: (usize, usize) = (32, 34);
+
+impl RowType {
+    /// Bytes of a row of so many columns, which are whole blocks.
+    pub fn bytes(self, columns: usize) -> usize {
+        match self {
+            Self::Floats(float) => columns * float.size(),
+            Self::Q8 => columns / Q8_BLOCK.0 * Q8_BLOCK.1,
+        }
+    }
+}
+
 /// Little-endian floats as they lie in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Floats {

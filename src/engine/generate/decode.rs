@@ -5,6 +5,7 @@ use mlx_rs::{Array, Dtype, transforms};
 
 use super::answer::{Answer, Decoded};
 use super::{Channel, Generator};
+use crate::engine::ffi::check_results;
 #[cfg(target_os = "linux")]
 use crate::engine::kernels;
 use crate::engine::layers::Backend;
@@ -98,6 +99,7 @@ impl Generator {
 /// The values of computed logits.
 pub(super) fn floats(logits: &Array) -> Result<Vec<f32>> {
     logits.eval()?;
+    check_results()?;
     let values = logits.try_as_slice::<f32>();
     Ok(values.map_err(|error| Error::internal(format!("logits: {error}")))?.to_vec())
 }
@@ -115,8 +117,7 @@ pub(super) fn most_likely(logits: &Array, backend: Backend) -> Result<Array> {
 pub(in crate::engine) fn item(token: &Array) -> Result<u32> {
     token.eval()?;
     let id = token.try_item_exact::<i32>().map_err(|error| Error::internal(format!("token: {error}")))?;
-    #[cfg(target_os = "linux")]
-    crate::engine::ffi::check()?;
+    check_results()?;
     u32::try_from(id).map_err(|_| {
         Error::new(Code::IntegrityFailed, "the model's logits are not numbers")
             .hint("the weights are damaged or not supported: fetch the model again")

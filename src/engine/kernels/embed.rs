@@ -27,7 +27,7 @@ pub fn embed<X: Operand>(table: &PackedMatrix, ids: &Array, factor: f32) -> Resu
     let shape = [tokens, check::dimension(table.columns())?];
     let kernel = Embed { layout: table.layout(), factor };
     let outputs = [OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
-    check::single(record(kernel, &[table.array().input(), Input::Fresh(ids)], &outputs)?)
+    check::single(record(kernel, &[table.input(), Input::Fresh(ids)], &outputs)?)
 }
 
 #[derive(Clone, Copy)]

@@ -2,23 +2,24 @@
 //! kernel that keeps its sums in registers.
 
 use super::isa::Task;
-use super::lanes::{AHEAD, LANES, Lanes, prefetch};
+use super::lanes::{AHEAD, Float, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout};
 use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column, outer_factors, scales_and_biases};
+use super::rows;
 use crate::engine::format::weight::{CodeTable, OUTER};
 
 /// Up to so many rows have registers for four vectors of columns.
 const FEW: usize = 3;
 
-/// A product of row-major float32 matrices: `c[i][j] = Σ a[i][k] b[k][j]`, or `+=`.
+/// A product of row-major matrices: `c[i][j] = Σ a[i][k] b[k][j]`, or `+=`, in float32.
 ///
 /// To be run only where the pointers lead to matrices of these sizes.
 #[derive(Clone, Copy)]
-pub(super) struct Product {
+pub(super) struct Product<B = f32> {
     pub(super) a: *const f32,
     pub(super) a_stride: usize,
     /// The first two vectors of columns; further ones lie two vectors behind each.
-    pub(super) b: [*const f32; 2],
+    pub(super) b: [*const B; 2],
     pub(super) b_stride: usize,
     pub(super) c: *mut f32,
     pub(super) c_stride: usize,
@@ -46,11 +47,11 @@ impl Ahead {
 }
 
 /// The columns of a matrix whose rows are as they should be.
-pub(super) fn columns(b: *const f32) -> [*const f32; 2] {
+pub(super) fn columns<B>(b: *const B) -> [*const B; 2] {
     [b, b.wrapping_add(LANES)]
 }
 
-impl Task for Product {
+impl<B: Float> Task for Product<B> {
     type Output = ();
 
     #[inline(always)]
@@ -75,7 +76,7 @@ impl Task for Product {
     }
 }
 
-impl Product {
+impl<B: Float> Product<B> {
     /// `N` vectors of columns, all rows.
     #[inline(always)]
     unsafe fn columns<V: Lanes, const N: usize>(&self, column: usize) {
@@ -109,7 +110,7 @@ impl Product {
         let Ahead { starts, bytes } = self.ahead;
         let at = bytes * row / self.rows;
         // Without anything to ask for, what is at hand.
-        let starts = if bytes == 0 { self.b.map(<*const f32>::cast) } else { starts };
+        let starts = if bytes == 0 { self.b.map(<*const B>::cast) } else { starts };
         let step = (bytes * V::TOKENS).div_ceil(self.rows * self.depth);
         (starts.map(|start| start.wrapping_add(at)), step)
     }
@@ -136,7 +137,7 @@ impl Product {
             // what addressing modes can do without spending registers or additions.
             let a = self.a.add(row * self.a_stride);
             let mut a: [*const f32; 3] = std::array::from_fn(|i| a.wrapping_add(4 * i * self.a_stride));
-            let mut b: [*const f32; N] = std::array::from_fn(|n| {
+            let mut b: [*const B; N] = std::array::from_fn(|n| {
                 let vector = column / LANES + n;
                 self.b[vector % 2].wrapping_add(vector / 2 * 2 * LANES)
             });
@@ -149,7 +150,7 @@ impl Product {
                 }
                 let mut weights = [V::zero(); N];
                 for (weights, b) in weights.iter_mut().zip(b) {
-                    *weights = V::load(b);
+                    *weights = B::load(b);
                 }
                 for (t, sums) in sums.iter_mut().enumerate() {
                     let value = V::splat(*a[t / 4].add(t % 4 * self.a_stride));
@@ -194,6 +195,9 @@ pub(super) unsafe fn unpack<V: Lanes>(
                     values.store(to.add((column - first) * stride));
                 }
             }
+            Element::Rows(row_type) => {
+                rows::unpack::<V>(block, row_type, layout.columns, first..last, to, stride);
+            }
             Element::Affine { .. } | Element::Nested { .. } | Element::Codes { .. } => {
                 unpack_tiles::<V>(layout, block, first, last, to, stride);
             }
@@ -228,7 +232,7 @@ unsafe fn unpack_tiles<V: Lanes>(
             };
             let (scales, biases) = scales_and_biases(element, tile.add(element.quant_bytes()), outer);
             match element {
-                Element::Dense(_) => {}
+                Element::Dense(_) | Element::Rows(_) => {}
                 Element::Affine { bits, .. } | Element::Nested { bits, .. } => {
                     by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }

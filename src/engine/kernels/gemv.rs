@@ -5,6 +5,7 @@ use super::isa::Task;
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout};
 use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column, outer_factors, scales_and_biases};
+use super::rows;
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
 /// The most tokens at once.
@@ -28,6 +29,7 @@ pub(super) unsafe fn products<V: Lanes, const T: usize>(
             Element::Dense(FloatType::F32) => dense::<V, F32, T>(block, x, layout.columns),
             Element::Dense(FloatType::F16) => dense::<V, F16, T>(block, x, layout.columns),
             Element::Dense(FloatType::BF16) => dense::<V, BF16, T>(block, x, layout.columns),
+            Element::Rows(row_type) => rows::products::<V, T>(row_type, block, x, layout.columns),
             Element::Affine { bits, group, .. } | Element::Nested { bits, group, .. } => {
                 by_bits!(bits, Q => grouped::<V, Q, T>(block, x, sums, layout, group))
             }
@@ -45,7 +47,7 @@ pub(super) unsafe fn products<V: Lanes, const T: usize>(
 }
 
 /// Partial sums a token: enough to hide the latency of a multiplication, few enough for the registers.
-const fn partial_sums(tokens: usize) -> usize {
+pub(super) const fn partial_sums(tokens: usize) -> usize {
     match tokens {
         1 => 4,
         2 => 2,
@@ -120,13 +122,14 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
     }
 }
 
-trait Stored {
+/// The type of floats, as a type.
+pub(super) trait Stored {
     const FLOAT: FloatType;
 }
 
-struct F32;
-struct F16;
-struct BF16;
+pub(super) struct F32;
+pub(super) struct F16;
+pub(super) struct BF16;
 
 impl Stored for F32 {
     const FLOAT: FloatType = FloatType::F32;
@@ -185,7 +188,7 @@ unsafe fn dense<V: Lanes, S: Stored, const T: usize>(
 }
 
 #[inline(always)]
-unsafe fn fold<V: Lanes, const T: usize>(partial: [V; 4]) -> V {
+pub(super) unsafe fn fold<V: Lanes, const T: usize>(partial: [V; 4]) -> V {
     // SAFETY: the caller's.
     unsafe {
         match partial_sums(T) {

@@ -22,6 +22,7 @@ mod panel;
 pub mod pool;
 mod project;
 mod quants;
+mod rows;
 mod select;
 mod together;
 

@@ -14,7 +14,8 @@
 //!   affine ones would be missing;
 //! - codes: tiles of four or eight bits, then 16 scales.
 //!
-//! So a matrix takes as many bits as its quants have, and their scales.
+//! So a matrix takes as many bits as its quants have, and their scales. Some may also stay as they lie in their file,
+//! row by row: a block is 16 rows then, see [`rows`](super::rows).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +25,9 @@ use half::{bf16, f16};
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 
-use super::{pack, pool};
-use crate::engine::ffi::{SharedSlice, aligned, aligned_bytes};
-use crate::engine::format::weight::{CodeTable, FloatType, OUTER, WeightData, middle};
+use super::{pack, pool, rows};
+use crate::engine::ffi::{Input, Region, SharedSlice, aligned, aligned_bytes};
+use crate::engine::format::weight::{CodeTable, FloatType, OUTER, RowType, WeightData, middle};
 use crate::error;
 
 /// Rows of a block: one AVX-512 vector of float32.
@@ -35,9 +36,21 @@ pub(super) const BLOCK: usize = 16;
 /// A weight matrix `[rows, columns]` in the kernels' layout, immutable and cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
-    array: Array,
+    content: Content,
     layout: Layout,
 }
+
+#[derive(Debug, Clone)]
+enum Content {
+    Packed(Array),
+    Lying(Region),
+}
+
+/// Columns at whose multiples rows that stay as they lie can be cut.
+pub(super) const ROW_STEP: usize = 32;
+
+/// Bytes that a thread asks the system for at a time.
+const FETCHED: usize = 8 << 20;
 
 impl PackedMatrix {
     /// Repacks a weight.
@@ -66,7 +79,38 @@ impl PackedMatrix {
             Ok::<_, Exception>(())
         };
         let array = aligned_bytes(blocks.layout.bytes(), fill)?;
-        Ok(Self { array, layout: blocks.layout })
+        Ok(Self { content: Content::Packed(array), layout: blocks.layout })
+    }
+
+    /// Matrices of equal size, one below the other, that are not packed but stay where their rows lie. `None` where
+    /// these are not whole blocks, or lie askew.
+    pub fn lying(rows: &Region, row_type: RowType, columns: usize, parts: usize) -> Option<Self> {
+        let row_bytes = row_type.bytes(columns);
+        let count = rows.len().checked_div(row_bytes)?;
+        let fits = rows.len() == count * row_bytes
+            && rows.as_ptr().addr().is_multiple_of(size_of::<f32>())
+            && columns.is_multiple_of(ROW_STEP)
+            && count.is_multiple_of(BLOCK * parts);
+        let layout = Layout { rows: count, columns, element: Element::Rows(row_type) };
+        fits.then(|| Self { content: Content::Lying(rows.clone()), layout })
+    }
+
+    /// Brings what lies in a file into memory; whether scales that were never read are numbers.
+    pub fn fetch(&self) -> bool {
+        let (Content::Lying(rows), Element::Rows(row_type)) = (&self.content, self.layout.element) else {
+            return true;
+        };
+        let row_bytes = row_type.bytes(self.layout.columns);
+        let piece = (FETCHED / row_bytes).max(1) * row_bytes;
+        let finite = AtomicBool::new(true);
+        pool::run_patiently(rows.len().div_ceil(piece), &|index| {
+            let piece = index * piece..rows.len().min((index + 1) * piece);
+            rows.fetch(piece.clone());
+            if !rows::is_finite(row_type, &rows[piece]) {
+                finite.store(false, Ordering::Relaxed);
+            }
+        });
+        finite.into_inner()
     }
 
     /// Packs matrices as [`PackedMatrix::pack_parts`] does while they are read: by all threads, a few rows at a
@@ -112,7 +156,7 @@ impl PackedMatrix {
             found.into_inner().unwrap_or_else(PoisonError::into_inner)
         };
         match aligned_bytes(layout.bytes(), fill) {
-            Ok(array) => Ok(Self { array, layout }),
+            Ok(array) => Ok(Self { content: Content::Packed(array), layout }),
             Err(Unfit::Error(error)) => Err(error),
             // Only all of the rows tell the type of the scales.
             Err(Unfit::Scales) => Ok(Self::pack_parts(&read(0..rows)?, parts)?),
@@ -129,12 +173,18 @@ impl PackedMatrix {
 
     /// Bytes in memory.
     pub fn nbytes(&self) -> usize {
-        self.array.nbytes()
+        match &self.content {
+            Content::Packed(array) => array.nbytes(),
+            Content::Lying(rows) => rows.len(),
+        }
     }
 
     /// The input of a kernel that reads the matrix by a [`View`].
-    pub(super) fn array(&self) -> &Array {
-        &self.array
+    pub(super) fn input(&self) -> Input<'_> {
+        match &self.content {
+            Content::Packed(array) => Input::Array(array),
+            Content::Lying(rows) => Input::Region(rows),
+        }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -208,6 +258,8 @@ impl Blocks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
     Dense(FloatType),
+    /// Not packed: a row after the other.
+    Rows(RowType),
     /// `group` columns share a scale and a bias, both of type `scale`.
     Affine {
         bits: usize,
@@ -246,6 +298,7 @@ impl Layout {
     pub(super) fn block_bytes(self) -> usize {
         match self.element {
             Element::Dense(float) => self.columns * BLOCK * float.size(),
+            Element::Rows(row_type) => BLOCK * row_type.bytes(self.columns),
             Element::Affine { group, .. } | Element::Codes { group, .. } => {
                 self.columns / group * self.element.tile_bytes()
             }
@@ -276,7 +329,7 @@ impl Element {
     /// Columns that share a scale; `None` for dense ones.
     pub(super) fn group(self) -> Option<usize> {
         match self {
-            Self::Dense(_) => None,
+            Self::Dense(_) | Self::Rows(_) => None,
             Self::Affine { group, .. } | Self::Nested { group, .. } | Self::Codes { group, .. } => {
                 Some(group)
             }
@@ -287,6 +340,7 @@ impl Element {
     pub(super) fn step(self) -> usize {
         match self {
             Self::Nested { .. } => OUTER,
+            Self::Rows(_) => ROW_STEP,
             other => other.group().unwrap_or(1),
         }
     }
@@ -294,7 +348,7 @@ impl Element {
     /// Bits of a quant or code; of floats none.
     fn bits(self) -> usize {
         match self {
-            Self::Dense(_) => 0,
+            Self::Dense(_) | Self::Rows(_) => 0,
             Self::Affine { bits, .. } | Self::Nested { bits, .. } => bits,
             Self::Codes { table, .. } => table.bits(),
         }
@@ -309,7 +363,7 @@ impl Element {
     pub(super) fn tile_bytes(self) -> usize {
         self.quant_bytes()
             + match self {
-                Self::Dense(_) => 0,
+                Self::Dense(_) | Self::Rows(_) => 0,
                 Self::Affine { scale, .. } => self.numbers() * BLOCK * scale.size(),
                 Self::Nested { .. } => self.numbers() * BLOCK,
                 Self::Codes { scale, .. } => BLOCK * scale.size(),
@@ -347,14 +401,14 @@ impl Element {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) layout: Layout,
-    /// Aligned; at least `layout.bytes()`.
+    /// At least `layout.bytes()`; aligned where they are packed.
     bytes: &'a [u8],
 }
 
 impl<'a> View<'a> {
-    /// `array` is the content of [`PackedMatrix::array`].
-    pub(super) fn new(layout: Layout, array: &'a [u8]) -> Self {
-        let bytes = aligned(array);
+    /// `input` is the content of [`PackedMatrix::input`].
+    pub(super) fn new(layout: Layout, input: &'a [u8]) -> Self {
+        let bytes = if matches!(layout.element, Element::Rows(_)) { input } else { aligned(input) };
         assert!(bytes.len() >= layout.bytes(), "a packed matrix is shorter than its layout");
         Self { layout, bytes }
     }
@@ -375,6 +429,10 @@ impl<'a> View<'a> {
                 for (column, value) in values.iter_mut().enumerate() {
                     *value = read_float(float, block, column * BLOCK + lane);
                 }
+            }
+            Element::Rows(row_type) => {
+                let bytes = row_type.bytes(self.layout.columns);
+                rows::read_row(row_type, &block[lane * bytes..][..bytes], values);
             }
             Element::Affine { bits, group, scale, .. } => {
                 let tiles = block.chunks_exact(self.layout.element.tile_bytes());

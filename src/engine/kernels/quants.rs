@@ -150,7 +150,7 @@ pub(super) unsafe fn scales_and_biases<V: Lanes>(
     // SAFETY: the caller's.
     unsafe {
         let scales = match element {
-            Element::Dense(_) => V::zero(),
+            Element::Dense(_) | Element::Rows(_) => V::zero(),
             Element::Affine { scale, .. } | Element::Codes { scale, .. } => V::load_as(scale, line),
             Element::Nested { .. } => V::load_signed_bytes(line).mul(outer[0]),
         };
@@ -158,7 +158,7 @@ pub(super) unsafe fn scales_and_biases<V: Lanes>(
             (_, Some(zero)) => Some(scales.mul(V::splat(zero))),
             (Element::Affine { scale, .. }, None) => Some(V::load_as(scale, line.add(BLOCK * scale.size()))),
             (Element::Nested { .. }, None) => Some(V::load_signed_bytes(line.add(BLOCK)).mul(outer[1])),
-            (Element::Dense(_) | Element::Codes { .. }, None) => None,
+            (Element::Dense(_) | Element::Rows(_) | Element::Codes { .. }, None) => None,
         };
         (scales, biases)
     }

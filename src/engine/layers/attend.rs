@@ -25,10 +25,7 @@ pub fn append(cache: &TokenCache, keys: &Array, values: Option<&Array>) -> Resul
     let (start, length) = (cache.held() as i32, keys.dim(1));
     let mut new = Vec::with_capacity(cache.parts().len());
     for side in [keys].into_iter().chain(values) {
-        match cache.quantization() {
-            Some(quantization) => new.extend(quantization.pack(side)?),
-            None => new.push(side.clone()),
-        }
+        new.extend(cache.stored(side)?);
     }
     if new.len() != cache.parts().len() {
         return Err(Error::internal("keys and values that do not fit their cache"));
@@ -57,6 +54,7 @@ pub fn attend(queries: &Array, parts: &[Array], cache: &TokenCache, scoring: Sco
         let attended = attend_packed(queries, &seen, quantization, &sight, scoring)?;
         return Ok(if in_keys { last(&attended, value_dim) } else { attended });
     }
+    let seen = seen.iter().map(|part| part.as_dtype(queries.dtype())).collect::<Result<Vec<_>, _>>()?;
     let (keys, values) = match seen.as_slice() {
         [keys, values] => (keys, values.clone()),
         [keys] if in_keys => (keys, last(keys, value_dim)),

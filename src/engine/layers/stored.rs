@@ -114,12 +114,16 @@ impl Stored<'_> {
         Ok(weight)
     }
 
-    /// Packs it for the kernels, as so many matrices of equal size, while it is read.
+    /// As so many matrices of equal size for the kernels: as they lie in the file, if these can read that, else
+    /// packed while they are read.
     #[cfg(target_os = "linux")]
     pub fn pack(&self, loader: &Loader, parts: usize) -> Result<PackedMatrix> {
         let packed = match &self.source {
             Source::Read(weight) => PackedMatrix::pack_parts(weight, parts)?,
-            Source::Rows(rows) => PackedMatrix::read(rows.count(), parts, &|range| rows.read(range))?,
+            Source::Rows(rows) => match rows.lying(parts)? {
+                Some(lying) => lying,
+                None => PackedMatrix::read(rows.count(), parts, &|range| rows.read(range))?,
+            },
         };
         loader.report(self.bytes);
         Ok(packed)
@@ -138,6 +142,20 @@ impl<'a> Rows<'a> {
 
     fn count(&self) -> usize {
         self.chosen.last().map_or(0, |last| last.until)
+    }
+
+    /// Rows that follow each other in one matrix, where they lie.
+    #[cfg(target_os = "linux")]
+    fn lying(&self, parts: usize) -> Result<Option<PackedMatrix>> {
+        let ([matrix], [chosen]) = (self.matrices.as_slice(), self.chosen.as_slice()) else {
+            return Ok(None);
+        };
+        let Some((region, row_type)) = matrix.region(&chosen.rows) else { return Ok(None) };
+        let lying = PackedMatrix::lying(&region, row_type, matrix.columns(), parts);
+        match &lying {
+            Some(found) if !found.fetch() => Err(matrix.not_finite()),
+            _ => Ok(lying),
+        }
     }
 
     /// Adds rows below these, if they have as many columns.
@@ -258,6 +276,22 @@ mod tests {
             }
             assert!(stored.select(Some(1..rows + 1)).unwrap().read(loader).is_err());
         });
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_rows_that_follow_each_other_stay_where_they_are() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny/llama_bf16");
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let mut progress = |_, _| ();
+        let loader = Loader::new(&checkpoint, Backend::Kernels, Dtype::Float32, 64, &mut progress);
+        let stored = loader.stored(NAME, 64, 96).unwrap();
+        let stays = |stored: &Stored| format!("{:?}", stored.pack(&loader, 1).unwrap()).contains("Lying");
+        assert!(stays(&stored) && stays(&stored.select(Some(16..48)).unwrap()));
+        assert!(!stays(&stored.select([0..16, 32..48]).unwrap()));
+        assert!(!stays(&stored.select(Some(0..24)).unwrap()));
+        let twice = Stored::stacked(vec![stored.select(Some(0..16)).unwrap(), stored]).unwrap();
+        assert!(!stays(&twice));
     }
 
     #[test]

@@ -51,9 +51,10 @@ fn answers_are_those_of_each_prompt_alone_whatever_the_batch_size() {
         for sampling in [
             &["--temp", "0"][..],
             &["--temp", "1", "--seed", "4"],
+            &["--temp", "0", "--kv-bits", "16"],
             &["--temp", "0", "--kv-bits", "8", "--kv-group-size", "32"],
         ] {
-            if sampling.contains(&"--kv-bits") && !model.ends_with("quant_mixed") {
+            if sampling.contains(&"8") && !model.ends_with("quant_mixed") {
                 continue;
             }
             let args = [&["--raw", "--batch-size"][..], &["5"], sampling].concat();

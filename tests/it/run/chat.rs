@@ -206,3 +206,37 @@ fn a_chat_has_no_json() {
         assert_eq!(chat.end().1, Some(2));
     }
 }
+
+/// The weights are read where the file has them: what it loses must neither end the process nor go unnoticed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_that_is_changed_while_it_is_in_use_is_told_of() {
+    let home = Sandbox::new();
+    let model = home.home().join("model");
+    fs::create_dir(&model).unwrap();
+    for file in fs::read_dir(tiny()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    let weights = model.join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let open = || fs::File::options().write(true).open(&weights).unwrap();
+    for cut in [true, false] {
+        fs::write(&weights, &bytes).unwrap();
+        let mut chat = start(&home, &[model.to_str().unwrap(), "--max-tokens", "4"]);
+        chat.wait_for(PROMPT);
+        chat.type_line("Hello");
+        chat.wait_for(PROMPT);
+        if cut {
+            open().set_len(4096).unwrap();
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            open().write_all(&bytes).unwrap();
+        }
+        chat.type_line("Still there?");
+        chat.wait_for("model.safetensors was changed while it was in use");
+        chat.wait_for(PROMPT);
+        chat.type_line("/bye");
+        assert_eq!(chat.end().1, Some(0));
+    }
+}

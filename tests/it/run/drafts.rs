@@ -18,9 +18,11 @@ fn drafts_change_no_answer_at_any_temperature() {
     let (lookup, other) = (["--draft", "lookup"], fixture("llama_untied"));
     let by_model = ["--draft-model", other.as_str(), "--draft-tokens", "3"];
     for model in [tiny(), fixture("mistral_window"), fixture("quant_mixed")] {
-        for sampling in
-            [&["--temp", "0"][..], &["--temp", "1", "--seed", "4"], &["--temp", "0", "--logprobs=2"]]
-        {
+        for sampling in [
+            &["--temp", "0"][..],
+            &["--temp", "1", "--seed", "4"],
+            &["--temp", "0", "--kv-bits", "16", "--logprobs=2"],
+        ] {
             let plain = answer(&home, &model, sampling);
             for draft in [&lookup[..], &by_model] {
                 let drafted = answer(&home, &model, &[sampling, draft].concat());

@@ -35,15 +35,40 @@ fn a_prompt_is_computed_once_and_its_answer_stays_the_same() {
 }
 
 #[test]
-fn packed_caches_are_kept_packed() {
+fn caches_of_fewer_bits_are_kept_as_they_are() {
     let home = Sandbox::new();
     let model = tiny().replace("llama_tied", "llama_head_dim");
-    let path = home.home().join("prompt.cache");
-    let packed = ["--kv-bits", "8", "--kv-group-size", "32", "--prompt-cache", path.to_str().expect("UTF-8")];
-    let cold = answer(&home, &model, BEGIN, &packed);
-    let warm = answer(&home, &model, BEGIN, &packed);
-    assert_eq!(warm["text"], cold["text"]);
-    assert!(warm["usage"]["cached_tokens"].as_u64() > Some(5));
+    let mut sizes = Vec::new();
+    for flags in
+        [&["--kv-bits", "32"][..], &["--kv-bits", "16"], &["--kv-bits", "8", "--kv-group-size", "32"]]
+    {
+        let path = home.home().join(format!("prompt.{}", flags[1]));
+        let kept = [flags, &["--prompt-cache", path.to_str().expect("UTF-8")]].concat();
+        let cold = answer(&home, &model, BEGIN, &kept);
+        let warm = answer(&home, &model, BEGIN, &kept);
+        assert_eq!(warm["text"], cold["text"], "{flags:?}");
+        assert_eq!(warm["text"], answer(&home, &model, BEGIN, flags)["text"], "{flags:?}");
+        assert!(warm["usage"]["cached_tokens"].as_u64() > Some(5));
+        sizes.push(fs::metadata(&path).expect("a cache").len());
+    }
+    assert!(sizes[1] < sizes[0] * 6 / 10 && sizes[2] < sizes[1] * 8 / 10, "{sizes:?}");
+    // A cache of other bits is other settings.
+    let path = home.home().join("prompt.32");
+    let kept = ["--kv-bits", "16", "--prompt-cache", path.to_str().expect("UTF-8")];
+    let args = [&[&*model, BEGIN, "--raw", "--json"], &kept[..]].concat();
+    assert_eq!(error(&run(&home, &args), 2)["code"], "INVALID_REQUEST");
+}
+
+#[test]
+fn half_floats_leave_greedy_answers_as_they_are() {
+    let home = Sandbox::new();
+    for name in ["llama_tied", "mistral_window", "llama_head_dim", "quant_mixed"] {
+        let model = tiny().replace("llama_tied", name);
+        for flags in [&[][..], &["--max-kv-size", "12"], &["--draft", "lookup"]] {
+            let of = |bits| answer(&home, &model, BEGIN, &[&["--kv-bits", bits], flags].concat());
+            assert_eq!(of("16")["text"], of("32")["text"], "{name} {flags:?}");
+        }
+    }
 }
 
 #[test]

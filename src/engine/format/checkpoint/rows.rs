@@ -4,10 +4,14 @@ use std::ops::Range;
 
 use super::{Checkpoint, Packed, check_codes, element_unsupported, matrix, not_finite};
 use crate::engine::config::{Affine, Packing};
+#[cfg(target_os = "linux")]
+use crate::engine::ffi::Region;
 use crate::engine::format::ggml_type::GgmlType;
 use crate::engine::format::safetensors::Dtype;
 use crate::engine::format::tensors::{Encoding, Tensor, Tensors};
 use crate::engine::format::unpack::{Fault, Form, Unpacker};
+#[cfg(target_os = "linux")]
+use crate::engine::format::weight::RowType;
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, WeightData};
 use crate::error::{Error, Result};
 
@@ -92,6 +96,19 @@ impl MatrixRows<'_> {
         }
     }
 
+    /// Some of the rows where they lie, and how; `None` for types that are to be packed, and where there is no
+    /// such place.
+    #[cfg(target_os = "linux")]
+    pub fn region(&self, rows: &Range<usize>) -> Option<(Region, RowType)> {
+        let row_type = match self.stored {
+            Stored::Floats(float) => RowType::Floats(float),
+            Stored::Blocks(GgmlType::Q8_0) => RowType::Q8,
+            Stored::Blocks(_) | Stored::Packed(_) => return None,
+        };
+        let part = (rows.end <= self.rows).then(|| self.part(self.tensor, rows))?;
+        Some((self.tensors.region(&part)?, row_type))
+    }
+
     /// What a tensor, which all rows share out equally, has for these.
     fn part(&self, tensor: &Tensor, rows: &Range<usize>) -> Tensor {
         let each = tensor.bytes / self.rows.max(1) as u64;
@@ -103,7 +120,8 @@ impl MatrixRows<'_> {
         Ok(Floats { dtype, bytes: self.tensors.read(&self.part(tensor, rows))? })
     }
 
-    fn not_finite(&self) -> Error {
+    /// What is said of numbers that are none.
+    pub fn not_finite(&self) -> Error {
         not_finite(&self.name, self.tensors.path_of(self.tensor))
     }
 

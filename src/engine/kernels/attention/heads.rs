@@ -5,11 +5,11 @@
 use std::ops::Range;
 
 use super::job::Job;
-use super::side::Side;
+use super::side::{Rows, Side};
 use crate::engine::ffi::SharedSlice;
 use crate::engine::kernels::gemm::{self, Ahead, Product};
 use crate::engine::kernels::isa::Task;
-use crate::engine::kernels::lanes::{AHEAD, LANES, Lanes, exp, prefetch, tanh};
+use crate::engine::kernels::lanes::{AHEAD, Float, LANES, Lanes, exp, tanh};
 use crate::engine::kernels::scratch::Scratch;
 
 /// Positions of a tile, whose keys and values stay in the first- or second-level cache.
@@ -110,6 +110,8 @@ impl Task for Over<'_> {
             Scratch::new(side.filter(|side| side.is_packed()).map_or(0, |side| side.width() * TILE))
         };
         let (mut key_rows, mut value_rows) = (unpacked(Some(&job.keys)), unpacked(job.values.as_ref()));
+        // Half floats are widened once for all queries, a few keys at a time, which stay in the first-level cache.
+        let mut few_keys = Scratch::new(if job.keys.is_half() { head_dim * LANES } else { 0 });
         // SAFETY: the caller's; `range` checks the bounds of the caches, whose positions up to the tokens'
         // own are filled and not written any more; the scratch memory is as large as its users assume.
         unsafe {
@@ -120,10 +122,10 @@ impl Task for Over<'_> {
                 let keys = job.keys.rows(entry, count, &mut key_rows);
                 let (mut values, mut stride) = match &job.values {
                     Some(side) => (side.rows(entry, count, &mut value_rows), value_dim),
-                    None => (keys.add(head_dim - value_dim), head_dim),
+                    None => (keys.after(head_dim - value_dim), head_dim),
                 };
                 if queries > FEW {
-                    transpose::<V>(keys, count, head_dim, &mut keys_across);
+                    transpose::<V>(keys, count, head_dim, &mut few_keys, &mut keys_across);
                     job.isa.run(Product {
                         a: rotated.as_ptr(),
                         a_stride: head_dim,
@@ -139,6 +141,7 @@ impl Task for Over<'_> {
                     });
                 } else {
                     let beside = job.values.is_some().then_some((values, value_dim));
+                    let keys = (keys, &mut *few_keys);
                     scalar_products::<V>(&rotated, keys, count, head_dim, beside, &mut scores);
                 }
                 for (query, scores) in scores.chunks_exact_mut(TILE).enumerate() {
@@ -146,26 +149,16 @@ impl Task for Over<'_> {
                 }
                 if padded > value_dim {
                     for position in 0..count {
-                        let from = std::slice::from_raw_parts(values.add(position * stride), value_dim);
                         let to = &mut padded_values[position * padded..][..padded];
-                        to[..value_dim].copy_from_slice(from);
+                        values.after(position * stride).copy::<V>(&mut to[..value_dim]);
                         to[value_dim..].fill(0.0);
                     }
-                    (values, stride) = (padded_values.as_ptr(), padded);
+                    (values, stride) = (Rows::Floats(padded_values.as_ptr()), padded);
                 }
-                job.isa.run(Product {
-                    a: scores.as_ptr(),
-                    a_stride: TILE,
-                    b: gemm::columns(values),
-                    b_stride: stride,
-                    c: self.sums.values(),
-                    c_stride: padded,
-                    rows: queries,
-                    depth: count,
-                    width: padded,
-                    add: true,
-                    ahead: Ahead::NOTHING,
-                });
+                match values {
+                    Rows::Floats(values) => job.isa.run(self.weighted(&scores, values, stride, count)),
+                    Rows::Halves(values) => job.isa.run(self.weighted(&scores, values, stride, count)),
+                }
             }
         }
     }
@@ -190,6 +183,31 @@ impl Over<'_> {
             }
         }
         rotated
+    }
+
+    /// The task of adding `count` values, `stride` elements apart, weighted by the scores, to what is summed.
+    #[inline(always)]
+    fn weighted<B: Float>(
+        &self,
+        scores: &[f32],
+        values: *const B,
+        stride: usize,
+        count: usize,
+    ) -> Product<B> {
+        let padded = self.heads.padded();
+        Product {
+            a: scores.as_ptr(),
+            a_stride: TILE,
+            b: gemm::columns(values),
+            b_stride: stride,
+            c: self.sums.values(),
+            c_stride: padded,
+            rows: self.sums.queries,
+            depth: count,
+            width: padded,
+            add: true,
+            ahead: Ahead::NOTHING,
+        }
     }
 
     #[inline(always)]
@@ -258,56 +276,57 @@ impl Over<'_> {
     }
 }
 
-/// `to[dimension][position]`, [`TILE`] floats from one dimension to the next.
+/// `to[dimension][position]`, [`TILE`] floats from one dimension to the next. `few` has room for [`LANES`] keys that
+/// are half floats.
 #[inline(always)]
-unsafe fn transpose<V: Lanes>(keys: *const f32, count: usize, head_dim: usize, to: &mut [f32]) {
-    let (whole_rows, whole_columns) = (count / LANES * LANES, head_dim / LANES * LANES);
-    // SAFETY: the caller's; `to` has `TILE` floats for each dimension.
-    unsafe {
-        for row in (0..whole_rows).step_by(LANES) {
-            for column in (0..whole_columns).step_by(LANES) {
-                let from = keys.add(row * head_dim + column);
-                V::transpose(from, head_dim, to.as_mut_ptr().add(column * TILE + row), TILE);
+unsafe fn transpose<V: Lanes>(keys: Rows, count: usize, head_dim: usize, few: &mut [f32], to: &mut [f32]) {
+    for row in (0..count).step_by(LANES) {
+        let rows = LANES.min(count - row);
+        // A square has whole rows; what is none goes number by number.
+        let squares = if rows == LANES { head_dim / LANES * LANES } else { 0 };
+        // SAFETY: the caller's; `to` has `TILE` floats for each dimension.
+        unsafe {
+            let keys = keys.after(row * head_dim).floats::<V>(rows * head_dim, few);
+            for column in (0..squares).step_by(LANES) {
+                let to = to.as_mut_ptr().add(column * TILE + row);
+                V::transpose(keys.add(column), head_dim, to, TILE);
             }
-        }
-        for row in 0..count {
-            let first = if row < whole_rows { whole_columns } else { 0 };
-            for column in first..head_dim {
-                to[column * TILE + row] = *keys.add(row * head_dim + column);
+            for key in 0..rows {
+                for column in squares..head_dim {
+                    to[column * TILE + row + key] = *keys.add(key * head_dim + column);
+                }
             }
         }
     }
 }
 
 /// `scores[query][position]`, [`TILE`] floats from one query to the next, positions padded to whole
-/// vectors by repeating the last. The values at the same positions, so many floats each, are wanted next.
+/// vectors by repeating the last. `keys` come with room for [`LANES`] that are half floats. The values at the same
+/// positions, so many elements each, are wanted next.
 #[inline(always)]
 unsafe fn scalar_products<V: Lanes>(
     queries: &[f32],
-    keys: *const f32,
+    (keys, few): (Rows, &mut [f32]),
     count: usize,
     head_dim: usize,
-    values: Option<(*const f32, usize)>,
+    values: Option<(Rows, usize)>,
     scores: &mut [f32],
 ) {
     for at in (0..count).step_by(LANES) {
-        fetch(keys.wrapping_add(at * head_dim + AHEAD / size_of::<f32>()), LANES * head_dim);
+        let some = LANES.min(count - at);
+        let keys = keys.after(at * head_dim);
+        keys.fetch(AHEAD, LANES * head_dim);
         if let Some((values, width)) = values {
-            fetch(values.wrapping_add(at * width), LANES.min(count - at) * width);
+            values.after(at * width).fetch(0, some * width);
         }
-        let rows = std::array::from_fn(|lane| keys.wrapping_add((at + lane).min(count - 1) * head_dim));
-        for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(TILE)) {
-            // SAFETY: the caller's; a tile is whole vectors.
-            unsafe { V::products(query.as_ptr(), rows, head_dim).store(scores[at..].as_mut_ptr()) };
+        // SAFETY: the caller's; a tile is whole vectors.
+        unsafe {
+            let keys = keys.floats::<V>(some * head_dim, few);
+            let rows = std::array::from_fn(|lane| keys.wrapping_add(lane.min(some - 1) * head_dim));
+            for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(TILE)) {
+                V::products(query.as_ptr(), rows, head_dim).store(scores[at..].as_mut_ptr());
+            }
         }
-    }
-}
-
-/// Asks for so many floats from an address, which may lie anywhere.
-#[inline(always)]
-fn fetch(from: *const f32, count: usize) {
-    for at in (0..count).step_by(LANES) {
-        prefetch(from.wrapping_add(at).cast());
     }
 }
 

@@ -168,6 +168,7 @@ impl Task for Append<'_> {
     unsafe fn run<V: Lanes>(self) {
         let job = self.job;
         let Attention { heads, kv_heads, head_dim, value_dim, held, traditional, .. } = job.layer;
+        let mut scratch = Scratch::new(head_dim.max(value_dim));
         for token in self.tokens {
             let row = &job.qkv[token * job.width()..][..job.width()];
             let (keys, values) = row[heads * head_dim..].split_at(kv_heads * head_dim);
@@ -175,11 +176,14 @@ impl Task for Append<'_> {
                 let entry = head * job.capacity + held + token;
                 let key = &keys[head * head_dim..][..head_dim];
                 // SAFETY: new entries are only written, each by one worker.
-                unsafe { job.keys.set(entry, |to| job.table.rotate(traditional, token, 1.0, key, to)) };
+                unsafe {
+                    let rotate = |to: &mut [f32]| job.table.rotate(traditional, token, 1.0, key, to);
+                    job.keys.set::<V>(entry, &mut scratch, rotate);
+                }
                 if let Some(side) = &job.values {
                     let value = &values[head * value_dim..][..value_dim];
                     // SAFETY: as above.
-                    unsafe { side.set(entry, |to| to.copy_from_slice(value)) };
+                    unsafe { side.set::<V>(entry, &mut scratch, |to| to.copy_from_slice(value)) };
                 }
             }
         }

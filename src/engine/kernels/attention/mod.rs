@@ -89,7 +89,8 @@ pub struct AttentionOutput<X> {
 /// - `qkv` `[L, (H + Hkv) * D + Hkv * Dv]`: queries, keys and values of a token side by side, not yet
 ///   rotated; without values where they are in the keys, without both where nothing is appended;
 /// - `caches`: keys `[Hkv, capacity, D]`, then values `[Hkv, capacity, Dv]` where they lie beside them,
-///   updated in place at `held..held + L`. Where packed, numbers, scales and biases take the place of each.
+///   updated in place at `held..held + L`, in float32 or float16. Where packed, numbers, scales and biases take
+///   the place of each.
 ///   Earlier entries are never written, so older handles of the same memory stay valid up to their length;
 /// - `vectors`: `rotary_dims / 2` frequencies in radians a position, then D weights of queries and H sinks
 ///   where the layer has them; none where it has nothing of that.
@@ -153,13 +154,13 @@ pub fn attention_together<X: Operand>(
     let mut spans = Vec::with_capacity(places.len());
     for place in places {
         let Place { tokens, offset, held, caches } = *place;
-        let capacity = side::check(caches, layer)?;
+        let (capacity, is_half) = side::check(caches, layer)?;
         if tokens == 0 || held.checked_add(tokens).is_none_or(|end| end > capacity) {
             return Err(Exception::custom(format!(
                 "{tokens} tokens after {held} do not fit a cache of {capacity}"
             )));
         }
-        spans.push(Span { tokens, offset, held, capacity });
+        spans.push(Span { tokens, offset, held, capacity, is_half });
     }
     let shape = [check::dimension(tokens)?, check::dimension(heads * value_dim)?];
     let has_vectors = vectors.is_some();
@@ -209,6 +210,8 @@ struct Span {
     offset: usize,
     held: usize,
     capacity: usize,
+    /// Whether its caches are half floats.
+    is_half: bool,
 }
 
 struct Attend {
@@ -238,9 +241,10 @@ impl Kernel for Attend {
         rotary::with_tables(&self.layer, &spans, frequencies, |tables| {
             let (mut jobs, mut first) = (Vec::with_capacity(spans.len()), 0);
             for (index, (span, table)) in spans.iter().zip(tables).enumerate() {
-                let Span { tokens, offset, held, capacity } = *span;
+                let Span { tokens, offset, held, capacity, is_half } = *span;
                 let side = |side: usize, width| {
-                    Side::of(buffers, 1 + index * own + side * arrays, width, self.layer.packing())
+                    let first = 1 + index * own + side * arrays;
+                    Side::of(buffers, first, width, self.layer.packing(), is_half)
                 };
                 jobs.push(Job {
                     isa: self.isa,

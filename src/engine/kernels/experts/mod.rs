@@ -16,7 +16,7 @@ use super::packed::{BLOCK, Layout, PackedMatrix, View};
 use super::pool;
 use super::scratch::Scratch;
 use crate::engine::config::style::{Gating, Routing};
-use crate::engine::ffi::{Buffers, Input, Kernel, Operand, OutputSpec, SharedSlice, record};
+use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, SharedSlice, record};
 use products::{Factors, Inside, Outside};
 use routing::Visit;
 
@@ -82,7 +82,7 @@ pub fn experts<X: Operand>(
         return Err(Exception::custom(format!("{count} experts of shapes that do not fit each other")));
     }
     let mut inputs = vec![x.input(), scores.input()];
-    inputs.extend(matrices.iter().map(|it| Input::Array(it.array())));
+    inputs.extend(matrices.iter().map(|it| it.input()));
     if let Some(biases) = biases {
         check::shape(biases, "the biases of experts", &[count * each.iter().sum::<usize>()])?;
         inputs.push(biases.input());

@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports, reason = "dozens of instructions")]
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::{Lanes, MOST_HALF};
 
 #[derive(Clone, Copy)]
 pub(in crate::engine::kernels) struct Avx2(__m256, __m256);
@@ -62,6 +62,16 @@ impl Lanes for Avx2 {
                 _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
                 _mm256_cvtph_ps(_mm_loadu_si128(from.add(16).cast())),
             )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe {
+            let Self(low, high) = self.clamp(Self::splat(-MOST_HALF), Self::splat(MOST_HALF));
+            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(low));
+            _mm_storeu_si128(to.add(16).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(high));
         }
     }
 

@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports, reason = "dozens of instructions")]
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, MOST_HALF};
 
 #[derive(Clone, Copy)]
 pub(in crate::engine::kernels) struct Avx512(__m512);
@@ -67,6 +67,16 @@ impl Lanes for Avx512 {
     unsafe fn load_f16(from: *const u8) -> Self {
         // SAFETY: the caller's.
         unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe {
+            let within = self.clamp(Self::splat(-MOST_HALF), Self::splat(MOST_HALF));
+            let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(within.0);
+            _mm256_storeu_si256(to.cast(), halves);
+        }
     }
 
     #[inline(always)]
@@ -184,6 +194,12 @@ impl Lanes for Avx512 {
     unsafe fn largest(self) -> f32 {
         // SAFETY: the caller's.
         unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn sums(vectors: [Self; LANES]) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self(sums_of_lanes(vectors.map(|vector| vector.0))) }
     }
 
     #[inline(always)]

@@ -8,6 +8,8 @@ mod avx512;
 mod neon;
 mod portable;
 
+use half::f16;
+
 use crate::engine::config::style::Activation;
 use crate::engine::format::weight::{self, FloatType};
 
@@ -75,6 +77,17 @@ pub(super) trait Lanes: Copy {
     }
 
     unsafe fn load_f16(from: *const u8) -> Self;
+    /// One float16 in all lanes.
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let lanes = [unsafe { from.cast::<[u8; 2]>().read() }; LANES];
+        // SAFETY: the caller's.
+        unsafe { Self::load_f16(lanes.as_ptr().cast()) }
+    }
+
+    /// As half floats, to nearest, ties to even; what is larger than they can be, or infinite, is the largest.
+    unsafe fn store_f16(self, to: *mut u8);
     unsafe fn load_bf16(from: *const u8) -> Self;
     /// Sixteen e4m3 floats of which none is NaN.
     unsafe fn load_fp8(from: *const u8) -> Self;
@@ -107,6 +120,33 @@ pub(super) trait Lanes: Copy {
     unsafe fn power_of_two(self) -> Self;
     unsafe fn sum(self) -> f32;
     unsafe fn largest(self) -> f32;
+
+    /// Lane i is the sum of the lanes of `vectors[i]`.
+    #[inline(always)]
+    unsafe fn sums(vectors: [Self; LANES]) -> Self {
+        let mut sums = [0.0; LANES];
+        // SAFETY: the caller's.
+        unsafe {
+            for (sum, vector) in sums.iter_mut().zip(vectors) {
+                *sum = vector.sum();
+            }
+            Self::load(sums.as_ptr())
+        }
+    }
+
+    /// The lower and the upper halves of sixteen words, floats of 16 bits.
+    #[inline(always)]
+    unsafe fn load_halves_as(float: FloatType, from: *const u8) -> [Self; 2] {
+        let mut halves = [[[0; 2]; LANES]; 2];
+        for lane in 0..LANES {
+            for (half, lanes) in halves.iter_mut().enumerate() {
+                // SAFETY: the caller's: there are so many bytes.
+                lanes[lane] = unsafe { from.add(4 * lane + 2 * half).cast::<[u8; 2]>().read() };
+            }
+        }
+        // SAFETY: the caller's.
+        halves.map(|half| unsafe { Self::load_as(float, half.as_ptr().cast()) })
+    }
 
     /// Sixteen scalar products of `query` with `rows`, `length` floats each.
     #[inline(always)]
@@ -151,6 +191,31 @@ pub(super) trait Lanes: Copy {
         }
     }
 }
+
+/// A float as a matrix has it.
+pub(super) trait Float: Copy {
+    /// Sixteen of them.
+    unsafe fn load<V: Lanes>(from: *const Self) -> V;
+}
+
+impl Float for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const Self) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load(from) }
+    }
+}
+
+impl Float for f16 {
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const Self) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load_f16(from.cast()) }
+    }
+}
+
+/// The largest half float.
+const MOST_HALF: f32 = 65504.0;
 
 /// At most 16 floats.
 #[inline(always)]

@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports, reason = "dozens of instructions")]
 use std::arch::aarch64::*;
 
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, MOST_HALF};
 
 #[derive(Clone, Copy)]
 pub(in crate::engine::kernels) struct Neon([float32x4_t; 4]);
@@ -79,21 +79,23 @@ impl Lanes for Neon {
 
     #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> Self {
-        // Without its sign a half float is a float32 with an exponent that is 112 too small, except that
-        // infinity and NaN have an exponent of their own.
         // SAFETY: the caller's.
         unsafe {
             Self::of(|i| {
-                let bits = vmovl_u16(vreinterpret_u16_u8(vld1_u8(from.add(8 * i))));
-                let sign = vshlq_n_u32::<16>(vandq_u32(bits, vdupq_n_u32(0x8000)));
-                let rest = vandq_u32(bits, vdupq_n_u32(0x7fff));
-                let special = vcgeq_u32(rest, vdupq_n_u32(0x7c00));
-                let scale = vdupq_n_f32(f32::from_bits((127 + 112) << 23));
-                let number = vmulq_f32(vreinterpretq_f32_u32(vshlq_n_u32::<13>(rest)), scale);
-                let special = vandq_u32(special, vdupq_n_u32(0x7f80_0000));
-                let bits = vorrq_u32(vreinterpretq_u32_f32(number), vorrq_u32(special, sign));
-                vreinterpretq_f32_u32(bits)
+                let bits = vreinterpret_u16_u8(vld1_u8(from.add(8 * i)));
+                vcvt_f32_f16(vreinterpret_f16_u16(bits))
             })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe {
+            let within = self.clamp(Self::splat(-MOST_HALF), Self::splat(MOST_HALF));
+            for (i, part) in within.0.into_iter().enumerate() {
+                vst1_u8(to.add(8 * i), vreinterpret_u8_f16(vcvt_f16_f32(part)));
+            }
         }
     }
 

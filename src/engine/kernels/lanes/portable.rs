@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, MOST_HALF};
 use crate::engine::format::block_float::e4m3;
 
 #[derive(Clone, Copy)]
@@ -62,6 +62,13 @@ impl Lanes for Portable {
         // SAFETY: the caller's.
         let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
         Self(bits.map(|bits| f16::from_bits(bits).to_f32()))
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u8) {
+        let halves = self.0.map(|x| f16::from_f32(x.clamp(-MOST_HALF, MOST_HALF)).to_bits());
+        // SAFETY: the caller's.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(halves) };
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use super::isa::Isa;
 use super::norm::{Norm, NormShape};
 use super::packed::{Layout, PackedMatrix};
 use crate::engine::config::style::Activation;
-use crate::engine::ffi::{Buffers, Input, Kernel, Operand, OutputSpec, record};
+use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, record};
 use job::Job;
 
 const MAX_MATRICES: usize = 3;
@@ -79,7 +79,7 @@ pub fn project<X: Operand>(
         *layout = matrix.layout();
     }
     let mut inputs = vec![x.input()];
-    inputs.extend(matrices.iter().map(|matrix| Input::Array(matrix.array())));
+    inputs.extend(matrices.iter().map(|matrix| matrix.input()));
     if let Some(norm) = norm {
         kernel.norm = Some(norm.prepare(columns, &mut inputs)?);
     }

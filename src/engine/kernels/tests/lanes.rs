@@ -1,3 +1,5 @@
+use half::f16;
+
 use super::Random;
 use crate::engine::config::style::Activation;
 use crate::engine::kernels::isa::{Isa, Task};
@@ -166,6 +168,57 @@ fn squares_are_transposed_and_multiplied() {
                 let expected: f32 = (0..length).map(|k| from[k] * from[i * 20 + k]).sum();
                 assert!((products[i] - expected).abs() < 0.1, "{isa:?}: product {i} of {length}");
             }
+        }
+    }
+}
+
+/// Stores numbers as half floats, and loads them again.
+struct Halves<'a> {
+    from: &'a [f32],
+    stored: &'a mut [u16],
+    loaded: &'a mut [f32],
+}
+
+impl Task for Halves<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let stored = self.stored.as_chunks_mut::<LANES>().0.iter_mut();
+        let loaded = self.loaded.as_chunks_mut::<LANES>().0.iter_mut();
+        for ((from, stored), loaded) in self.from.as_chunks::<LANES>().0.iter().zip(stored).zip(loaded) {
+            // SAFETY: whole vectors.
+            unsafe {
+                V::load(from.as_ptr()).store_f16(stored.as_mut_ptr().cast());
+                V::load_f16(stored.as_ptr().cast()).store(loaded.as_mut_ptr());
+            }
+        }
+    }
+}
+
+#[test]
+fn half_floats_are_the_nearest_ones_and_never_infinite() {
+    // Every half float, what lies in the middle between two, and what lies just beside that.
+    let mut from = Vec::new();
+    for bits in 0..0x7c00_u16 {
+        let [low, high] = [bits, bits + 1].map(|bits| f16::from_bits(bits).to_f32().min(65536.0));
+        let middle = low.midpoint(high);
+        let near = [low, middle, f32::from_bits(middle.to_bits() - 1), f32::from_bits(middle.to_bits() + 1)];
+        from.extend(near.into_iter().flat_map(|x| [x, -x]));
+    }
+    from.extend([65504.0, 65520.0, 1e5, f32::MAX, f32::INFINITY, -1e30, f32::NEG_INFINITY, f32::NAN]);
+    from.extend([0.0; 2 * LANES]);
+    from.truncate(from.len() / LANES * LANES);
+    for isa in Isa::available() {
+        let (mut stored, mut loaded) = (vec![0; from.len()], vec![0.0; from.len()]);
+        // SAFETY: the level is available.
+        unsafe { isa.run(Halves { from: &from, stored: &mut stored, loaded: &mut loaded }) };
+        for ((x, stored), loaded) in from.iter().zip(stored).zip(loaded) {
+            let expected = f16::from_f32(x.clamp(-65504.0, 65504.0));
+            assert!(expected.is_nan() == x.is_nan() && !expected.is_infinite());
+            let found = f16::from_bits(stored);
+            assert!(found == expected || x.is_nan() && found.is_nan(), "{isa:?}: {x} is stored as {found}");
+            assert!(loaded.to_bits() == expected.to_f32().to_bits() || x.is_nan() && loaded.is_nan());
         }
     }
 }

@@ -6,6 +6,7 @@ mod experts;
 mod lanes;
 mod packed;
 mod project;
+mod rows;
 mod select;
 mod sequences;
 mod together;

@@ -4,7 +4,7 @@ use half::f16;
 use mlx_rs::{Array, ops};
 
 use super::{Random, assert_close, floats, read};
-use crate::engine::ffi::aligned;
+use crate::engine::ffi::{Input, aligned};
 use crate::engine::format::weight::{CodeTable, FloatType, Floats, OUTER, WeightData, middle, quant_at};
 use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::packed::{BLOCK, Element, RUN};
@@ -200,7 +200,8 @@ fn weights_that_contradict_themselves_are_errors() {
 
 /// The bytes that kernels see.
 fn content(packed: &PackedMatrix) -> Vec<u8> {
-    aligned(packed.array().as_slice::<u8>())[..packed.layout().bytes()].to_vec()
+    let Input::Array(array) = packed.input() else { unreachable!("it was packed") };
+    aligned(array.as_slice::<u8>())[..packed.layout().bytes()].to_vec()
 }
 
 #[test]
