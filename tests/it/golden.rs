@@ -190,6 +190,36 @@ fn check_adapted(
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Steps of one token are built once, and let go of when the cache changes.
+#[cfg(target_os = "linux")]
+#[test]
+fn steps_of_kernels_alone_are_had_again() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/architectures");
+    let mut repeating = BTreeSet::new();
+    for case in std::fs::read_dir(folder).expect("fixtures/architectures") {
+        let case = case.expect("entry").path();
+        let checkpoint = Checkpoint::open(&case).expect("checkpoint");
+        let model = models::load(&checkpoint, Backend::Kernels, Dtype::Float32, CONTEXT, &mut |_, _| {})
+            .expect("model");
+        let id = Array::from_slice(&[3], &[1]);
+        let mut cache = KvCache::new(model.cache_shape());
+        assert!(cache.again(&id).expect("nothing").is_none(), "there is no step before");
+        forward(&*model, &[1, 2], &mut cache);
+        assert!(cache.again(&id).expect("nothing").is_none(), "a step of two tokens");
+        forward(&*model, &[3], &mut cache);
+        let again = cache.again(&id).expect("a step").is_some();
+        assert_eq!(cache.offset(), 3 + usize::from(again));
+        if again {
+            repeating.insert(checkpoint.config.architecture.name);
+        }
+        cache.truncate(3).unwrap_or_else(|_| cache.clear());
+        assert!(cache.again(&id).expect("nothing").is_none(), "the cache was taken back");
+    }
+    for name in ["cohere2", "gemma3", "llama", "phi3", "qwen3"] {
+        assert!(repeating.contains(name), "{name} is not among {repeating:?}");
+    }
+}
+
 pub fn backends() -> Vec<Backend> {
     if cfg!(target_os = "linux") { vec![Backend::Stock, Backend::Kernels] } else { vec![Backend::Stock] }
 }

@@ -15,10 +15,10 @@ pub use layout::{
 pub use quantized::KvQuantization;
 pub use tokens::TokenCache;
 
-use crate::engine::ffi::Tensor;
+use crate::engine::ffi::{Repeat, Tensor};
 use crate::error::{Code, Error, Result};
 
-/// The cache of every layer for one sequence.
+/// The cache of every layer for one sequence, as one model computes it.
 ///
 /// Kernels append keys and values in place. That is sound because entries are only ever written from
 /// where those in use end, and every older array that shares the buffer has been dropped.
@@ -26,6 +26,8 @@ use crate::error::{Code, Error, Result};
 pub struct KvCache {
     layers: Vec<Layer>,
     offset: usize,
+    /// The last step, if that of the next token is the same but for its place, and nothing has changed since.
+    repeat: Option<Repeat>,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl KvCache {
             LayerShape::State(shapes) => Layer::State { shapes: shapes.clone(), arrays: Vec::new() },
             LayerShape::Nothing => Layer::Nothing,
         };
-        Self { layers: shape.layers.iter().map(layer).collect(), offset: 0 }
+        Self { layers: shape.layers.iter().map(layer).collect(), offset: 0, repeat: None }
     }
 
     /// Tokens seen: the position of the next one.
@@ -104,7 +106,43 @@ impl KvCache {
         self.make_room(more, TokenCache::grows)
     }
 
+    /// What the step of the token before made, here of the next one, if nothing but the place is another. `ids` are
+    /// the step's tokens; the step is counted then.
+    pub fn again(&mut self, ids: &Array) -> Result<Option<Array>> {
+        let fits = self.layers.iter().all(|layer| match layer {
+            Layer::Tokens(tokens) => tokens.fits(1),
+            Layer::State { .. } => false,
+            Layer::Nothing => true,
+        });
+        let Some(repeat) = self.repeat.as_mut().filter(|_| fits) else { return Ok(None) };
+        let made = repeat.next(ids)?;
+        if made.is_some() {
+            self.advance(1);
+        }
+        Ok(made)
+    }
+
+    /// Keeps the step of one token, which has made `result` and is counted already, for [`again`](Self::again), if
+    /// it can be had again.
+    pub fn remember(&mut self, result: &Tensor) -> Result<()> {
+        let mut parts = Vec::new();
+        for layer in &self.layers {
+            match layer {
+                Layer::Tokens(tokens) => parts.extend(tokens.parts()),
+                Layer::State { .. } => return Ok(()),
+                Layer::Nothing => {}
+            }
+        }
+        self.repeat = Repeat::of(result, parts)?;
+        Ok(())
+    }
+
     fn make_room(&mut self, more: usize, wanted: impl Fn(&TokenCache) -> bool) -> Result<()> {
+        let is_small = |layer: &Layer| matches!(layer, Layer::Tokens(tokens) if !tokens.fits(more));
+        if self.layers.iter().any(is_small) {
+            // It holds the buffers that are left now.
+            self.repeat = None;
+        }
         for layer in &mut self.layers {
             match layer {
                 Layer::Tokens(tokens) => {
@@ -136,6 +174,7 @@ impl KvCache {
 
     /// Replaces a layer's keys and values by ones that also hold the tokens of this step.
     pub fn set_tokens(&mut self, layer: usize, parts: Vec<Tensor>) {
+        self.repeat = None;
         if let Some(Layer::Tokens(tokens)) = self.layers.get_mut(layer) {
             tokens.set_parts(parts);
         }
@@ -151,6 +190,7 @@ impl KvCache {
 
     /// Replaces a layer's state by the one after this step.
     pub fn set_state(&mut self, layer: usize, state: Vec<Array>) {
+        self.repeat = None;
         if let Some(Layer::State { arrays, .. }) = self.layers.get_mut(layer) {
             *arrays = state;
         }
@@ -205,6 +245,7 @@ impl KvCache {
     }
 
     fn cut(&mut self, tokens: usize) {
+        self.repeat = None;
         for layer in &mut self.layers {
             match layer {
                 Layer::Tokens(layer) => layer.truncate(tokens),

@@ -128,10 +128,9 @@ impl TokenCache {
     /// Makes room for `more` entries, and packs what is to be packed from now on; whether the parts are
     /// new ones, which are to be evaluated.
     pub(super) fn reserve(&mut self, more: usize) -> Result<bool> {
-        let target = self.options.quantization.filter(|_| self.position() >= self.options.quantized_from);
-        let repack = target.filter(|_| self.quantization.is_none() && !self.parts.is_empty());
-        self.quantization = target.or(self.quantization);
-        if repack.is_none() && self.held + more <= self.capacity {
+        let (fits, repack) = (self.fits(more), self.repack());
+        self.quantization = self.due().or(self.quantization);
+        if fits {
             return Ok(false);
         }
         let out_of_sight = self.window.map_or(0, |window| {
@@ -171,6 +170,21 @@ impl TokenCache {
         self.held = stay;
         self.dropped += out_of_sight;
         Ok(true)
+    }
+
+    /// Whether there is room for `more` entries, and nothing is to be packed before.
+    pub(super) fn fits(&self, more: usize) -> bool {
+        self.repack().is_none() && self.held + more <= self.capacity
+    }
+
+    /// The form in which the next entry is to be.
+    fn due(&self) -> Option<KvQuantization> {
+        self.options.quantization.filter(|_| self.position() >= self.options.quantized_from)
+    }
+
+    /// The form that the present entries are to get.
+    fn repack(&self) -> Option<KvQuantization> {
+        self.due().filter(|_| self.quantization.is_none() && !self.parts.is_empty())
     }
 
     /// Width and type of each part in its present form.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Device, Dtype, Stream};
@@ -16,7 +16,8 @@ pub trait Kernel: Send + Sync + 'static {
     /// What MLX calls the operation in its messages and graph dumps.
     const NAME: &'static CStr;
 
-    /// Fills the outputs. Outputs hold arbitrary bytes before, unless they alias an input.
+    /// Fills the outputs. Outputs hold arbitrary bytes before, unless they alias an input. What it does depends on
+    /// the inputs, on what the kernel was made of, and on nothing else but [`Buffers::later`].
     fn run(&self, buffers: &Buffers<'_>);
 }
 
@@ -25,18 +26,20 @@ pub trait Kernel: Send + Sync + 'static {
 pub enum OutputSpec<'a> {
     /// A new row-major array.
     New { shape: &'a [i32], dtype: Dtype },
-    /// The input of this index, updated in place: same buffer, shape and dtype. That input array still
-    /// exists and sees the update, so in-place kernels only write what nobody has read yet.
+    /// The input of this index, updated in place: same buffer, shape and dtype. That input array, which is
+    /// computed when the kernel is recorded, still exists and sees the update, so in-place kernels only write what
+    /// nobody has read yet.
     InPlace(usize),
 }
 
-/// Builds the lazy outputs of a program. Inputs that are not row-contiguous are copied first; an input
-/// that an output aliases must be row-contiguous once evaluated.
+/// Builds the lazy outputs of a program that runs so many places later. Inputs that are not row-contiguous are
+/// copied first; an input that an output aliases must be row-contiguous once evaluated.
 ///
 /// # Errors
 /// MLX refuses.
 pub(super) fn operation(
-    program: Box<Program>,
+    program: Arc<Program>,
+    later: usize,
     inputs: &[&Array],
     outputs: &[OutputSpec<'_>],
 ) -> Result<Vec<Array>, Exception> {
@@ -63,7 +66,8 @@ pub(super) fn operation(
     let arrays: Vec<_> = inputs.iter().map(|input| input.as_ptr()).collect();
     // SAFETY: makes empty handles, which the call below fills or which are freed by `Array`'s drop.
     let mut made: Vec<_> = outputs.iter().map(|_| unsafe { mlx_sys::mlx_array_new() }).collect();
-    let kernel = CKernel { state: Box::into_raw(program).cast(), run: run_program, drop: drop_program };
+    let run = Box::new(Run { program, later });
+    let kernel = CKernel { state: Box::into_raw(run).cast(), run: run_program, drop: drop_program };
     // SAFETY: every pointer is valid for its count during the call; the state, of which the call becomes the
     // owner, is what its two functions take it for.
     let status = unsafe {
@@ -134,19 +138,28 @@ pub(super) fn record_failure(name: &CStr, panic: &(dyn Any + Send)) {
     FAILED.store(true, Ordering::Release);
 }
 
+/// The state of an operation.
+struct Run {
+    program: Arc<Program>,
+    later: usize,
+}
+
 unsafe extern "C" fn run_program(
     state: *const c_void,
     inputs: *const *const c_void,
     outputs: *const *mut c_void,
 ) {
-    // SAFETY: `operation` made the state of a program; MLX hands one pointer an input and an output, to
-    // memory that stays alive during the run.
-    unsafe { (*state.cast::<Program>()).run(inputs, outputs) };
+    // SAFETY: `operation` made the state; MLX hands one pointer an input and an output, to memory that stays alive
+    // during the run.
+    unsafe {
+        let Run { program, later } = &*state.cast::<Run>();
+        program.run(*later, inputs, outputs);
+    }
 }
 
 unsafe extern "C" fn drop_program(state: *mut c_void) {
     // SAFETY: `operation` made it of a box, and this is called once.
-    drop(unsafe { Box::from_raw(state.cast::<Program>()) });
+    drop(unsafe { Box::from_raw(state.cast::<Run>()) });
 }
 
 pub(super) fn item_size(dtype: Dtype) -> usize {

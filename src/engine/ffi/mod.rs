@@ -18,6 +18,8 @@ pub mod quantized;
 #[cfg(target_os = "linux")]
 mod region;
 #[cfg(target_os = "linux")]
+mod repeat;
+#[cfg(target_os = "linux")]
 pub mod scratch;
 #[cfg(target_os = "linux")]
 mod slots;
@@ -34,9 +36,13 @@ pub use mapping::Mapping;
 #[cfg(target_os = "linux")]
 pub use region::Region;
 #[cfg(target_os = "linux")]
+pub use repeat::Repeat;
+#[cfg(target_os = "linux")]
 pub use slots::{Buffers, SharedSlice};
 #[cfg(target_os = "linux")]
 pub use tensor::Input;
+#[cfg(not(target_os = "linux"))]
+pub use tensor::Repeat;
 pub use tensor::{Operand, Tensor};
 
 use crate::error::Result;

@@ -60,7 +60,8 @@ pub(super) enum Room {
     Scratch(usize),
 }
 
-/// What comes from outside: an input of the operation, or what is there already and kept alive here.
+/// What comes from outside: an input of the operation, or what is there already and kept alive here. An array of the
+/// latter may be one that kernels update.
 pub(super) enum Given {
     Input(usize),
     Held(Array),
@@ -70,6 +71,7 @@ pub(super) enum Given {
 /// Elements, and bytes of each.
 pub(super) type Extent = (usize, usize);
 
+#[derive(Default)]
 pub(super) struct Program {
     pub(super) stages: Vec<Stage>,
     /// Inputs, then outputs of every stage, one after the other.
@@ -80,8 +82,9 @@ pub(super) struct Program {
     pub(super) scratch: usize,
 }
 
-// SAFETY: kernels and regions are `Send` and `Sync`; of the arrays, which are `Send`, only the memory is read, which
-// nobody changes.
+// SAFETY: kernels and regions are `Send` and `Sync`; of the arrays, which are `Send`, only the memory is looked at while
+// the program runs. Nobody changes it but kernels of programs like this one, of which one runs after the other: an
+// operation waits for those that have updated what it looks at, and all of them run on the thread of MLX's CPU stream.
 unsafe impl Sync for Program {}
 
 impl Program {
@@ -93,12 +96,13 @@ impl Program {
         }
     }
 
-    /// Runs all kernels in their order, or up to the first that fails.
+    /// Runs all kernels in their order, or up to the first that fails, as they were recorded or so many places
+    /// later.
     ///
     /// # Safety
     /// `inputs` and `outputs` point at pointers to the operation's arrays, which are row-major, as large as the
     /// arrays that the program was made for, and nobody else's while it runs.
-    pub(super) unsafe fn run(&self, inputs: *const *const c_void, outputs: *const *mut c_void) {
+    pub(super) unsafe fn run(&self, later: usize, inputs: *const *const c_void, outputs: *const *mut c_void) {
         let mut scratch = Scratch::new(self.scratch);
         let scratch = SharedSlice::new(&mut scratch);
         let slot = |data: *mut c_void, (count, item_size)| Slot { data, count, item_size, in_place: false };
@@ -137,7 +141,7 @@ impl Program {
             let (inputs, outputs) = slots.split_at(*inputs);
             // SAFETY: arrays live as long as the operation; what lies in working memory is written before it is
             // read, and shares its place with nothing that is still to be read.
-            let buffers = unsafe { Buffers::new(inputs, outputs) };
+            let buffers = unsafe { Buffers::new(inputs, outputs, later) };
             // A panic must not unwind into C++: it becomes an error of the next `check`.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| kernel.run(&buffers))) {
                 return record_failure(kernel.name(), panic.as_ref());

@@ -19,14 +19,20 @@ pub(super) struct Slot {
 pub struct Buffers<'a> {
     inputs: &'a [Slot],
     outputs: &'a [Slot],
+    later: usize,
 }
 
 impl<'a> Buffers<'a> {
     /// # Safety
     /// Every slot's memory is there, aligned for its elements, as long as the slots are borrowed. Inputs that
     /// are not updated in place are initialised and nobody writes them; nobody else looks at outputs.
-    pub(super) unsafe fn new(inputs: &'a [Slot], outputs: &'a [Slot]) -> Self {
-        Self { inputs, outputs }
+    pub(super) unsafe fn new(inputs: &'a [Slot], outputs: &'a [Slot], later: usize) -> Self {
+        Self { inputs, outputs, later }
+    }
+
+    /// How many places later in its sequence than it was made for the kernel runs: what depends on a place adds it.
+    pub fn later(&self) -> usize {
+        self.later
     }
 
     /// The elements of input `index`, row-major.

@@ -1,7 +1,7 @@
 //! What layers compute with.
 
 #[cfg(target_os = "linux")]
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 #[cfg(target_os = "linux")]
 use std::fmt;
 #[cfg(target_os = "linux")]
@@ -11,7 +11,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 #[cfg(target_os = "linux")]
-use super::chain::{Chain, close};
+use super::chain::{Chain, close, lost, updated};
 #[cfg(target_os = "linux")]
 use super::region::Region;
 
@@ -69,6 +69,8 @@ impl Operand for Array {
 #[derive(Clone, Copy)]
 pub enum Input<'a> {
     Array(&'a Array),
+    /// One that is another each time, where all else of a step is as it was: see [`Repeat`](super::Repeat).
+    Fresh(&'a Array),
     Tensor(&'a Tensor),
     /// Bytes that are no array's.
     Region(&'a Region),
@@ -94,9 +96,16 @@ pub(super) struct Node {
     state: RefCell<State>,
 }
 
+/// What tells of an operation that updates memory in place, a byte that it makes: who reads or updates the memory
+/// later waits for it. It is that of the last such operation where several do the same.
 #[cfg(target_os = "linux")]
-enum State {
+pub(super) type Update = RefCell<Array>;
+
+#[cfg(target_os = "linux")]
+pub(super) enum State {
     Array(Array),
+    /// Memory that is computed, and how it is updated. Nobody may look at it but an operation that waits for that.
+    Updated(Array, Rc<Update>),
     /// The value of this index in a chain.
     Pending(Rc<RefCell<Chain>>, usize),
     /// Its operation could not be made.
@@ -118,8 +127,8 @@ impl Node {
     }
 
     /// The chain has become an operation, or not.
-    pub(super) fn settle(&self, array: Option<Array>) {
-        *self.state.borrow_mut() = array.map_or(State::Lost, State::Array);
+    pub(super) fn settle(&self, state: State) {
+        *self.state.borrow_mut() = state;
     }
 }
 
@@ -134,8 +143,12 @@ impl Tensor {
     pub(super) fn pending(&self) -> Option<(Rc<RefCell<Chain>>, usize)> {
         match &*self.0.state.borrow() {
             State::Pending(chain, value) => Some((Rc::clone(chain), *value)),
-            State::Array(_) | State::Lost => None,
+            State::Array(_) | State::Updated(..) | State::Lost => None,
         }
+    }
+
+    pub(super) fn state(&self) -> Ref<'_, State> {
+        self.0.state.borrow()
     }
 }
 
@@ -147,7 +160,8 @@ impl Operand for Tensor {
         }
         match &*self.0.state.borrow() {
             State::Array(array) => Ok(array.clone()),
-            State::Pending(..) | State::Lost => Err(Exception::custom("a result whose operation failed")),
+            State::Updated(memory, update) => updated(memory, update),
+            State::Pending(..) | State::Lost => Err(lost()),
         }
     }
 
@@ -210,5 +224,21 @@ impl Operand for Tensor {
 
     fn dtype(&self) -> Dtype {
         self.0.dtype()
+    }
+}
+
+/// A step that could be had again: there are none.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub enum Repeat {}
+
+#[cfg(not(target_os = "linux"))]
+impl Repeat {
+    pub fn of<'a>(_: &Tensor, _: impl IntoIterator<Item = &'a Tensor>) -> Result<Option<Self>, Exception> {
+        Ok(None)
+    }
+
+    pub fn next(&mut self, _: &Array) -> Result<Option<Array>, Exception> {
+        match *self {}
     }
 }

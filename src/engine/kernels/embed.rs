@@ -8,7 +8,7 @@ use mlx_rs::{Array, Dtype};
 use super::check;
 use super::packed::{Layout, PackedMatrix, View};
 use super::pool;
-use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, record};
+use crate::engine::ffi::{Buffers, Input, Kernel, Operand, OutputSpec, record};
 
 /// The rows `[L, columns]` of a table for token ids, int32 `[L]`, times a factor.
 ///
@@ -27,7 +27,7 @@ pub fn embed<X: Operand>(table: &PackedMatrix, ids: &Array, factor: f32) -> Resu
     let shape = [tokens, check::dimension(table.columns())?];
     let kernel = Embed { layout: table.layout(), factor };
     let outputs = [OutputSpec::New { shape: &shape, dtype: Dtype::Float32 }];
-    check::single(record(kernel, &[table.input(), ids.input()], &outputs)?)
+    check::single(record(kernel, &[table.input(), Input::Fresh(ids)], &outputs)?)
 }
 
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
 use super::LanguageModel;
-use crate::engine::cache::CacheShape;
+use crate::engine::cache::{CacheShape, KvCache};
 use crate::engine::config::recurrent::Recurrent;
 use crate::engine::config::style::{Mixer, Placement, QkNorm};
 use crate::engine::config::{self, ModelConfig};
@@ -26,7 +26,7 @@ use crate::engine::layers::projection::Projection;
 use crate::engine::layers::rope::Rope;
 use crate::engine::layers::sequences::{Batch, Sight};
 use crate::engine::layers::short_conv::ShortConv;
-use crate::engine::layers::step::{Sequence, Step};
+use crate::engine::layers::step::{Logits, Sequence, Step};
 use crate::engine::layers::{Backend, Loader};
 use crate::error::{Error, Result};
 
@@ -158,12 +158,11 @@ impl Decoder {
         })
     }
 
-    /// Logits of hidden states `[L, hidden]`.
-    fn logits(&self, x: &Tensor) -> Result<Array> {
-        let logits = self.head.forward_scaled(x, self.logits_scale)?.array()?;
+    /// The logits that come of what the head makes.
+    fn logits(&self, made: Array) -> Result<Array> {
         match self.logits_cap {
-            Some(cap) => capped(&logits, cap),
-            None => Ok(logits),
+            Some(cap) => capped(&made, cap),
+            None => Ok(made),
         }
     }
 }
@@ -455,11 +454,30 @@ fn dense(
     })
 }
 
+/// The cache of a step's only token, whose logits are wanted.
+fn only_token<'a>(sequences: &'a mut [Sequence]) -> Option<&'a mut KvCache> {
+    match sequences {
+        [Sequence { tokens: 1, cache, logits: Logits::All | Logits::Last }] => Some(cache),
+        _ => None,
+    }
+}
+
 impl LanguageModel for Decoder {
     fn forward_together(&self, tokens: &Array, sequences: &mut [Sequence]) -> Result<Option<Array>> {
+        if let Some(cache) = only_token(sequences)
+            && let Some(made) = cache.again(tokens)?
+        {
+            return self.logits(made).map(Some);
+        }
         let mut step = Step::begin(tokens.dim(0) as usize, sequences)?;
         let x = self.stack.forward(tokens, &mut step)?;
-        step.end(x)?.map(|x| self.logits(&x)).transpose()
+        let Some(x) = step.end(x)? else { return Ok(None) };
+        let made = self.head.forward_scaled(&x, self.logits_scale)?;
+        drop(x);
+        if let Some(cache) = only_token(sequences) {
+            cache.remember(&made)?;
+        }
+        self.logits(made.array()?).map(Some)
     }
 
     fn cache_shape(&self) -> &CacheShape {

@@ -226,7 +226,9 @@ impl Kernel for Attend {
     const NAME: &'static CStr = c"Attention";
 
     fn run(&self, buffers: &Buffers<'_>) {
-        let spans = self.spans.as_slice();
+        let later = buffers.later();
+        let at = |span: &Span| Span { offset: span.offset + later, held: span.held + later, ..*span };
+        let spans: Vec<Span> = self.spans.iter().map(at).collect();
         let (sides, arrays) = (self.layer.sides().count(), if self.layer.packing.is_some() { 3 } else { 1 });
         let own = sides * arrays;
         let vectors = if self.has_vectors { buffers.input(1 + spans.len() * own) } else { &[] };
@@ -236,7 +238,7 @@ impl Kernel for Attend {
         let (qkv, out) = (buffers.input::<f32>(0), buffers.output::<f32>(0));
         let tokens: usize = spans.iter().map(|span| span.tokens).sum();
         let (width, out_width) = (qkv.len() / tokens, out.len() / tokens);
-        rotary::with_tables(&self.layer, spans, frequencies, |tables| {
+        rotary::with_tables(&self.layer, &spans, frequencies, |tables| {
             let (mut jobs, mut first) = (Vec::with_capacity(spans.len()), 0);
             for (index, (span, table)) in spans.iter().zip(tables).enumerate() {
                 let Span { tokens, offset, held, capacity, is_half } = *span;

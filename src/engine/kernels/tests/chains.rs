@@ -3,11 +3,11 @@
 use std::ffi::CStr;
 use std::process::Command;
 
-use mlx_rs::{Array, Dtype, transforms};
+use mlx_rs::{Array, Dtype, ops, transforms};
 
 use super::{Random, affine, assert_close, dense};
 use crate::engine::config::style::{Activation, Gating, Routing};
-use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, Tensor, check_results, record};
+use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, Repeat, Tensor, check_results, record};
 use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::pool::forced as threads;
 use crate::engine::kernels::{
@@ -175,34 +175,59 @@ impl Shape {
     }
 }
 
+/// Sequences that stand anywhere, with room for so many steps. The same each time.
+fn sequences(shape: &Shape, tokens: &[usize], steps: usize) -> Vec<Sequence> {
+    let mut random = Random(41);
+    let sequence = |&tokens: &usize| {
+        let held = random.below(200);
+        let sizes = [shape.kv_heads, held + steps * tokens + random.below(3), shape.head_dim];
+        let mut cache = || Tensor::from(random.array(&sizes));
+        Sequence { tokens, held, caches: (0..shape.layers).map(|_| vec![cache(), cache()]).collect() }
+    };
+    tokens.iter().map(sequence).collect()
+}
+
+/// The tokens of a step.
+fn ids(sequences: &[Sequence], step: usize) -> Array {
+    let all: usize = sequences.iter().map(|sequence| sequence.tokens).sum();
+    let ids: Vec<i32> = (0..all).map(|at| (at * 7 + step) as i32 % 50).collect();
+    Array::from_slice(&ids, &[all as i32])
+}
+
+/// A step through all blocks.
+fn step<X: Operand>(
+    shape: &Shape,
+    blocks: &[Block],
+    table: &PackedMatrix,
+    frequencies: &Array,
+    sequences: &mut [Sequence],
+    ids: &Array,
+) -> X {
+    let mut x: X = embed(table, ids, 1.0).unwrap();
+    for (layer, block) in blocks.iter().enumerate() {
+        x = shape.forward(block, &x, frequencies, sequences, layer);
+    }
+    for sequence in sequences {
+        sequence.held += sequence.tokens;
+    }
+    x
+}
+
+fn caches(sequences: &[Sequence]) -> impl Iterator<Item = &Tensor> {
+    sequences.iter().flat_map(|sequence| sequence.caches.iter().flatten())
+}
+
 /// Two steps through all blocks: what comes out of each, and the caches then.
 fn run<X: Operand>(shape: &Shape, blocks: &[Block], table: &PackedMatrix, tokens: &[usize]) -> Vec<Array> {
-    let mut random = Random(41);
-    let frequencies = random.array(&[shape.head_dim / 2]);
-    let mut sequences: Vec<Sequence> = tokens
-        .iter()
-        .map(|&tokens| {
-            let held = random.below(200);
-            let sizes = [shape.kv_heads, held + 2 * tokens + random.below(3), shape.head_dim];
-            let mut cache = || Tensor::from(random.array(&sizes));
-            Sequence { tokens, held, caches: blocks.iter().map(|_| vec![cache(), cache()]).collect() }
-        })
-        .collect();
+    let frequencies = Random(47).array(&[shape.head_dim / 2]);
+    let mut sequences = sequences(shape, tokens, 2);
     let mut results = Vec::new();
-    for step in 0..2 {
-        let all: usize = tokens.iter().sum();
-        let ids: Vec<i32> = (0..all).map(|at| (at * 7 + step) as i32 % 50).collect();
-        let mut x: X = embed(table, &Array::from_slice(&ids, &[all as i32]), 1.0).unwrap();
-        for (layer, block) in blocks.iter().enumerate() {
-            x = shape.forward(block, &x, &frequencies, &mut sequences, layer);
-        }
+    for at in 0..2 {
+        let ids = ids(&sequences, at);
+        let x: X = step(shape, blocks, table, &frequencies, &mut sequences, &ids);
         results.push(x.array().unwrap());
-        for sequence in &mut sequences {
-            sequence.held += sequence.tokens;
-        }
     }
-    let caches = sequences.iter().flat_map(|sequence| sequence.caches.iter().flatten());
-    results.extend(caches.map(|cache| cache.array().unwrap()));
+    results.extend(caches(&sequences).map(|cache| cache.array().unwrap()));
     transforms::eval(&results).unwrap();
     results
 }
@@ -244,6 +269,76 @@ fn chains_are_the_same_with_any_number_of_threads() {
             }
         });
     }
+}
+
+#[test]
+fn a_step_that_is_had_again_is_the_one_that_is_built_anew() {
+    const STEPS: usize = 6;
+    let mut random = Random(53);
+    for round in 0..16 {
+        let shape = Shape::some(&mut random);
+        let blocks: Vec<Block> = (0..shape.layers).map(|_| shape.block(&mut random)).collect();
+        let (table, frequencies) =
+            (packed(&mut random, 50, shape.hidden), random.array(&[shape.head_dim / 2]));
+        // Of several sequences each goes on by one.
+        let tokens = random.pick(&[&[1][..], &[1], &[1, 1, 1]]);
+        let [mut anew, mut again] = [0; 2].map(|_| sequences(&shape, tokens, STEPS));
+        let (mut expected, mut found, mut repeat) = (Vec::new(), Vec::new(), None::<Repeat>);
+        for at in 0..STEPS {
+            let ids = ids(&anew, at);
+            let x: Tensor = step(&shape, &blocks, &table, &frequencies, &mut anew, &ids);
+            expected.push(x.array().unwrap());
+            found.push(if let Some(repeat) = &mut repeat {
+                repeat.next(&ids).unwrap().unwrap()
+            } else {
+                let x: Tensor = step(&shape, &blocks, &table, &frequencies, &mut again, &ids);
+                repeat = Repeat::of(&x, caches(&again)).unwrap();
+                assert!(repeat.is_some(), "{round}: a step of kernels alone");
+                x.array().unwrap()
+            });
+            // Some are computed before the next is had, others not.
+            if random.below(2) == 0 {
+                transforms::eval([&found[at]]).unwrap();
+            }
+        }
+        // A step built after those that were had again goes on from their caches.
+        let other = Array::from_slice(&[1, 2], &[2]);
+        assert!(repeat.take().unwrap().next(&other).unwrap().is_none(), "{round}: other tokens");
+        for (sequences, results) in [(&anew, &mut expected), (&again, &mut found)] {
+            results.extend(caches(sequences).map(|cache| cache.array().unwrap()));
+            transforms::eval(&*results).unwrap();
+        }
+        for (expected, found) in expected.iter().zip(&found) {
+            assert_eq!(expected.as_slice::<f32>(), found.as_slice::<f32>(), "{round}: {tokens:?} tokens");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_takes_or_gives_more_is_not_had_again() {
+    let mut random = Random(59);
+    let shape = Shape { layers: 2, sparse: false, ..Shape::some(&mut random) };
+    let blocks: Vec<Block> = (0..shape.layers).map(|_| shape.block(&mut random)).collect();
+    let (table, frequencies) = (packed(&mut random, 50, shape.hidden), random.array(&[shape.head_dim / 2]));
+    let mut all = sequences(&shape, &[1], 8);
+    let one = |all: &mut [Sequence], frequencies: &Array| -> Tensor {
+        step(&shape, &blocks, &table, frequencies, all, &ids(all, 0))
+    };
+    let x = one(&mut all, &frequencies);
+    assert!(Repeat::of(&x, caches(&all).skip(1)).unwrap().is_none(), "it updates a cache more");
+    let other = Tensor::from(random.array(&[1]));
+    assert!(Repeat::of(&x, caches(&all).chain([&other])).unwrap().is_none(), "it updates a cache less");
+    let more = plus(&x, 1.0);
+    assert!(Repeat::of(&more, caches(&all)).unwrap().is_none(), "somebody has what lies between");
+    drop(x);
+    assert!(Repeat::of(&more, caches(&all)).unwrap().is_some(), "nobody has it");
+    assert!(Repeat::of(&more, caches(&all)).unwrap().is_none(), "an operation already");
+    let still_to_come = ops::add(&frequencies, &frequencies).unwrap();
+    let x = one(&mut all, &still_to_come);
+    assert!(Repeat::of(&x, caches(&all)).unwrap().is_none(), "it waits for an array");
+    x.array().unwrap().eval().unwrap();
+    let x = one(&mut all, &still_to_come);
+    assert!(Repeat::of(&x, caches(&all)).unwrap().is_some(), "that array is computed");
 }
 
 /// Adds what it is told to; a kernel that fails when that is no number.
