@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 pub const LONGEST_STEP: usize = 512;
 
 /// Bits of the keys and values where nobody says how many, as [`CacheOptions::with_bits`] takes them.
-pub const KV_BITS: usize = 32;
+pub const KV_BITS: usize = 16;
 
 /// A model's cache: its layers, and what computes with them.
 #[derive(Debug, Clone, PartialEq)]
