@@ -6,6 +6,7 @@ use std::path::Path;
 use sysinfo::System;
 
 use crate::cli::run::EngineArgs;
+use crate::engine::cache::KV_BITS;
 use crate::engine::device::{self, Blas};
 use crate::engine::policy::{Device, Policy};
 use crate::error::{Error, Result};
@@ -40,8 +41,7 @@ fn flags(args: &EngineArgs) -> Vec<String> {
         ("--context", number(args.context)),
         ("--max-kv-size", number(args.max_kv_size)),
         ("--keep", with(args.max_kv_size, args.keep)),
-        // Also where they are the default: without this flag, results are those of 32 bits.
-        ("--kv-bits", (args.kv_bits != 32).then(|| args.kv_bits.to_string())),
+        ("--kv-bits", number(Some(args.kv_bits).filter(|&bits| bits != KV_BITS))),
         ("--kv-group-size", number(args.kv_group_size)),
         ("--kv-start", number(args.kv_start)),
         ("--quantize", args.quantize.clone()),

@@ -325,8 +325,8 @@ fn flags_are_recorded_and_a_baseline_of_others_is_told() {
     let other = compared(&[]);
     assert!(other.stderr.contains("the baseline 1 was measured with"), "{}", other.stderr);
     assert!(other.stderr.contains("--max-kv-size 32"), "{}", other.stderr);
-    let half = bench(&sandbox, &[&args[..], &["--no-save", "--kv-bits", "16"]].concat());
-    assert_eq!(half["environment"]["flags"], serde_json::json!(["--kv-bits 16"]));
+    let whole = bench(&sandbox, &[&args[..], &["--no-save", "--kv-bits", "32"]].concat());
+    assert_eq!(whole["environment"]["flags"], serde_json::json!(["--kv-bits 32"]));
     let same = compared(&["--context", "64", "--max-kv-size", "32"]);
     assert!(!same.stderr.contains("the baseline 1"), "{}", same.stderr);
     assert!(same.stdout.contains("--max-kv-size 32"), "{}", same.stdout);

@@ -46,7 +46,7 @@ fn the_same_in_json_has_three_models_that_fit() {
         assert!(model["memory_bytes"].as_u64() <= Some(3_150_000_000), "{model}");
     }
     let next = data["next"].as_array().expect("commands");
-    assert!(next[0].as_str().is_some_and(|it| it.starts_with("mlx-cache run llama-3.2-3b ")), "{next:?}");
+    assert!(next[0].as_str().is_some_and(|it| it.starts_with("mlx-cache run qwen3-4b ")), "{next:?}");
     assert!(data["machine"]["free_memory_bytes"].as_u64() <= Some(4_500_000_000));
     let data = run("1MB");
     assert_eq!((&data["models"], &data["next"]), (&serde_json::json!([]), &serde_json::json!([])));

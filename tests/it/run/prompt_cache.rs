@@ -103,8 +103,8 @@ fn what_is_no_cache_is_refused_and_not_replaced() {
     answer(&home, &model, BEGIN, &["--prompt-cache", file]);
     let whole = fs::read(&path).expect("a cache");
     let mut swapped = whole.clone();
-    let at = whole.windows(5).position(|window| window == b"F32\",").expect("a type");
-    swapped[at..at + 3].copy_from_slice(b"I32");
+    let at = whole.windows(5).position(|window| window == b"F16\",").expect("a type");
+    swapped[at..at + 3].copy_from_slice(b"I16");
     for (name, content) in [
         ("a text", b"years of work".to_vec()),
         ("nothing", Vec::new()),
