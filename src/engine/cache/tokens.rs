@@ -5,6 +5,7 @@
 //! own and what it computes is the same as over all tokens, masked. The first tokens stay in front
 //! where some are kept.
 
+use half::f16;
 use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, Dtype, ops};
 
@@ -33,9 +34,6 @@ pub struct TokenCache {
     /// Tokens that are no longer held, all between those kept and the others.
     dropped: usize,
 }
-
-/// The largest float16.
-const MOST_HALF: f32 = 65504.0;
 
 /// Names of the parts of packed keys or values, behind their own.
 const PACKED: [&str; 3] = ["", ".scales", ".biases"];
@@ -79,7 +77,7 @@ impl TokenCache {
             None if self.plain() == self.dtype => Ok(vec![rows.clone()]),
             None => {
                 // What float16 cannot be is its largest number, not infinity.
-                let most = Array::from_f32(MOST_HALF).as_dtype(rows.dtype())?;
+                let most = Array::from_f32(f16::MAX.to_f32()).as_dtype(rows.dtype())?;
                 let within = ops::clip(rows, (&ops::negative(&most)?, &most))?;
                 Ok(vec![within.as_dtype(self.plain())?])
             }

@@ -179,16 +179,25 @@ unsafe fn dense<V: Lanes, S: Stored, const T: usize>(
                 sums[0] = weights.mul_add(V::splat(*x.add(token * columns + column)), sums[0]);
             }
         }
-        let mut totals = [V::zero(); T];
-        for (total, partial) in totals.iter_mut().zip(partial) {
-            *total = fold::<V, T>(partial);
+        folded(partial)
+    }
+}
+
+/// The sums of each token's chains.
+#[inline(always)]
+pub(super) unsafe fn folded<V: Lanes, const T: usize>(partial: [[V; 4]; T]) -> [V; T] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [V::zero(); T];
+        for (sum, partial) in sums.iter_mut().zip(partial) {
+            *sum = fold::<V, T>(partial);
         }
-        totals
+        sums
     }
 }
 
 #[inline(always)]
-pub(super) unsafe fn fold<V: Lanes, const T: usize>(partial: [V; 4]) -> V {
+unsafe fn fold<V: Lanes, const T: usize>(partial: [V; 4]) -> V {
     // SAFETY: the caller's.
     unsafe {
         match partial_sums(T) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::gemv::{BF16, F16, F32, Stored, fold, partial_sums};
+use super::gemv::{BF16, F16, F32, Stored, folded, partial_sums};
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, read_float};
 use crate::engine::format::weight::{FloatType, Q8_BLOCK, RowType};
@@ -95,11 +95,7 @@ impl<S: Stored> Row for S {
                     sums[0] = weights.mul_add(V::load(x.add(token * columns + column)), sums[0]);
                 }
             }
-            let mut sums = [V::zero(); T];
-            for (sum, partial) in sums.iter_mut().zip(partial) {
-                *sum = fold::<V, T>(partial);
-            }
-            sums
+            folded(partial)
         }
     }
 }
@@ -132,11 +128,7 @@ impl Row for Q8 {
             for index in whole..blocks {
                 add_q8::<V, T>(row, x, columns, index, 0, &mut partial);
             }
-            let mut sums = [V::zero(); T];
-            for (sum, partial) in sums.iter_mut().zip(partial) {
-                *sum = fold::<V, T>(partial);
-            }
-            sums
+            folded(partial)
         }
     }
 }

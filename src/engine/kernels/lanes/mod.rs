@@ -215,7 +215,7 @@ impl Float for f16 {
 }
 
 /// The largest half float.
-const MOST_HALF: f32 = 65504.0;
+const MOST_HALF: f32 = f16::MAX.to_f32_const();
 
 /// At most 16 floats.
 #[inline(always)]
