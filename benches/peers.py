@@ -73,7 +73,7 @@ PROSE = (
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf", type=Path, help="the model")
-    parser.add_argument("--mlx-cache", type=Path, help="path of the mlx-cache binary")
+    parser.add_argument("--mlx-cache", type=lambda path: Path(path).absolute(), help="path of the mlx-cache binary")
     parser.add_argument("--without", action="append", default=[], choices=ENGINES, help="leave an engine out")
     parser.add_argument("--use", action="append", default=[], metavar="ENGINE=PATH", help="another file of the weights for one engine")
     parser.add_argument("--threads", type=int, default=2)

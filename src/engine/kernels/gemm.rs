@@ -4,7 +4,7 @@
 use super::isa::Task;
 use super::lanes::{AHEAD, Float, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout};
-use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column, outer_factors, scales_and_biases};
+use super::quants::{Fp4, Fp8, Iq4, Quants, Scaling, by_bits, each_column, outer_factors};
 use super::rows;
 use crate::engine::format::weight::{CodeTable, OUTER};
 
@@ -61,10 +61,15 @@ impl<B: Float> Task for Product<B> {
         unsafe {
             while column < self.width {
                 let vectors = (self.width - column) / LANES;
-                if self.rows <= FEW && vectors >= 4 {
+                let most = if self.rows <= FEW {
+                    ((sums::<V>() - 1) / self.rows).min(vectors)
+                } else {
+                    V::VECTORS.min(vectors)
+                };
+                if most >= 4 {
                     self.columns::<V, 4>(column);
                     column += 4 * LANES;
-                } else if V::VECTORS >= 2 && vectors >= 2 {
+                } else if most >= 2 {
                     self.columns::<V, 2>(column);
                     column += 2 * LANES;
                 } else {
@@ -74,6 +79,11 @@ impl<B: Float> Task for Product<B> {
             }
         }
     }
+}
+
+/// Vectors of sums for which there are registers.
+const fn sums<V: Lanes>() -> usize {
+    V::TOKENS * V::VECTORS
 }
 
 impl<B: Float> Product<B> {
@@ -119,7 +129,7 @@ impl<B: Float> Product<B> {
     #[inline(always)]
     unsafe fn tile<V: Lanes, const T: usize, const N: usize>(&self, row: usize, column: usize) {
         // Shapes that `columns` never asks for need no code.
-        if T > V::TOKENS || (N == 4 && T > FEW) {
+        if T * N > sums::<V>() || (N > V::VECTORS && T > FEW) {
             return;
         }
         // SAFETY: the caller's.
@@ -216,6 +226,7 @@ unsafe fn unpack_tiles<V: Lanes>(
 ) {
     let element = layout.element;
     let group = element.group().unwrap_or(1);
+    let scaling = Scaling::new(element);
     let mut to = to;
     // SAFETY: the caller's.
     unsafe {
@@ -230,7 +241,11 @@ unsafe fn unpack_tiles<V: Lanes>(
                 }
                 _ => [V::zero(); 2],
             };
-            let (scales, biases) = scales_and_biases(element, tile.add(element.quant_bytes()), outer);
+            let (scales, stored) = scaling.read(tile.add(element.quant_bytes()), outer);
+            let biases = match scaling.zero {
+                Some(zero) => Some(scales.mul(V::splat(zero))),
+                None => stored,
+            };
             match element {
                 Element::Dense(_) | Element::Rows(_) => {}
                 Element::Affine { bits, .. } | Element::Nested { bits, .. } => {

@@ -1,27 +1,127 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
 
-use super::isa::Task;
+use super::isa::{Isa, Task};
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
 use super::packed::{BLOCK, Element, Layout};
-use super::quants::{Fp4, Fp8, Iq4, Quants, by_bits, each_column, outer_factors, scales_and_biases};
+use super::quants::{Fp4, Fp8, Iq4, Quants, Scaling, by_bits, each_column, outer_factors};
 use super::rows;
+use super::scratch::Scratch;
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
 /// The most tokens at once.
 pub(super) const MAX_TOKENS: usize = 8;
 
-/// The products of `T` rows of `x`, `layout.columns` floats each, with the 16 rows of `block`. For affine
-/// weights `sums` holds the sums of `x` over each group, `[T, groups]`.
+/// Rows of `x` as [`products`] with a layout wants them.
+pub(super) struct Prepared<'a> {
+    x: &'a [f32],
+    columns: usize,
+    kind: Kind,
+    /// `x`, where numbers come too large, with each column as much smaller.
+    lowered: Option<Scratch>,
+    /// The sums of `x` over each group, `[rows, groups]`.
+    sums: Scratch,
+}
+
+/// What matrices have in common that want the same.
+#[derive(Clone, Copy, PartialEq)]
+struct Kind {
+    group: Option<usize>,
+    /// What 16 columns of `x` are multiplied with, if they are.
+    factors: Option<[f32; LANES]>,
+}
+
+/// Some rows of [`Prepared`].
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    x: *const f32,
+    sums: *const f32,
+}
+
+impl<'a> Prepared<'a> {
+    /// `x` is whole rows of the layout's columns.
+    pub(super) fn new(isa: Isa, layout: Layout, x: &'a [f32]) -> Self {
+        let kind = Kind::of(isa, layout.element);
+        let lowered = kind.factors.map(|factors| {
+            let mut lowered = Scratch::new(x.len());
+            // SAFETY: the level was detected.
+            unsafe { isa.run(Lower { x, factors: &factors, to: &mut lowered }) };
+            lowered
+        });
+        let mut sums = Scratch::new(kind.group.map_or(0, |group| x.len() / group));
+        if let Some(group) = kind.group {
+            // SAFETY: the level was detected.
+            unsafe { isa.run(Sum { x, group, to: &mut sums }) };
+        }
+        Self { x, columns: layout.columns, kind, lowered, sums }
+    }
+
+    /// Whether another layout of as many columns wants the same.
+    pub(super) fn serves(&self, isa: Isa, layout: Layout) -> bool {
+        self.kind == Kind::of(isa, layout.element)
+    }
+
+    pub(super) fn rows(&self, first: usize, count: usize) -> Rows {
+        let x = self.lowered.as_deref().unwrap_or(self.x);
+        let groups = self.kind.group.map_or(0, |group| self.columns / group);
+        let x = &x[first * self.columns..][..count * self.columns];
+        Rows { x: x.as_ptr(), sums: self.sums[first * groups..][..count * groups].as_ptr() }
+    }
+}
+
+impl Kind {
+    fn of(isa: Isa, element: Element) -> Self {
+        // SAFETY: the level was detected.
+        Self { group: element.group(), factors: unsafe { isa.run(Factors(element)) } }
+    }
+}
+
+/// By what columns of `x` are to be multiplied because their numbers are [`Quants::raised`].
+struct Factors(Element);
+
+impl Task for Factors {
+    type Output = Option<[f32; LANES]>;
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) -> Self::Output {
+        let (Element::Affine { bits, .. } | Element::Nested { bits, .. }) = self.0 else { return None };
+        let powers: [usize; LANES] = by_bits!(bits, Q => std::array::from_fn(Q::power::<V>));
+        let factors = powers.map(|power| ((1_u64 << power) as f32).recip());
+        powers.iter().any(|&power| power > 0).then_some(factors)
+    }
+}
+
+/// Multiplies whole vectors of columns.
+struct Lower<'a> {
+    x: &'a [f32],
+    factors: &'a [f32; LANES],
+    to: &'a mut [f32],
+}
+
+impl Task for Lower<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: the caller's; vectors are whole.
+        unsafe {
+            let factors = V::load(self.factors.as_ptr());
+            for (x, to) in self.x.chunks_exact(LANES).zip(self.to.chunks_exact_mut(LANES)) {
+                V::load(x.as_ptr()).mul(factors).store(to.as_mut_ptr());
+            }
+        }
+    }
+}
+
+/// The products of `T` rows of `x`, `layout.columns` floats each, with the 16 rows of `block`.
 ///
 /// # Safety
-/// `V`'s instructions exist; `block`, `x` and `sums` are as long as `layout` says.
+/// `V`'s instructions exist; `block` is as long as `layout` says; the rows were [`Prepared`] for it, and are as many.
 #[inline(always)]
 pub(super) unsafe fn products<V: Lanes, const T: usize>(
     layout: Layout,
     block: *const u8,
-    x: *const f32,
-    sums: *const f32,
+    Rows { x, sums }: Rows,
 ) -> [V; T] {
     // SAFETY: the caller's.
     unsafe {
@@ -67,7 +167,7 @@ unsafe fn accumulate<V: Lanes, Q: Quants, const T: usize>(
     unsafe {
         let loaded = Q::load::<V>(quants);
         each_column!(column => {
-            let weights = Q::column::<V>(loaded, column);
+            let weights = Q::raised::<V>(loaded, column);
             let chain = column % partial_sums(T);
             for (token, sums) in sums.iter_mut().enumerate() {
                 let value = V::splat(*x.add(token * stride + column));
@@ -88,17 +188,25 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
     // SAFETY: the caller's; a prefetch may lie anywhere.
     unsafe {
         let groups = layout.columns / group;
+        let scaling = Scaling::new(layout.element);
+        let is_nested = matches!(layout.element, Element::Nested { .. });
         let mut totals = [V::zero(); T];
         let mut outer = [V::zero(); 2];
         let mut at = block;
         for index in 0..groups {
-            if matches!(layout.element, Element::Nested { .. }) && (index * group).is_multiple_of(OUTER) {
+            if is_nested && (index * group).is_multiple_of(OUTER) {
                 prefetch(at.wrapping_add(AHEAD));
                 prefetch(at.wrapping_add(AHEAD + 64));
                 outer = outer_factors(at);
                 at = at.add(layout.element.head_bytes());
             }
             let mut partial = [[V::zero(); 4]; T];
+            let sum = |token: usize| *sums.add(token * groups + index);
+            if let Some(zero) = scaling.zero {
+                for (token, partial) in partial.iter_mut().enumerate() {
+                    partial[0] = V::splat(zero * sum(token));
+                }
+            }
             let values = x.add(index * group);
             for column in (0..group).step_by(LANES) {
                 for ahead in (0..Q::STEP).step_by(64) {
@@ -108,13 +216,12 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
                 at = at.add(Q::STEP);
             }
             prefetch(at.wrapping_add(AHEAD));
-            let (scales, biases) = scales_and_biases(layout.element, at, outer);
-            at = at.add(layout.element.tile_bytes() - layout.element.quant_bytes());
+            let (scales, biases) = scaling.read(at, outer);
+            at = at.add(scaling.bytes);
             for (token, (total, partial)) in totals.iter_mut().zip(partial).enumerate() {
                 *total = scales.mul_add(fold::<V, T>(partial), *total);
                 if let Some(biases) = biases {
-                    let sum = V::splat(*sums.add(token * groups + index));
-                    *total = biases.mul_add(sum, *total);
+                    *total = biases.mul_add(V::splat(sum(token)), *total);
                 }
             }
         }
@@ -209,11 +316,11 @@ unsafe fn fold<V: Lanes, const T: usize>(partial: [V; 4]) -> V {
 }
 
 /// Sums of `x` over its groups of columns.
-pub(super) struct Sum<'a> {
-    pub(super) x: &'a [f32],
+struct Sum<'a> {
+    x: &'a [f32],
     /// A multiple of 16 that divides the length of a row.
-    pub(super) group: usize,
-    pub(super) to: &'a mut [f32],
+    group: usize,
+    to: &'a mut [f32],
 }
 
 impl Task for Sum<'_> {

@@ -24,6 +24,7 @@ mod project;
 mod quants;
 mod rows;
 mod select;
+mod sum;
 mod together;
 
 use super::ffi::scratch;
@@ -36,6 +37,7 @@ pub use norm::{HeadNorms, Norm, norm_heads, norm_onto};
 pub use packed::PackedMatrix;
 pub use project::{Epilogue, project};
 pub use select::argmax;
+pub use sum::{Other, sum_onto};
 pub use together::together;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::lanes::{FP4, IQ4, Lanes};
 use super::packed::{BLOCK, Element};
+use crate::engine::format::weight::FloatType;
 
 /// How the quants of a tile are read.
 pub(super) trait Quants {
@@ -19,14 +20,39 @@ pub(super) trait Quants {
     /// # Safety
     /// `V`'s instructions exist; what was loaded still does.
     unsafe fn column<V: Lanes>(loaded: Self::Loaded<V>, column: usize) -> V;
+
+    /// By which power of two the numbers of [`Quants::raised`] are too large.
+    fn power<V: Lanes>(_column: usize) -> usize {
+        0
+    }
+
+    /// The 16 rows' numbers of a column times 2 to that power.
+    ///
+    /// # Safety
+    /// As [`Quants::column`].
+    #[inline(always)]
+    unsafe fn raised<V: Lanes>(loaded: Self::Loaded<V>, column: usize) -> V {
+        // SAFETY: the caller's.
+        unsafe { Self::column(loaded, column) }
+    }
 }
 
 /// Some bits, a number of their own or the index of one.
 pub(super) trait Few {
     const BITS: usize;
 
+    /// Whether a number is what its bits say.
+    const IS_NUMBER: bool;
+
     /// The number of the lowest bits.
     unsafe fn number<V: Lanes>(words: V::Words) -> V;
+
+    /// The number of the bits from `from` on, times 2 to the power of `from`; of numbers that are what their bits say.
+    #[inline(always)]
+    unsafe fn in_place<V: Lanes>(words: V::Words, from: usize) -> V {
+        // SAFETY: the caller's.
+        unsafe { Self::number(V::without(words, from)) }
+    }
 }
 
 pub(super) struct Number<const BITS: usize>;
@@ -35,16 +61,24 @@ pub(super) struct Fp4;
 
 impl<const BITS: usize> Few for Number<BITS> {
     const BITS: usize = BITS;
+    const IS_NUMBER: bool = true;
 
     #[inline(always)]
     unsafe fn number<V: Lanes>(words: V::Words) -> V {
         // SAFETY: the caller's.
         unsafe { V::low_bits::<BITS>(words) }
     }
+
+    #[inline(always)]
+    unsafe fn in_place<V: Lanes>(words: V::Words, from: usize) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::bits_in_place::<BITS>(words, from) }
+    }
 }
 
 impl Few for Iq4 {
     const BITS: usize = 4;
+    const IS_NUMBER: bool = false;
 
     #[inline(always)]
     unsafe fn number<V: Lanes>(words: V::Words) -> V {
@@ -55,6 +89,7 @@ impl Few for Iq4 {
 
 impl Few for Fp4 {
     const BITS: usize = 4;
+    const IS_NUMBER: bool = false;
 
     #[inline(always)]
     unsafe fn number<V: Lanes>(words: V::Words) -> V {
@@ -91,6 +126,26 @@ impl<F: Few> Quants for F {
                 bits = V::joined(bits, words[word + 1], 32 - from);
             }
             F::number(bits)
+        }
+    }
+
+    #[inline(always)]
+    fn power<V: Lanes>(column: usize) -> usize {
+        let from = column * F::BITS % 32;
+        // The highest bit would be a sign.
+        if V::IN_PLACE && F::IS_NUMBER && from + F::BITS < 32 { from } else { 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn raised<V: Lanes>(words: [V::Words; 3], column: usize) -> V {
+        let power = Self::power::<V>(column);
+        // SAFETY: the caller's.
+        unsafe {
+            if power == 0 {
+                Self::column(words, column)
+            } else {
+                F::in_place(words[column * F::BITS / 32], power)
+            }
         }
     }
 }
@@ -136,31 +191,60 @@ pub(super) unsafe fn outer_factors<V: Lanes>(head: *const u8) -> [V; 2] {
     unsafe { [V::load(head.cast()), V::load(head.add(BLOCK * 4).cast())] }
 }
 
-/// The scales behind the quants of a tile, and the biases, stored or not, of elements that have some; `outer` is
-/// for nested ones.
-///
-/// # Safety
-/// `V`'s instructions exist; `line` is where the scales of a tile of such elements begin.
-#[inline(always)]
-pub(super) unsafe fn scales_and_biases<V: Lanes>(
-    element: Element,
-    line: *const u8,
-    outer: [V; 2],
-) -> (V, Option<V>) {
-    // SAFETY: the caller's.
-    unsafe {
-        let scales = match element {
-            Element::Dense(_) | Element::Rows(_) => V::zero(),
-            Element::Affine { scale, .. } | Element::Codes { scale, .. } => V::load_as(scale, line),
-            Element::Nested { .. } => V::load_signed_bytes(line).mul(outer[0]),
+/// What follows the quants of a tile, found out once for all tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Scaling {
+    kind: Kind,
+    /// Bytes of a tile that are not quants.
+    pub(super) bytes: usize,
+    /// As [`Element::zero`].
+    pub(super) zero: Option<f32>,
+}
+
+/// Sixteen scales, or as many biases too.
+#[derive(Clone, Copy)]
+enum Kind {
+    Scales(FloatType),
+    Both(FloatType),
+    Signed,
+    BothSigned,
+}
+
+impl Scaling {
+    /// Of elements that have scales.
+    pub(super) fn new(element: Element) -> Self {
+        let zero = element.zero();
+        let kind = match element {
+            Element::Codes { scale, .. } => Kind::Scales(scale),
+            Element::Affine { scale, .. } if zero.is_some() => Kind::Scales(scale),
+            Element::Affine { scale, .. } => Kind::Both(scale),
+            Element::Nested { .. } if zero.is_some() => Kind::Signed,
+            Element::Nested { .. } => Kind::BothSigned,
+            Element::Dense(_) | Element::Rows(_) => unreachable!("floats are not scaled"),
         };
-        let biases = match (element, element.zero()) {
-            (_, Some(zero)) => Some(scales.mul(V::splat(zero))),
-            (Element::Affine { scale, .. }, None) => Some(V::load_as(scale, line.add(BLOCK * scale.size()))),
-            (Element::Nested { .. }, None) => Some(V::load_signed_bytes(line.add(BLOCK)).mul(outer[1])),
-            (Element::Dense(_) | Element::Rows(_) | Element::Codes { .. }, None) => None,
-        };
-        (scales, biases)
+        Self { kind, bytes: element.tile_bytes() - element.quant_bytes(), zero }
+    }
+
+    /// The scales, and the biases where they are stored; `outer` is for nested elements.
+    ///
+    /// # Safety
+    /// `V`'s instructions exist; `line` is where the scales of a tile begin.
+    #[inline(always)]
+    pub(super) unsafe fn read<V: Lanes>(self, line: *const u8, outer: [V; 2]) -> (V, Option<V>) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.kind {
+                Kind::Scales(float) => (V::load_as(float, line), None),
+                Kind::Both(float) => {
+                    (V::load_as(float, line), Some(V::load_as(float, line.add(BLOCK * float.size()))))
+                }
+                Kind::Signed => (V::load_signed_bytes(line).mul(outer[0]), None),
+                Kind::BothSigned => {
+                    let biases = V::load_signed_bytes(line.add(BLOCK));
+                    (V::load_signed_bytes(line).mul(outer[0]), Some(biases.mul(outer[1])))
+                }
+            }
+        }
     }
 }
 

@@ -176,18 +176,45 @@ impl Experts {
         if let Some([_, back]) = &self.squeeze {
             mixed = back.forward(&mixed)?;
         }
-        if let Some(shared) = &self.shared {
-            let mut result = shared.mlp.apply(normed)?;
-            if let Some(gate) = &shared.gate {
-                let weight = ops::sigmoid(gate.forward(normed)?.array()?)?;
-                result = X::from(ops::multiply(&weight, result.array()?)?);
+        let shared = match &self.shared {
+            Some(shared) => {
+                let gate = shared.gate.as_ref().map(|gate| gate.forward(normed)).transpose()?;
+                Some((shared.mlp.apply(normed)?, gate))
             }
-            mixed = X::from(ops::add(mixed.array()?, result.array()?)?);
+            None => None,
+        };
+        if let Some(norm) = &self.post_norm {
+            if let Some(shared) = shared {
+                mixed = self.sum(&mixed, Some(shared), None)?;
+            }
+            return norm.forward_onto(&mixed, residual, self.factor);
         }
-        match &self.post_norm {
-            Some(norm) => norm.forward_onto(&mixed, residual, self.factor),
-            None => Ok(X::from(onto(&residual.array()?, mixed.array()?, self.factor)?)),
+        self.sum(&mixed, shared, Some(residual))
+    }
+
+    /// `[residual + factor *] (mixed + [[sigmoid(gate) *] shared])`.
+    fn sum<X: Operand>(&self, mixed: &X, shared: Option<(X, Option<X>)>, residual: Option<&X>) -> Result<X> {
+        #[cfg(target_os = "linux")]
+        if matches!(self.weights, Weights::Packed { .. }) {
+            let other = shared.as_ref().map(|(values, gate)| kernels::Other { values, gate: gate.as_ref() });
+            return Ok(kernels::sum_onto(
+                mixed,
+                other.as_ref(),
+                residual.map(|residual| (residual, self.factor)),
+            )?);
         }
+        let mut sum = mixed.array()?;
+        if let Some((values, gate)) = shared {
+            let mut values = values.array()?;
+            if let Some(gate) = gate {
+                values = ops::multiply(&ops::sigmoid(gate.array()?)?, values)?;
+            }
+            sum = ops::add(sum, values)?;
+        }
+        Ok(X::from(match residual {
+            Some(residual) => onto(&residual.array()?, sum, self.factor)?,
+            None => sum,
+        }))
     }
 
     /// `x [L, hidden]`, `scores [L, experts]`.

@@ -11,6 +11,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 use super::check;
+use super::gemv::Prepared;
 use super::isa::Isa;
 use super::packed::{BLOCK, Layout, PackedMatrix, View};
 use super::pool;
@@ -160,9 +161,10 @@ impl Kernel for Mixture {
         let mut inner = Scratch::new(visits.len() * self.inner());
         {
             let [gate, up, _] = &factors;
-            let sums = [gate, up].map(|it| products::sums(self.isa, it, &gathered));
+            let prepared = [gate, up].map(|it| Prepared::new(self.isa, it.view.layout, &gathered));
             let to = SharedSlice::new(&mut inner);
-            let inside = Inside { isa: self.isa, gating: self.kind.gating, gate, up, x: &gathered, sums, to };
+            let inside =
+                Inside { isa: self.isa, gating: self.kind.gating, gate, up, x: &gathered, prepared, to };
             let blocks = self.inner().div_ceil(BLOCK);
             let parts = blocks.div_ceil(TOGETHER);
             pool::run(runs.len() * parts, &|chunk| {
@@ -172,9 +174,9 @@ impl Kernel for Mixture {
             });
         }
         let [.., down] = &factors;
-        let sums = products::sums(self.isa, down, &inner);
+        let prepared = Prepared::new(self.isa, down.view.layout, &inner);
         let out = buffers.output::<f32>(0);
-        let outside = Outside { isa: self.isa, down, x: &inner, sums: &sums, out };
+        let outside = Outside { isa: self.isa, down, x: &inner, prepared, out };
         // Two blocks of columns of the result are one worker's, whatever the experts that add to them.
         let blocks = self.hidden.div_ceil(BLOCK);
         pool::run(blocks.div_ceil(2), &|pair| {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::routing::Visit;
 use crate::engine::config::style::Gating;
 use crate::engine::ffi::SharedSlice;
-use crate::engine::kernels::gemv::{self, MAX_TOKENS};
+use crate::engine::kernels::gemv::{self, MAX_TOKENS, Prepared};
 use crate::engine::kernels::isa::{Isa, Task};
 use crate::engine::kernels::lanes::{LANES, Lanes, activate, load_part, silu};
-use crate::engine::kernels::packed::{BLOCK, Layout, View};
+use crate::engine::kernels::packed::{BLOCK, View};
 use crate::engine::kernels::panel::{self, Blocks, PANEL};
 use crate::engine::kernels::scratch::Scratch;
 
@@ -45,20 +45,6 @@ impl Factors<'_> {
     }
 }
 
-/// Sums of rows of `x` over the groups of a matrix, for [`gemv::products`].
-pub(super) fn sums(isa: Isa, factors: &Factors<'_>, x: &[f32]) -> Scratch {
-    let Some(group) = factors.view.layout.element.group() else { return Scratch::new(0) };
-    let mut sums = Scratch::new(x.len() / group);
-    // SAFETY: the level was detected.
-    unsafe { isa.run(gemv::Sum { x, group, to: &mut sums }) };
-    sums
-}
-
-/// Where the sums of row `first` begin.
-fn sums_at(layout: Layout, sums: &[f32], first: usize) -> *const f32 {
-    layout.element.group().map_or(sums.as_ptr(), |group| sums[first * (layout.columns / group)..].as_ptr())
-}
-
 /// A few visits at a time for what has a constant number of them.
 fn few(run: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
     run.clone().step_by(MAX_TOKENS).map(|first| first..run.end.min(first + MAX_TOKENS))
@@ -72,7 +58,8 @@ pub(super) struct Inside<'a> {
     pub(super) up: &'a Factors<'a>,
     /// `[visits, hidden]`
     pub(super) x: &'a [f32],
-    pub(super) sums: [Scratch; 2],
+    /// The same for the two matrices.
+    pub(super) prepared: [Prepared<'a>; 2],
     /// `[visits, inner]`
     pub(super) to: SharedSlice<'a, f32>,
 }
@@ -152,19 +139,17 @@ impl<const T: usize> Task for FewInside<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let Self { inside, expert, first, blocks } = self;
-        let columns = inside.gate.view.layout.columns;
-        let x = inside.x[first * columns..][..T * columns].as_ptr();
         for block in blocks {
-            // SAFETY: the caller's; views have the lengths of their layouts, `x` and sums T rows.
+            // SAFETY: the caller's; views have the lengths of their layouts, what was prepared T rows from the first.
             unsafe {
                 let mut products = [[V::zero(); T]; 2];
                 let factors = [inside.gate, inside.up];
                 let skipped = usize::from(!inside.is_gated());
-                let parts = products.iter_mut().zip(factors).zip(&inside.sums).skip(skipped);
-                for ((products, factors), sums) in parts {
+                let parts = products.iter_mut().zip(factors).zip(&inside.prepared).skip(skipped);
+                for ((products, factors), prepared) in parts {
                     let layout = factors.view.layout;
                     let weights = factors.view.block(factors.block(expert, block)).as_ptr();
-                    *products = gemv::products::<V, T>(layout, weights, x, sums_at(layout, sums, first));
+                    *products = gemv::products::<V, T>(layout, weights, prepared.rows(first, T));
                 }
                 let [gates, ups] = products;
                 for (token, (gate, up)) in gates.into_iter().zip(ups).enumerate() {
@@ -207,7 +192,8 @@ pub(super) struct Outside<'a> {
     pub(super) down: &'a Factors<'a>,
     /// `[visits, inner]`
     pub(super) x: &'a [f32],
-    pub(super) sums: &'a [f32],
+    /// The same for the matrix.
+    pub(super) prepared: Prepared<'a>,
     /// `[L, hidden]`
     pub(super) out: SharedSlice<'a, f32>,
 }
@@ -284,13 +270,10 @@ impl<const T: usize> Task for FewOutside<'_, T> {
     unsafe fn run<V: Lanes>(self) {
         let Self { outside, visits, first, block } = self;
         let view = &outside.down.view;
-        let columns = view.layout.columns;
-        let x = outside.x[first * columns..][..T * columns].as_ptr();
         let weights = view.block(outside.down.block(visits[0].expert, block)).as_ptr();
-        // SAFETY: the caller's; the view has the length of its layout, `x` and sums T rows.
+        // SAFETY: the caller's; the view has the length of its layout, what was prepared T rows from the first.
         unsafe {
-            let sums = sums_at(view.layout, outside.sums, first);
-            let products = gemv::products::<V, T>(view.layout, weights, x, sums);
+            let products = gemv::products::<V, T>(view.layout, weights, outside.prepared.rows(first, T));
             for (visit, products) in visits.iter().zip(products) {
                 outside.finish(visit, block, products);
             }

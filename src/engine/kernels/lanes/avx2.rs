@@ -3,7 +3,8 @@
 #[allow(clippy::wildcard_imports, reason = "dozens of instructions")]
 use std::arch::x86_64::*;
 
-use super::{Lanes, MOST_HALF};
+use super::{LANES, Lanes, MOST_HALF};
+use crate::engine::format::weight::FloatType;
 
 #[derive(Clone, Copy)]
 pub(in crate::engine::kernels) struct Avx2(__m256, __m256);
@@ -24,6 +25,8 @@ impl Lanes for Avx2 {
     // Twelve registers of sums, two of weights, one of activations; one is left.
     const TOKENS: usize = 6;
     const VECTORS: usize = 1;
+
+    const IN_PLACE: bool = true;
 
     both! {
         add _mm256_add_ps;
@@ -150,6 +153,18 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn bits_in_place<const BITS: usize>(words: Self::Words, from: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = _mm256_set1_epi32(((1 << BITS) - 1) << from);
+            Self(
+                _mm256_cvtepi32_ps(_mm256_and_si256(words.0, mask)),
+                _mm256_cvtepi32_ps(_mm256_and_si256(words.1, mask)),
+            )
+        }
+    }
+
+    #[inline(always)]
     unsafe fn look_up(words: Self::Words, numbers: &[f32; 16]) -> Self {
         // SAFETY: the caller's.
         unsafe {
@@ -239,6 +254,47 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_halves_as(float: FloatType, from: *const u8) -> [Self; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let (first, second) = Self::load_words(from);
+            match float {
+                FloatType::BF16 => {
+                    let mask = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+                    let low = |words| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words));
+                    let high = |words| _mm256_castsi256_ps(_mm256_and_si256(words, mask));
+                    [Self(low(first), low(second)), Self(high(first), high(second))]
+                }
+                FloatType::F16 | FloatType::F32 => {
+                    // Of each half of a register the eight lower halves, then the eight upper ones.
+                    let order = _mm256_setr_epi8(
+                        0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3,
+                        6, 7, 10, 11, 14, 15,
+                    );
+                    let both = |words| {
+                        let parted =
+                            _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(words, order));
+                        let halves = (_mm256_castsi256_si128(parted), _mm256_extracti128_si256::<1>(parted));
+                        (_mm256_cvtph_ps(halves.0), _mm256_cvtph_ps(halves.1))
+                    };
+                    let (first, second) = (both(first), both(second));
+                    [Self(first.0, second.0), Self(first.1, second.1)]
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn products(query: *const f32, rows: [*const f32; LANES], length: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let half =
+                |first: usize| products_of_eight(query, std::array::from_fn(|i| rows[first + i]), length);
+            Self(half(0), half(8))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
             // SAFETY: the caller's.
@@ -246,6 +302,47 @@ impl Lanes for Avx2 {
                 transpose8(from.add(i * from_stride + j), from_stride, to.add(j * to_stride + i), to_stride);
             };
         }
+    }
+}
+
+/// Eight scalar products of a query, each with its own register of sums.
+#[inline(always)]
+unsafe fn products_of_eight(query: *const f32, rows: [*const f32; 8], length: usize) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [_mm256_setzero_ps(); 8];
+        let whole = length / 8 * 8;
+        for at in (0..whole).step_by(8) {
+            let q = _mm256_loadu_ps(query.add(at));
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                *sum = _mm256_fmadd_ps(q, _mm256_loadu_ps(row.add(at)), *sum);
+            }
+        }
+        let mut products = sums_of_eight(sums);
+        for at in whole..length {
+            let values = rows.map(|row| *row.add(at));
+            products =
+                _mm256_fmadd_ps(_mm256_set1_ps(*query.add(at)), _mm256_loadu_ps(values.as_ptr()), products);
+        }
+        products
+    }
+}
+
+/// Lane i is the sum of the lanes of `vectors[i]`.
+#[inline(always)]
+unsafe fn sums_of_eight(vectors: [__m256; 8]) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        let twos: [__m256; 4] = std::array::from_fn(|i| {
+            let (a, b) = (vectors[2 * i], vectors[2 * i + 1]);
+            _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b))
+        });
+        // Each half then holds partial sums of four vectors, in their order.
+        let [low, high]: [__m256; 2] = std::array::from_fn(|i| {
+            let (a, b) = (twos[2 * i], twos[2 * i + 1]);
+            _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b))
+        });
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
     }
 }
 

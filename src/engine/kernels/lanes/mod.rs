@@ -100,6 +100,15 @@ pub(super) trait Lanes: Copy {
     unsafe fn load_halves(from: *const u8) -> Self::Words;
     /// The lowest `BITS` bits, two to six, of each word as numbers.
     unsafe fn low_bits<const BITS: usize>(words: Self::Words) -> Self;
+    /// Whether [`Lanes::bits_in_place`] is quicker than to move bits down first.
+    const IN_PLACE: bool = false;
+    /// The `BITS` bits from bit `from` on, none the highest of a word, where they lie: as numbers, times
+    /// 2 to the power of `from`.
+    #[inline(always)]
+    unsafe fn bits_in_place<const BITS: usize>(words: Self::Words, from: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::low_bits::<BITS>(Self::without(words, from)).mul(Self::splat((1_u32 << from) as f32)) }
+    }
     /// The numbers at the indexes in the lowest four bits of each word.
     unsafe fn look_up(words: Self::Words, numbers: &[f32; 16]) -> Self;
     /// Without the lowest `count` bits, fewer than 32: the next ones become the lowest.
@@ -279,6 +288,13 @@ pub(super) unsafe fn exp<V: Lanes>(x: V) -> V {
 pub(super) unsafe fn silu<V: Lanes>(x: V) -> V {
     // SAFETY: the caller's.
     unsafe { x.div(exp(V::zero().sub(x)).add(V::splat(1.0))) }
+}
+
+/// 1 / (1 + e⁻ˣ)
+#[inline(always)]
+pub(super) unsafe fn sigmoid<V: Lanes>(x: V) -> V {
+    // SAFETY: the caller's.
+    unsafe { V::splat(1.0).div(exp(V::zero().sub(x)).add(V::splat(1.0))) }
 }
 
 /// x Φ(x) by tanh: x / (1 + e⁻²ᵘ) with u = √(2/π) (x + 0.044715 x³) (Hendrycks, Gimpel, arXiv:1606.08415).

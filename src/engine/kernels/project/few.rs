@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use super::MAX_MATRICES;
 use super::job::Job;
-use crate::engine::kernels::gemv;
+use crate::engine::kernels::gemv::{self, Prepared, Rows};
 use crate::engine::kernels::isa::Task;
 use crate::engine::kernels::lanes::Lanes;
 use crate::engine::kernels::pool;
-use crate::engine::kernels::scratch::Scratch;
 
 /// Work below this many bytes of weights is not shared: waking and waiting would cost as much.
 const ALONE: usize = 24 << 10;
@@ -19,7 +18,7 @@ const LARGEST: usize = 128 << 10;
 
 pub(super) fn run(job: &Job<'_>) {
     let x = job.input();
-    let sums = GroupSums::new(job, &x);
+    let inputs = Inputs::new(job, &x);
     let blocks = job.blocks();
     let bytes: usize = job.views().iter().map(|view| view.layout.bytes()).sum();
     let chunks = if bytes <= ALONE { 1 } else { (pool::threads() * CHUNKS).max(bytes.div_ceil(LARGEST)) };
@@ -28,63 +27,56 @@ pub(super) fn run(job: &Job<'_>) {
         let first = chunk * together;
         let range = first..blocks.min(first + together);
         match job.tokens {
-            1 => multiply::<1>(job, &x, &sums, range),
-            2 => multiply::<2>(job, &x, &sums, range),
-            3 => multiply::<3>(job, &x, &sums, range),
-            4 => multiply::<4>(job, &x, &sums, range),
-            5 => multiply::<5>(job, &x, &sums, range),
-            6 => multiply::<6>(job, &x, &sums, range),
-            7 => multiply::<7>(job, &x, &sums, range),
-            _ => multiply::<{ gemv::MAX_TOKENS }>(job, &x, &sums, range),
+            1 => multiply::<1>(job, &inputs, range),
+            2 => multiply::<2>(job, &inputs, range),
+            3 => multiply::<3>(job, &inputs, range),
+            4 => multiply::<4>(job, &inputs, range),
+            5 => multiply::<5>(job, &inputs, range),
+            6 => multiply::<6>(job, &inputs, range),
+            7 => multiply::<7>(job, &inputs, range),
+            _ => multiply::<{ gemv::MAX_TOKENS }>(job, &inputs, range),
         }
     });
 }
 
 /// A task of its own for each number of tokens: all of them in one function would need a huge stack where
 /// the compiler does not optimise.
-fn multiply<const T: usize>(job: &Job<'_>, x: &[f32], sums: &GroupSums, range: Range<usize>) {
+fn multiply<const T: usize>(job: &Job<'_>, inputs: &Inputs<'_>, range: Range<usize>) {
     // SAFETY: each block is one worker's; the level was detected.
-    unsafe { job.isa.run(Blocks::<T> { job, x, sums, range }) };
+    unsafe { job.isa.run(Blocks::<T> { job, inputs, range }) };
 }
 
-/// For each matrix the sums of `x` over its groups of columns, `[tokens, groups]`.
-struct GroupSums {
-    all: Scratch,
-    starts: [usize; MAX_MATRICES],
+/// `x` as each matrix wants it; matrices that want the same share it.
+struct Inputs<'a> {
+    prepared: [Option<Prepared<'a>>; MAX_MATRICES],
+    of: [usize; MAX_MATRICES],
 }
 
-impl GroupSums {
-    fn new(job: &Job<'_>, x: &[f32]) -> Self {
-        let mut groups = [None; MAX_MATRICES];
-        for (group, view) in groups.iter_mut().zip(job.views()) {
-            *group = view.layout.element.group();
+impl<'a> Inputs<'a> {
+    fn new(job: &Job<'_>, x: &'a [f32]) -> Self {
+        let mut inputs = Self { prepared: [const { None }; MAX_MATRICES], of: [0; MAX_MATRICES] };
+        for (matrix, view) in job.views().iter().enumerate() {
+            let serves =
+                |it: &Option<Prepared<'_>>| it.as_ref().is_some_and(|it| it.serves(job.isa, view.layout));
+            inputs.of[matrix] = inputs.prepared.iter().position(serves).unwrap_or_else(|| {
+                inputs.prepared[matrix] = Some(Prepared::new(job.isa, view.layout, x));
+                matrix
+            });
         }
-        let mut all = Scratch::new(groups.iter().flatten().map(|group| x.len() / group).sum());
-        let (mut starts, mut next) = ([0; MAX_MATRICES], 0);
-        for matrix in 0..MAX_MATRICES {
-            let Some(group) = groups[matrix] else { continue };
-            if let Some(same) = groups[..matrix].iter().position(|earlier| *earlier == Some(group)) {
-                starts[matrix] = starts[same];
-                continue;
-            }
-            starts[matrix] = next;
-            let to = &mut all[next..][..x.len() / group];
-            next += to.len();
-            // SAFETY: the level was detected.
-            unsafe { job.isa.run(gemv::Sum { x, group, to }) };
-        }
-        Self { all, starts }
+        inputs
     }
 
-    fn of(&self, matrix: usize) -> *const f32 {
-        self.all[self.starts[matrix]..].as_ptr()
+    fn of(&self, matrix: usize, tokens: usize) -> Rows {
+        match &self.prepared[self.of[matrix]] {
+            Some(prepared) => prepared.rows(0, tokens),
+            None => unreachable!("a matrix that nothing was prepared for"),
+        }
     }
 }
 
 struct Blocks<'a, const T: usize> {
     job: &'a Job<'a>,
-    x: &'a [f32],
-    sums: &'a GroupSums,
+    inputs: &'a Inputs<'a>,
     range: Range<usize>,
 }
 
@@ -94,20 +86,18 @@ impl<const T: usize> Task for Blocks<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let job = self.job;
-        assert!(self.x.len() == T * job.columns, "tokens of another number");
         for index in self.range.clone() {
             let part = job.part(index);
             let gated = job.finish.is_gate();
             let parts = [part, if gated { job.second(part) } else { part }];
-            // SAFETY: the caller's; views have the lengths of their layouts, `x` and the sums were made
-            // for them.
+            // SAFETY: the caller's; views have the lengths of their layouts, and `x` was prepared for them, a
+            // row for each token.
             unsafe {
                 let mut products = [[V::zero(); T]; 2];
                 for (products, part) in products.iter_mut().zip(parts).take(1 + usize::from(gated)) {
                     let view = job.view(part);
                     let block = view.block(part.block).as_ptr();
-                    let sums = self.sums.of(part.matrix);
-                    *products = gemv::products::<V, T>(view.layout, block, self.x.as_ptr(), sums);
+                    *products = gemv::products::<V, T>(view.layout, block, self.inputs.of(part.matrix, T));
                 }
                 let [first, second] = products;
                 for (token, (first, second)) in first.into_iter().zip(second).enumerate() {

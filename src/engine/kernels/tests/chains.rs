@@ -11,8 +11,8 @@ use crate::engine::ffi::{Buffers, Kernel, Operand, OutputSpec, Repeat, Tensor, c
 use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::pool::forced as threads;
 use crate::engine::kernels::{
-    Attention, Epilogue, ExpertVectors, Experts, HeadNorms, Norm, PackedMatrix, Place, attention_together,
-    embed, experts, norm_heads, norm_onto, project,
+    Attention, Epilogue, ExpertVectors, Experts, HeadNorms, Norm, Other, PackedMatrix, Place,
+    attention_together, embed, experts, norm_heads, norm_onto, project, sum_onto,
 };
 
 /// The sizes and ways of a model of blocks.
@@ -42,6 +42,7 @@ struct Block {
     gate_up: [PackedMatrix; 2],
     down: PackedMatrix,
     router: PackedMatrix,
+    shared_gate: PackedMatrix,
     /// Gate, up and down of two experts.
     experts: [PackedMatrix; 3],
 }
@@ -97,6 +98,7 @@ impl Shape {
             gate_up: [0; 2].map(|_| packed(random, self.inner, dim)),
             down: packed(random, dim, self.inner),
             router: packed(random, 2, dim),
+            shared_gate: packed(random, 1, dim),
             experts,
         }
     }
@@ -166,7 +168,12 @@ impl Shape {
             };
             let vectors = ExpertVectors::default();
             let found = experts(&seen, &scores, block.experts.each_ref(), &vectors, &kind).unwrap();
-            return norm_onto(&found, &norm(3), Some((&mixed, 1.0))).unwrap();
+            if self.post_norms {
+                return norm_onto(&found, &norm(3), Some((&mixed, 1.0))).unwrap();
+            }
+            let gate = project(&seen, None, &[&block.shared_gate], None, Epilogue::None).unwrap();
+            let other = Other { values: &seen, gate: Some(&gate) };
+            return sum_onto(&found, Some(&other), Some((&mixed, 0.5))).unwrap();
         }
         let gate_up: Vec<&PackedMatrix> = block.gate_up.iter().collect();
         let gate = Epilogue::Gate(Activation::Silu);

@@ -1,7 +1,8 @@
-use half::f16;
+use half::{bf16, f16};
 
 use super::Random;
 use crate::engine::config::style::Activation;
+use crate::engine::format::weight::FloatType;
 use crate::engine::kernels::isa::{Isa, Task};
 use crate::engine::kernels::lanes::{LANES, Lanes, activate, exp, silu, tanh};
 
@@ -219,6 +220,71 @@ fn half_floats_are_the_nearest_ones_and_never_infinite() {
             let found = f16::from_bits(stored);
             assert!(found == expected || x.is_nan() && found.is_nan(), "{isa:?}: {x} is stored as {found}");
             assert!(loaded.to_bits() == expected.to_f32().to_bits() || x.is_nan() && loaded.is_nan());
+        }
+    }
+}
+
+/// Bits of words as numbers, where they lie and moved down, and the halves of words as floats.
+struct Words<'a> {
+    all: &'a [u32; LANES],
+    in_place: &'a mut [f32; LANES],
+    moved: &'a mut [f32; LANES],
+    halves: [&'a mut [f32; LANES]; 2],
+    float: FloatType,
+    from: usize,
+}
+
+impl Task for Words<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: whole vectors.
+        unsafe {
+            let words = V::load_words(self.all.as_ptr().cast());
+            V::bits_in_place::<4>(words, self.from).store(self.in_place.as_mut_ptr());
+            V::low_bits::<4>(V::without(words, self.from)).store(self.moved.as_mut_ptr());
+            let halves = V::load_halves_as(self.float, self.all.as_ptr().cast());
+            for (half, to) in halves.into_iter().zip(self.halves) {
+                half.store(to.as_mut_ptr());
+            }
+        }
+    }
+}
+
+#[test]
+fn words_are_the_same_numbers_however_they_are_read() {
+    let mut random = Random(71);
+    for from in 0..28 {
+        // Without the top bit of either half's exponent: no float is infinite or none.
+        let words: [u32; LANES] = std::array::from_fn(|_| random.next() as u32 & 0xbfff_bfff);
+        for float in [FloatType::F16, FloatType::BF16] {
+            for isa in Isa::available() {
+                let [mut in_place, mut moved, mut low, mut high] = [[0.5; LANES]; 4];
+                let task = Words {
+                    all: &words,
+                    in_place: &mut in_place,
+                    moved: &mut moved,
+                    halves: [&mut low, &mut high],
+                    float,
+                    from,
+                };
+                // SAFETY: the level is available.
+                unsafe { isa.run(task) };
+                for (lane, word) in words.iter().enumerate() {
+                    let number = ((word >> from) & 15) as f32;
+                    assert_eq!(moved[lane].to_bits(), number.to_bits(), "{isa:?}, from {from}");
+                    let raised = number * (1_u32 << from) as f32;
+                    assert_eq!(in_place[lane].to_bits(), raised.to_bits(), "{isa:?}, from {from}");
+                    for (half, bits) in [(low[lane], *word as u16), (high[lane], (word >> 16) as u16)] {
+                        let expected = match float {
+                            FloatType::BF16 => bf16::from_bits(bits).to_f32(),
+                            _ => f16::from_bits(bits).to_f32(),
+                        };
+                        assert_eq!(half.to_bits(), expected.to_bits(), "{isa:?}, {float:?}");
+                    }
+                }
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod project;
 mod rows;
 mod select;
 mod sequences;
+mod sum;
 mod together;
 
 use mlx_rs::{Array, ops};
