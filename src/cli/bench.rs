@@ -49,9 +49,12 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch: Vec<u32>,
 
-    /// How often each test is measured
-    #[arg(long, short = 'r', value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub repeat: u32,
+    /// How often each test is measured [default: 5]
+    ///
+    /// Unless it is given, all tests together end as soon as they would take more than 45 seconds, but not before each was
+    /// measured twice.
+    #[arg(long, short = 'r', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: Option<u32>,
 
     /// How often each test runs before, without being measured
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=100))]

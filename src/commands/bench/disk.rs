@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::environment;
+use super::rounds::Rounds;
 use super::samples::result;
 use crate::cli::bench::BenchArgs;
 use crate::context::Context;
@@ -72,12 +73,12 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<(BenchEnvironment, Ben
     store.create()?;
     let scratch = Scratch::new(&store)?;
     let mut bench = Disk::new(&store, &scratch.folder, context)?;
-    let rounds = args.warmup + args.repeat;
-    let bar = context.output.progress("the store", Some(u64::from(rounds)), Unit::Items);
+    let mut rounds = Rounds::new(args);
+    let bar = context.output.progress("the store", Some(u64::from(rounds.most())), Unit::Items);
     let mut tests: Vec<Test> = Vec::new();
-    for round in 0..rounds {
+    while let Some(counts) = rounds.begin() {
         for (name, unit, value) in bench.round(&bar)? {
-            if round < args.warmup {
+            if !counts {
                 continue;
             }
             match tests.iter_mut().find(|test| test.name == name) {
@@ -86,6 +87,10 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<(BenchEnvironment, Ben
             }
         }
         bar.advance(1);
+    }
+    drop(bar);
+    if let Some(fewer) = rounds.fewer() {
+        context.output.note(fewer);
     }
     let results = tests.into_iter().map(|test| result(NAME, test.name, test.unit, test.samples)).collect();
     let model = BenchModel {

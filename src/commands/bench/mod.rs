@@ -5,6 +5,7 @@ mod environment;
 mod files;
 mod history;
 mod peer;
+mod rounds;
 mod samples;
 mod subject;
 mod trials;
@@ -12,6 +13,7 @@ mod trials;
 use jiff::Timestamp;
 
 use self::peer::Peer;
+use self::rounds::Rounds;
 use self::subject::{Subject, describe};
 use super::loading;
 use super::pull::auto::resolve_or_pull;
@@ -85,7 +87,7 @@ impl Run<'_> {
     fn measure(&mut self, model: &Resolved, probed: &Probe) -> Result<()> {
         let Self { args, context, options, report, .. } = self;
         let measured_at = Timestamp::now();
-        let mut subject = Subject::load(model, probed, options, args.repeat, context)?;
+        let mut subject = Subject::load(model, probed, options, Rounds::repeat(args), context)?;
         let embedding =
             subject.longest_text().map(|longest| trials::of_embedding(args, longest)).transpose()?;
         let trials = embedding.as_deref().unwrap_or(&self.generating);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::peer::Peer;
+use super::rounds::Rounds;
 use super::samples::{quantile, result};
 use super::trials::name;
 use crate::cli::bench::BenchArgs;
@@ -179,13 +180,12 @@ impl<'a> Subject<'a> {
         theirs: &mut [Vec<Vec<f64>>],
         context: &Context,
     ) -> Result<()> {
-        let rounds = args.warmup + args.repeat;
+        let mut rounds = Rounds::new(args);
         let rivals: usize =
             trials.iter().map(|trial| peers.iter().filter(|peer| peer.takes(*trial, trials)).count()).sum();
-        let steps = u64::from(rounds) * (trials.len() + rivals) as u64;
+        let steps = u64::from(rounds.most()) * (trials.len() + rivals) as u64;
         let bar = context.output.progress(&self.model.reference, Some(steps), Unit::Items);
-        for round in 0..rounds {
-            let counts = round >= args.warmup;
+        while let Some(counts) = rounds.begin() {
             for (place, (trial, samples)) in trials.iter().zip(&mut *own).enumerate() {
                 bar.label(&format!("{} {}", self.model.reference, name(*trial)));
                 let taken = self.engine.measure(*trial, context)?;
@@ -205,6 +205,10 @@ impl<'a> Subject<'a> {
                     bar.advance(1);
                 }
             }
+        }
+        drop(bar);
+        if let Some(fewer) = rounds.fewer() {
+            context.output.note(fewer);
         }
         Ok(())
     }

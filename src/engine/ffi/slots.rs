@@ -49,6 +49,20 @@ impl<'a> Buffers<'a> {
         unsafe { std::slice::from_raw_parts(slot.data.cast_const().cast(), slot.count) }
     }
 
+    /// Takes the float32 inputs from `first` on, one after the other, of which some were given only if what they are
+    /// for is wanted.
+    ///
+    /// # Panics
+    /// As [`Buffers::input`].
+    pub fn optional(&self, first: usize) -> impl FnMut(bool) -> Option<&'a [f32]> {
+        let mut next = first;
+        move |given| {
+            let index = next;
+            next += usize::from(given);
+            given.then(|| self.input(index))
+        }
+    }
+
     /// The elements of output `index`, to be written.
     ///
     /// # Panics

@@ -249,7 +249,7 @@ unsafe fn unpack_tiles<V: Lanes>(
             match element {
                 Element::Dense(_) | Element::Rows(_) => {}
                 Element::Affine { bits, .. } | Element::Nested { bits, .. } => {
-                    by_bits!(bits, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
+                    by_bits!(bits, Number, Bytes, Q => unpack_quants::<V, Q>(tile, group, scales, biases, to, stride));
                 }
                 Element::Codes { table, .. } => match table {
                     CodeTable::Iq4 => unpack_quants::<V, Iq4>(tile, group, scales, biases, to, stride),

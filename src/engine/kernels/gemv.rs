@@ -1,128 +1,72 @@
 //! Products of a few tokens with a block of 16 packed rows, which are read and unpacked once for all of
 //! them. Quants are summed before their scale is applied: Σ (s q + b) x = s Σ q x + b Σ x, group by group.
 
+use super::inputs::Rows;
 use super::isa::{Isa, Task};
 use super::lanes::{AHEAD, LANES, Lanes, prefetch};
-use super::packed::{BLOCK, Element, Layout};
-use super::quants::{Fp4, Fp8, Iq4, Quants, Scaling, by_bits, each_column, outer_factors};
+use super::packed::{BLOCK, Element, Layout, View};
+use super::quants::{Fp4, Fp8, Iq4, Quants, Scaling, by_reading, each_column, outer_factors};
 use super::rows;
-use super::scratch::Scratch;
 use crate::engine::format::weight::{CodeTable, FloatType, OUTER};
 
 /// The most tokens at once.
 pub(super) const MAX_TOKENS: usize = 8;
 
-/// Rows of `x` as [`products`] with a layout wants them.
-pub(super) struct Prepared<'a> {
-    x: &'a [f32],
-    columns: usize,
-    kind: Kind,
-    /// `x`, where numbers come too large, with each column as much smaller.
-    lowered: Option<Scratch>,
-    /// The sums of `x` over each group, `[rows, groups]`.
-    sums: Scratch,
-}
-
-/// What matrices have in common that want the same.
-#[derive(Clone, Copy, PartialEq)]
-struct Kind {
-    group: Option<usize>,
-    /// What 16 columns of `x` are multiplied with, if they are.
-    factors: Option<[f32; LANES]>,
-}
-
-/// Some rows of [`Prepared`].
-#[derive(Clone, Copy)]
-pub(super) struct Rows {
-    x: *const f32,
-    sums: *const f32,
-}
-
-impl<'a> Prepared<'a> {
-    /// `x` is whole rows of the layout's columns.
-    pub(super) fn new(isa: Isa, layout: Layout, x: &'a [f32]) -> Self {
-        let kind = Kind::of(isa, layout.element);
-        let lowered = kind.factors.map(|factors| {
-            let mut lowered = Scratch::new(x.len());
-            // SAFETY: the level was detected.
-            unsafe { isa.run(Lower { x, factors: &factors, to: &mut lowered }) };
-            lowered
-        });
-        let mut sums = Scratch::new(kind.group.map_or(0, |group| x.len() / group));
-        if let Some(group) = kind.group {
-            // SAFETY: the level was detected.
-            unsafe { isa.run(Sum { x, group, to: &mut sums }) };
-        }
-        Self { x, columns: layout.columns, kind, lowered, sums }
-    }
-
-    /// Whether another layout of as many columns wants the same.
-    pub(super) fn serves(&self, isa: Isa, layout: Layout) -> bool {
-        self.kind == Kind::of(isa, layout.element)
-    }
-
-    pub(super) fn rows(&self, first: usize, count: usize) -> Rows {
-        let x = self.lowered.as_deref().unwrap_or(self.x);
-        let groups = self.kind.group.map_or(0, |group| self.columns / group);
-        let x = &x[first * self.columns..][..count * self.columns];
-        Rows { x: x.as_ptr(), sums: self.sums[first * groups..][..count * groups].as_ptr() }
+/// The products of some rows, up to [`MAX_TOKENS`], with the 16 of a block: those of each row in `to`.
+///
+/// A function of its own for each number of them, which is called for every block: inlined where blocks are looped over,
+/// it would be compiled for each of these places.
+pub(super) fn multiply(isa: Isa, view: &View<'_>, block: usize, rows: Rows<'_>, to: &mut [[f32; LANES]]) {
+    let layout = view.layout;
+    let sums = layout.element.group().map_or(0, |group| to.len() * layout.columns / group);
+    let fits = rows.x.len() == to.len() * layout.columns && rows.sums.len() == sums;
+    assert!(fits && (1..=MAX_TOKENS).contains(&to.len()), "products of rows that do not fit");
+    let block = view.block(block);
+    match to.len() {
+        1 => of::<1>(isa, layout, block, rows, to),
+        2 => of::<2>(isa, layout, block, rows, to),
+        3 => of::<3>(isa, layout, block, rows, to),
+        4 => of::<4>(isa, layout, block, rows, to),
+        5 => of::<5>(isa, layout, block, rows, to),
+        6 => of::<6>(isa, layout, block, rows, to),
+        7 => of::<7>(isa, layout, block, rows, to),
+        _ => of::<MAX_TOKENS>(isa, layout, block, rows, to),
     }
 }
 
-impl Kind {
-    fn of(isa: Isa, element: Element) -> Self {
-        // SAFETY: the level was detected.
-        Self { group: element.group(), factors: unsafe { isa.run(Factors(element)) } }
-    }
+#[inline(always)]
+fn of<const T: usize>(isa: Isa, layout: Layout, block: &[u8], rows: Rows<'_>, to: &mut [[f32; LANES]]) {
+    // SAFETY: the level was detected, `multiply` has compared the lengths.
+    unsafe { isa.run(Products::<T> { layout, block: block.as_ptr(), rows, to }) };
 }
 
-/// By what columns of `x` are to be multiplied because their numbers are [`Quants::raised`].
-struct Factors(Element);
-
-impl Task for Factors {
-    type Output = Option<[f32; LANES]>;
-
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(self) -> Self::Output {
-        let (Element::Affine { bits, .. } | Element::Nested { bits, .. }) = self.0 else { return None };
-        let powers: [usize; LANES] = by_bits!(bits, Q => std::array::from_fn(Q::power::<V>));
-        let factors = powers.map(|power| ((1_u64 << power) as f32).recip());
-        powers.iter().any(|&power| power > 0).then_some(factors)
-    }
+/// `block` is as long as the layout says; there are `T` rows and as many to be written.
+struct Products<'a, const T: usize> {
+    layout: Layout,
+    block: *const u8,
+    rows: Rows<'a>,
+    to: &'a mut [[f32; LANES]],
 }
 
-/// Multiplies whole vectors of columns.
-struct Lower<'a> {
-    x: &'a [f32],
-    factors: &'a [f32; LANES],
-    to: &'a mut [f32],
-}
-
-impl Task for Lower<'_> {
+impl<const T: usize> Task for Products<'_, T> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        // SAFETY: the caller's; vectors are whole.
+        // SAFETY: the caller's; each row has room for a vector.
         unsafe {
-            let factors = V::load(self.factors.as_ptr());
-            for (x, to) in self.x.chunks_exact(LANES).zip(self.to.chunks_exact_mut(LANES)) {
-                V::load(x.as_ptr()).mul(factors).store(to.as_mut_ptr());
+            let products: [V; T] = products(self.layout, self.block, self.rows);
+            for (products, to) in products.into_iter().zip(self.to) {
+                products.store(to.as_mut_ptr());
             }
         }
     }
 }
 
-/// The products of `T` rows of `x`, `layout.columns` floats each, with the 16 rows of `block`.
-///
-/// # Safety
-/// `V`'s instructions exist; `block` is as long as `layout` says; the rows were [`Prepared`] for it, and are as many.
 #[inline(always)]
-pub(super) unsafe fn products<V: Lanes, const T: usize>(
-    layout: Layout,
-    block: *const u8,
-    Rows { x, sums }: Rows,
-) -> [V; T] {
+unsafe fn products<V: Lanes, const T: usize>(layout: Layout, block: *const u8, rows: Rows<'_>) -> [V; T] {
+    let Rows { x, sums, subnormal } = rows;
+    let (x, sums) = (x.as_ptr(), sums.as_ptr());
     // SAFETY: the caller's.
     unsafe {
         match layout.element {
@@ -131,7 +75,13 @@ pub(super) unsafe fn products<V: Lanes, const T: usize>(
             Element::Dense(FloatType::BF16) => dense::<V, BF16, T>(block, x, layout.columns),
             Element::Rows(row_type) => rows::products::<V, T>(row_type, block, x, layout.columns),
             Element::Affine { bits, group, .. } | Element::Nested { bits, group, .. } => {
-                by_bits!(bits, Q => grouped::<V, Q, T>(block, x, sums, layout, group))
+                let products = by_reading!(V, subnormal.is_some(), bits, Q => {
+                    grouped::<V, Q, T>(block, x, sums, layout, group)
+                });
+                match subnormal {
+                    Some(factor) => products.map(|it| it.mul(V::splat(factor))),
+                    None => products,
+                }
             }
             Element::Codes { table: CodeTable::Iq4, group, .. } => {
                 grouped::<V, Iq4, T>(block, x, sums, layout, group)
@@ -155,6 +105,11 @@ pub(super) const fn partial_sums(tokens: usize) -> usize {
     }
 }
 
+/// The same with quants, whose masks are in registers too.
+const fn chains<V: Lanes>(tokens: usize) -> usize {
+    if tokens == 1 { V::CHAINS } else { partial_sums(tokens) }
+}
+
 /// Adds the products with 16 columns.
 #[inline(always)]
 unsafe fn accumulate<V: Lanes, Q: Quants, const T: usize>(
@@ -167,8 +122,8 @@ unsafe fn accumulate<V: Lanes, Q: Quants, const T: usize>(
     unsafe {
         let loaded = Q::load::<V>(quants);
         each_column!(column => {
-            let weights = Q::raised::<V>(loaded, column);
-            let chain = column % partial_sums(T);
+            let weights = Q::column::<V>(loaded, column);
+            let chain = column % chains::<V>(T);
             for (token, sums) in sums.iter_mut().enumerate() {
                 let value = V::splat(*x.add(token * stride + column));
                 sums[chain] = weights.mul_add(value, sums[chain]);
@@ -219,7 +174,7 @@ unsafe fn grouped<V: Lanes, Q: Quants, const T: usize>(
             let (scales, biases) = scaling.read(at, outer);
             at = at.add(scaling.bytes);
             for (token, (total, partial)) in totals.iter_mut().zip(partial).enumerate() {
-                *total = scales.mul_add(fold::<V, T>(partial), *total);
+                *total = scales.mul_add(fold(partial, chains::<V>(T)), *total);
                 if let Some(biases) = biases {
                     *total = biases.mul_add(V::splat(sum(token)), *total);
                 }
@@ -297,46 +252,22 @@ pub(super) unsafe fn folded<V: Lanes, const T: usize>(partial: [[V; 4]; T]) -> [
     unsafe {
         let mut sums = [V::zero(); T];
         for (sum, partial) in sums.iter_mut().zip(partial) {
-            *sum = fold::<V, T>(partial);
+            *sum = fold(partial, partial_sums(T));
         }
         sums
     }
 }
 
+/// The sum of the first so many of up to four.
 #[inline(always)]
-unsafe fn fold<V: Lanes, const T: usize>(partial: [V; 4]) -> V {
+unsafe fn fold<V: Lanes>(partial: [V; 4], count: usize) -> V {
     // SAFETY: the caller's.
     unsafe {
-        match partial_sums(T) {
+        match count {
             4 => partial[0].add(partial[1]).add(partial[2].add(partial[3])),
+            3 => partial[0].add(partial[1]).add(partial[2]),
             2 => partial[0].add(partial[1]),
             _ => partial[0],
-        }
-    }
-}
-
-/// Sums of `x` over its groups of columns.
-struct Sum<'a> {
-    x: &'a [f32],
-    /// A multiple of 16 that divides the length of a row.
-    group: usize,
-    to: &'a mut [f32],
-}
-
-impl Task for Sum<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        for (sum, values) in self.to.iter_mut().zip(self.x.chunks_exact(self.group)) {
-            // SAFETY: the caller's, and groups are whole vectors.
-            unsafe {
-                let mut total = V::load(values.as_ptr());
-                for at in (LANES..self.group).step_by(LANES) {
-                    total = total.add(V::load(values.as_ptr().add(at)));
-                }
-                *sum = total.sum();
-            }
         }
     }
 }

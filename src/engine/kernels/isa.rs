@@ -1,7 +1,9 @@
 //! Which instructions the kernels use: chosen when the program runs, for every operation anew so that
 //! tests can force each.
 
+use std::hint::black_box;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 #[cfg(target_arch = "aarch64")]
 use super::lanes::Neon;
@@ -17,13 +19,44 @@ pub(super) enum Isa {
     Portable,
     /// AVX2 with FMA and half-precision conversion.
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2 { subnormals: bool },
     /// AVX-512 F, BW, DQ, VL, and what `Avx2` has.
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512 { subnormals: bool },
     /// Advanced SIMD, which every 64-bit ARM processor under Linux has.
     #[cfg(target_arch = "aarch64")]
     Neon,
+}
+
+/// How often the quickest of what is compared is looked for.
+const TRIES: usize = 8;
+
+/// Adds up a thousand products, each the same.
+#[derive(Clone, Copy)]
+struct Trial {
+    weight: f32,
+    x: f32,
+    /// What sums begin with, and multiples of it.
+    start: f32,
+}
+
+impl Task for Trial {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) -> f32 {
+        // SAFETY: the caller's.
+        unsafe {
+            let (weight, x) = (V::splat(self.weight), V::splat(self.x));
+            let mut sums = [0.0, 1.0, 2.0, 3.0].map(|times| V::splat(times * self.start));
+            for _ in 0..256 {
+                for sum in &mut sums {
+                    *sum = weight.mul_add(x, *sum);
+                }
+            }
+            sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum()
+        }
+    }
 }
 
 /// A piece of a kernel, written once for any kind of lanes.
@@ -43,14 +76,18 @@ impl Isa {
     const ALL: &[Self] = &[
         Self::Portable,
         #[cfg(target_arch = "x86_64")]
-        Self::Avx2,
+        Self::Avx2 { subnormals: false },
         #[cfg(target_arch = "x86_64")]
-        Self::Avx512,
+        Self::Avx2 { subnormals: true },
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512 { subnormals: false },
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512 { subnormals: true },
         #[cfg(target_arch = "aarch64")]
         Self::Neon,
     ];
 
-    /// What this machine has, best last.
+    /// What this machine can do, best last if subnormal floats are quick.
     pub(super) fn available() -> impl DoubleEndedIterator<Item = Self> {
         Self::ALL.iter().copied().filter(|isa| isa.detected())
     }
@@ -59,14 +96,14 @@ impl Isa {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
+            Self::Avx2 { .. } => {
                 is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                Self::Avx2.detected()
+            Self::Avx512 { subnormals } => {
+                Self::Avx2 { subnormals }.detected()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
@@ -84,7 +121,41 @@ impl Isa {
         if let Some(forced) = forced::get() {
             return forced;
         }
-        *BEST.get_or_init(|| Self::available().next_back().unwrap_or(Self::Portable))
+        *BEST.get_or_init(|| Self::available().rfind(|isa| isa.is_quick()).unwrap_or(Self::Portable))
+    }
+
+    /// Whether products take quants for subnormal floats, which need no conversion then.
+    pub(super) fn subnormals(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Avx2 { subnormals } | Self::Avx512 { subnormals } = self {
+            return subnormals;
+        }
+        false
+    }
+
+    /// Whether the processor multiplies subnormal floats, if products would have it do so, right and as quickly as
+    /// others. Some interrupt themselves, which takes them a hundred cycles or more; some do not, which is told
+    /// by trying it, in some ten microseconds. Threads inherit the settings by which subnormal floats would be zeros.
+    fn is_quick(self) -> bool {
+        if !self.subnormals() {
+            return true;
+        }
+        let time = |weight: f32, x: f32, start: f32| {
+            let trial = Trial { weight: black_box(weight), x: black_box(x), start: black_box(start) };
+            let mut best = Duration::MAX;
+            let mut sum = 0.0;
+            for _ in 0..TRIES {
+                let start = Instant::now();
+                // SAFETY: the level was detected.
+                sum = black_box(unsafe { self.run(black_box(trial)) });
+                best = best.min(start.elapsed());
+            }
+            (best, sum)
+        };
+        let (normal, expected) = time(3.0, 1.0, 1.0);
+        // 3 · 2⁻¹⁴⁹ times 2¹⁰⁰ is 3 · 2⁻⁴⁹.
+        let (subnormal, sum) = time(f32::from_bits(3), 100_f32.exp2(), (-49_f32).exp2());
+        (sum * 49_f32.exp2()).to_bits() == expected.to_bits() && subnormal < normal * 2
     }
 
     /// # Safety
@@ -93,31 +164,52 @@ impl Isa {
         // SAFETY: passed on to the caller.
         unsafe {
             match self {
-                Self::Portable => task.run::<Portable>(),
+                Self::Portable => task.portable(),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => with_avx2(task),
+                Self::Avx2 { .. } => task.with_avx2(),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => with_avx512(task),
+                Self::Avx512 { .. } => task.with_avx512(),
                 #[cfg(target_arch = "aarch64")]
-                Self::Neon => task.run::<Neon>(),
+                Self::Neon => task.with_neon(),
             }
         }
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn with_avx2<T: Task>(task: T) -> T::Output {
-    // SAFETY: passed on to the caller.
-    unsafe { task.run::<Avx2>() }
+/// What tasks are compiled into. Methods are compiled where their type is, all of these kernels at once, functions would
+/// be where they are defined, one after the other.
+trait Compiled: Task + Sized {
+    #[inline(never)]
+    unsafe fn portable(self) -> Self::Output {
+        // SAFETY: passed on to the caller.
+        unsafe { self.run::<Portable>() }
+    }
+
+    #[inline(never)]
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn with_avx2(self) -> Self::Output {
+        // SAFETY: passed on to the caller.
+        unsafe { self.run::<Avx2>() }
+    }
+
+    #[inline(never)]
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn with_avx512(self) -> Self::Output {
+        // SAFETY: passed on to the caller.
+        unsafe { self.run::<Avx512>() }
+    }
+
+    #[inline(never)]
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn with_neon(self) -> Self::Output {
+        // SAFETY: passed on to the caller.
+        unsafe { self.run::<Neon>() }
+    }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn with_avx512<T: Task>(task: T) -> T::Output {
-    // SAFETY: passed on to the caller.
-    unsafe { task.run::<Avx512>() }
-}
+impl<T: Task> Compiled for T {}
 
 #[cfg(test)]
 pub(super) mod forced {
@@ -139,5 +231,38 @@ pub(super) mod forced {
             f(isa);
         }
         FORCED.set(None);
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use std::arch::asm;
+
+    use super::Isa;
+
+    /// The control register of the vector unit.
+    fn control() -> u32 {
+        let mut control = 0_u32;
+        // SAFETY: it is stored where there is room for it.
+        unsafe { asm!("stmxcsr [{0}]", in(reg) &raw mut control) };
+        control
+    }
+
+    fn set_control(control: u32) {
+        // SAFETY: a setting of this thread, which the test puts back.
+        unsafe { asm!("ldmxcsr [{0}]", in(reg) &raw const control) };
+    }
+
+    #[test]
+    fn where_subnormal_floats_are_zeros_no_level_takes_quants_for_them() {
+        const SUBNORMALS_ARE_ZEROS: u32 = 1 << 6;
+        let before = control();
+        assert_eq!(before & SUBNORMALS_ARE_ZEROS, 0);
+        set_control(before | SUBNORMALS_ARE_ZEROS);
+        let quick: Vec<(Isa, bool)> = Isa::available().map(|isa| (isa, isa.is_quick())).collect();
+        set_control(before);
+        for (isa, is_quick) in quick {
+            assert_eq!(is_quick, !isa.subnormals(), "{isa:?}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod encode;
 mod experts;
 mod gemm;
 mod gemv;
+mod inputs;
 mod isa;
 mod lanes;
 mod norm;

@@ -15,73 +15,81 @@ pub(super) trait Quants {
     /// `V`'s instructions exist, and so many bytes.
     unsafe fn load<V: Lanes>(from: *const u8) -> Self::Loaded<V>;
 
-    /// The 16 rows' numbers of a column.
+    /// The 16 rows' numbers of a column, times 2 to the power of [`Quants::power`].
     ///
     /// # Safety
     /// `V`'s instructions exist; what was loaded still does.
     unsafe fn column<V: Lanes>(loaded: Self::Loaded<V>, column: usize) -> V;
 
-    /// By which power of two the numbers of [`Quants::raised`] are too large.
-    fn power<V: Lanes>(_column: usize) -> usize {
-        0
-    }
-
-    /// The 16 rows' numbers of a column times 2 to that power.
-    ///
-    /// # Safety
-    /// As [`Quants::column`].
-    #[inline(always)]
-    unsafe fn raised<V: Lanes>(loaded: Self::Loaded<V>, column: usize) -> V {
-        // SAFETY: the caller's.
-        unsafe { Self::column(loaded, column) }
-    }
+    fn power<V: Lanes>(column: usize) -> i32;
 }
 
 /// Some bits, a number of their own or the index of one.
 pub(super) trait Few {
     const BITS: usize;
+    /// How many bits of a word can become numbers where they lie; others are moved there first.
+    const LYING: usize = 0;
+    /// Numbers are too large by 2 to the power of this, and of where they lie.
+    const POWER: i32 = 0;
 
-    /// Whether a number is what its bits say.
-    const IS_NUMBER: bool;
-
-    /// The number of the lowest bits.
-    unsafe fn number<V: Lanes>(words: V::Words) -> V;
-
-    /// The number of the bits from `from` on, times 2 to the power of `from`; of numbers that are what their bits say.
-    #[inline(always)]
-    unsafe fn in_place<V: Lanes>(words: V::Words, from: usize) -> V {
-        // SAFETY: the caller's.
-        unsafe { Self::number(V::without(words, from)) }
-    }
+    /// The numbers of the bits from `from` on, which is 0 or leaves them within [`Few::LYING`]. The other bits of
+    /// `words` are ignored.
+    unsafe fn number<V: Lanes>(words: V::Words, from: usize) -> V;
 }
 
+/// Numbers from the lowest bits.
 pub(super) struct Number<const BITS: usize>;
+/// Numbers from where their bits lie.
+pub(super) struct Raised<const BITS: usize>;
+/// Bits taken for those of subnormal floats: what lies in the lower 24 bits of a word, the rest being 0, is the float
+/// of so many times 2⁻¹⁴⁹ (IEEE 754-2019, 3.4). Nothing is converted.
+pub(super) struct Subnormal<const BITS: usize>;
 pub(super) struct Iq4;
 pub(super) struct Fp4;
 
+/// The lowest bit of a float's is 2 to the power of minus this.
+pub(super) const SUBNORMAL: i32 = 149;
+
 impl<const BITS: usize> Few for Number<BITS> {
     const BITS: usize = BITS;
-    const IS_NUMBER: bool = true;
 
     #[inline(always)]
-    unsafe fn number<V: Lanes>(words: V::Words) -> V {
+    unsafe fn number<V: Lanes>(words: V::Words, _from: usize) -> V {
         // SAFETY: the caller's.
         unsafe { V::low_bits::<BITS>(words) }
     }
+}
+
+impl<const BITS: usize> Few for Raised<BITS> {
+    const BITS: usize = BITS;
+    /// The highest bit would be a sign.
+    const LYING: usize = 31;
 
     #[inline(always)]
-    unsafe fn in_place<V: Lanes>(words: V::Words, from: usize) -> V {
+    unsafe fn number<V: Lanes>(words: V::Words, from: usize) -> V {
         // SAFETY: the caller's.
         unsafe { V::bits_in_place::<BITS>(words, from) }
     }
 }
 
-impl Few for Iq4 {
-    const BITS: usize = 4;
-    const IS_NUMBER: bool = false;
+impl<const BITS: usize> Few for Subnormal<BITS> {
+    const BITS: usize = BITS;
+    /// The mantissa, and the exponent's lowest bit, at which floats end to be subnormal without a gap.
+    const LYING: usize = 24;
+    const POWER: i32 = -SUBNORMAL;
 
     #[inline(always)]
-    unsafe fn number<V: Lanes>(words: V::Words) -> V {
+    unsafe fn number<V: Lanes>(words: V::Words, from: usize) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::bits_as_float::<BITS>(words, from) }
+    }
+}
+
+impl Few for Iq4 {
+    const BITS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn number<V: Lanes>(words: V::Words, _from: usize) -> V {
         // SAFETY: the caller's.
         unsafe { V::look_up(words, &IQ4) }
     }
@@ -89,10 +97,9 @@ impl Few for Iq4 {
 
 impl Few for Fp4 {
     const BITS: usize = 4;
-    const IS_NUMBER: bool = false;
 
     #[inline(always)]
-    unsafe fn number<V: Lanes>(words: V::Words) -> V {
+    unsafe fn number<V: Lanes>(words: V::Words, _from: usize) -> V {
         // SAFETY: the caller's.
         unsafe { V::look_up(words, &FP4) }
     }
@@ -119,44 +126,42 @@ impl<F: Few> Quants for F {
     #[inline(always)]
     unsafe fn column<V: Lanes>(words: [V::Words; 3], column: usize) -> V {
         let (word, from) = (column * F::BITS / 32, column * F::BITS % 32);
+        let lying = lying::<V, F>(column);
         // SAFETY: the caller's.
         unsafe {
-            let mut bits = V::without(words[word], from);
+            let mut bits = V::without(words[word], from - lying);
             if from + F::BITS > 32 {
                 bits = V::joined(bits, words[word + 1], 32 - from);
             }
-            F::number(bits)
+            F::number(bits, lying)
         }
     }
 
     #[inline(always)]
-    fn power<V: Lanes>(column: usize) -> usize {
-        let from = column * F::BITS % 32;
-        // The highest bit would be a sign.
-        if V::IN_PLACE && F::IS_NUMBER && from + F::BITS < 32 { from } else { 0 }
+    fn power<V: Lanes>(column: usize) -> i32 {
+        F::POWER + lying::<V, F>(column) as i32
     }
+}
 
-    #[inline(always)]
-    unsafe fn raised<V: Lanes>(words: [V::Words; 3], column: usize) -> V {
-        let power = Self::power::<V>(column);
-        // SAFETY: the caller's.
-        unsafe {
-            if power == 0 {
-                Self::column(words, column)
-            } else {
-                F::in_place(words[column * F::BITS / 32], power)
-            }
-        }
-    }
+/// From which bit on those of a column become a number, when its word was moved for the first of as many columns as can
+/// be taken from a word that was moved once.
+#[inline(always)]
+fn lying<V: Lanes, F: Few>(column: usize) -> usize {
+    let from = column * F::BITS % 32;
+    let together = (F::LYING / F::BITS).clamp(1, V::MASKS);
+    let nth = from / F::BITS % together;
+    if from + F::BITS > 32 { 0 } else { nth * F::BITS }
 }
 
 /// Bytes, each a number.
 pub(super) struct Bytes;
+/// Bytes, each a number, as subnormal floats.
+pub(super) struct SubnormalBytes;
 /// Bytes, each a small float.
 pub(super) struct Fp8;
 
 macro_rules! bytes {
-    ($($quants:ident $load:ident;)*) => {$(
+    ($($quants:ident $load:ident $power:expr;)*) => {$(
         impl Quants for $quants {
             const STEP: usize = BLOCK * 16;
             type Loaded<V: Lanes> = *const u8;
@@ -171,13 +176,19 @@ macro_rules! bytes {
                 // SAFETY: the caller's.
                 unsafe { V::$load(from.add(column * BLOCK)) }
             }
+
+            #[inline(always)]
+            fn power<V: Lanes>(_column: usize) -> i32 {
+                $power
+            }
         }
     )*};
 }
 
 bytes! {
-    Bytes load_bytes;
-    Fp8 load_fp8;
+    Bytes load_bytes 0;
+    SubnormalBytes load_bytes_as_floats -SUBNORMAL;
+    Fp8 load_fp8 0;
 }
 
 /// The factors and the bases before [`OUTER`](crate::engine::format::weight::OUTER) columns of nested elements. Of
@@ -248,22 +259,36 @@ impl Scaling {
     }
 }
 
-/// `$body` with `$quants` as the kind of numbers that have so many bits.
+/// `$body` with `$quants` as the kind of numbers that have so many bits, read as `$few` (or `$bytes`) does.
 macro_rules! by_bits {
-    ($bits:expr, $quants:ident => $body:expr) => {
+    ($bits:expr, $few:ident, $bytes:ident, $quants:ident => $body:expr) => {
         match $bits {
-            2 => by_bits!(@ $quants, $crate::engine::kernels::quants::Number<2>, $body),
-            3 => by_bits!(@ $quants, $crate::engine::kernels::quants::Number<3>, $body),
-            4 => by_bits!(@ $quants, $crate::engine::kernels::quants::Number<4>, $body),
-            5 => by_bits!(@ $quants, $crate::engine::kernels::quants::Number<5>, $body),
-            6 => by_bits!(@ $quants, $crate::engine::kernels::quants::Number<6>, $body),
-            _ => by_bits!(@ $quants, $crate::engine::kernels::quants::Bytes, $body),
+            2 => $crate::engine::kernels::quants::by_bits!(@ $quants, $crate::engine::kernels::quants::$few<2>, $body),
+            3 => $crate::engine::kernels::quants::by_bits!(@ $quants, $crate::engine::kernels::quants::$few<3>, $body),
+            4 => $crate::engine::kernels::quants::by_bits!(@ $quants, $crate::engine::kernels::quants::$few<4>, $body),
+            5 => $crate::engine::kernels::quants::by_bits!(@ $quants, $crate::engine::kernels::quants::$few<5>, $body),
+            6 => $crate::engine::kernels::quants::by_bits!(@ $quants, $crate::engine::kernels::quants::$few<6>, $body),
+            _ => $crate::engine::kernels::quants::by_bits!(@ $quants, $crate::engine::kernels::quants::$bytes, $body),
         }
     };
     (@ $quants:ident, $type:ty, $body:expr) => {{
         type $quants = $type;
         $body
     }};
+}
+
+/// `$body` with `$quants` as the kind of numbers that have so many bits, as the products of a few tokens read them: as
+/// subnormal floats, which is for the caller to decide, or else in the way that is quickest for the lanes.
+macro_rules! by_reading {
+    ($lanes:ty, $subnormal:expr, $bits:expr, $quants:ident => $body:expr) => {
+        if <$lanes>::SUBNORMALS && $subnormal {
+            $crate::engine::kernels::quants::by_bits!($bits, Subnormal, SubnormalBytes, $quants => $body)
+        } else if <$lanes>::IN_PLACE {
+            $crate::engine::kernels::quants::by_bits!($bits, Raised, Bytes, $quants => $body)
+        } else {
+            $crate::engine::kernels::quants::by_bits!($bits, Number, Bytes, $quants => $body)
+        }
+    };
 }
 
 /// `$body` for each of 16 columns, one after the other and not in a loop: which bits a column has is known where
@@ -287,4 +312,4 @@ macro_rules! each_column {
     };
 }
 
-pub(super) use {by_bits, each_column};
+pub(super) use {by_bits, by_reading, each_column};

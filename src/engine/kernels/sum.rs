@@ -64,12 +64,7 @@ impl Kernel for SumOnto {
 
     fn run(&self, buffers: &Buffers<'_>) {
         let x = buffers.input::<f32>(0);
-        let mut next = 1;
-        let mut take = |there: bool| {
-            let index = next;
-            next += usize::from(there);
-            there.then(|| buffers.input::<f32>(index))
-        };
+        let mut take = buffers.optional(1);
         let other = take(self.other.is_some());
         let gates = take(self.other == Some(true));
         let residual = take(self.factor.is_some());

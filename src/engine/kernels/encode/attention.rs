@@ -120,20 +120,15 @@ impl Kernel for Attend {
             && starts.first() == Some(&0)
             && starts.last() == Some(&(qkv.len() / width));
         assert!(fits, "sequences that do not fit their tokens");
-        let mut next = 2;
-        let mut take = |there: bool| {
-            let index = next;
-            next += usize::from(there);
-            if there { buffers.input::<f32>(index) } else { &[] }
-        };
+        let mut take = buffers.optional(2);
         let job = Job {
             isa: self.isa,
             layer: self.layer,
             qkv,
             rotated: self.rotated,
-            rotation: take(self.rotated > 0),
+            rotation: take(self.rotated > 0).unwrap_or_default(),
             bias_positions: self.bias_positions,
-            bias: take(self.bias_positions > 0),
+            bias: take(self.bias_positions > 0).unwrap_or_default(),
             out: buffers.output(0),
         };
         let units = Unit::share_out(&job, &starts, pool::threads());

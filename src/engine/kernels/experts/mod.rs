@@ -11,7 +11,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 use super::check;
-use super::gemv::Prepared;
+use super::inputs::Inputs;
 use super::isa::Isa;
 use super::packed::{BLOCK, Layout, PackedMatrix, View};
 use super::pool;
@@ -128,12 +128,7 @@ impl Kernel for Mixture {
 
     fn run(&self, buffers: &Buffers<'_>) {
         let x = buffers.input::<f32>(0);
-        let mut next = 5;
-        let mut take = |there: bool| {
-            let index = next;
-            next += usize::from(there);
-            there.then(|| buffers.input::<f32>(index))
-        };
+        let mut take = buffers.optional(5);
         let mut biases = take(self.biased);
         let correction = take(self.kind.routing.corrected);
         let each = take(self.has_factors);
@@ -161,10 +156,11 @@ impl Kernel for Mixture {
         let mut inner = Scratch::new(visits.len() * self.inner());
         {
             let [gate, up, _] = &factors;
-            let prepared = [gate, up].map(|it| Prepared::new(self.isa, it.view.layout, &gathered));
+            let layouts = [gate, up].into_iter().map(|it| it.view.layout);
+            let inputs = Inputs::new(self.isa, layouts, &gathered);
             let to = SharedSlice::new(&mut inner);
             let inside =
-                Inside { isa: self.isa, gating: self.kind.gating, gate, up, x: &gathered, prepared, to };
+                Inside { isa: self.isa, gating: self.kind.gating, gate, up, x: &gathered, inputs, to };
             let blocks = self.inner().div_ceil(BLOCK);
             let parts = blocks.div_ceil(TOGETHER);
             pool::run(runs.len() * parts, &|chunk| {
@@ -174,9 +170,9 @@ impl Kernel for Mixture {
             });
         }
         let [.., down] = &factors;
-        let prepared = Prepared::new(self.isa, down.view.layout, &inner);
+        let inputs = Inputs::new(self.isa, std::iter::once(down.view.layout), &inner);
         let out = buffers.output::<f32>(0);
-        let outside = Outside { isa: self.isa, down, x: &inner, prepared, out };
+        let outside = Outside { isa: self.isa, down, x: &inner, inputs, out };
         // Two blocks of columns of the result are one worker's, whatever the experts that add to them.
         let blocks = self.hidden.div_ceil(BLOCK);
         pool::run(blocks.div_ceil(2), &|pair| {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::routing::Visit;
 use crate::engine::config::style::Gating;
 use crate::engine::ffi::SharedSlice;
-use crate::engine::kernels::gemv::{self, MAX_TOKENS, Prepared};
+use crate::engine::kernels::gemv::{self, MAX_TOKENS};
+use crate::engine::kernels::inputs::Inputs;
 use crate::engine::kernels::isa::{Isa, Task};
 use crate::engine::kernels::lanes::{LANES, Lanes, activate, load_part, silu};
 use crate::engine::kernels::packed::{BLOCK, View};
@@ -59,7 +60,7 @@ pub(super) struct Inside<'a> {
     /// `[visits, hidden]`
     pub(super) x: &'a [f32],
     /// The same for the two matrices.
-    pub(super) prepared: [Prepared<'a>; 2],
+    pub(super) inputs: Inputs<'a, 2>,
     /// `[visits, inner]`
     pub(super) to: SharedSlice<'a, f32>,
 }
@@ -70,23 +71,11 @@ impl Inside<'_> {
         if run.len() > MAX_TOKENS {
             return self.compute_many(expert, run, blocks);
         }
-        for part in few(run) {
-            match part.len() {
-                1 => self.compute_few::<1>(expert, part.start, blocks.clone()),
-                2 => self.compute_few::<2>(expert, part.start, blocks.clone()),
-                3 => self.compute_few::<3>(expert, part.start, blocks.clone()),
-                4 => self.compute_few::<4>(expert, part.start, blocks.clone()),
-                5 => self.compute_few::<5>(expert, part.start, blocks.clone()),
-                6 => self.compute_few::<6>(expert, part.start, blocks.clone()),
-                7 => self.compute_few::<7>(expert, part.start, blocks.clone()),
-                _ => self.compute_few::<MAX_TOKENS>(expert, part.start, blocks.clone()),
-            }
+        for visits in few(run) {
+            let task = FewInside { inside: self, expert, visits, blocks: blocks.clone() };
+            // SAFETY: each block of each token is one worker's; the level was detected.
+            unsafe { self.isa.run(task) };
         }
-    }
-
-    fn compute_few<const T: usize>(&self, expert: usize, first: usize, blocks: Range<usize>) {
-        // SAFETY: each block of each token is one worker's; the level was detected.
-        unsafe { self.isa.run(FewInside::<T> { inside: self, expert, first, blocks }) };
     }
 
     fn compute_many(&self, expert: usize, run: &Range<usize>, blocks: Range<usize>) {
@@ -125,35 +114,34 @@ impl Inside<'_> {
     }
 }
 
-struct FewInside<'a, const T: usize> {
+struct FewInside<'a> {
     inside: &'a Inside<'a>,
     expert: usize,
-    /// The first visit.
-    first: usize,
+    visits: Range<usize>,
     blocks: Range<usize>,
 }
 
-impl<const T: usize> Task for FewInside<'_, T> {
+impl Task for FewInside<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let Self { inside, expert, first, blocks } = self;
+        let Self { inside, expert, visits, blocks } = self;
+        let factors = [inside.gate, inside.up];
+        let skipped = usize::from(!inside.is_gated());
+        let mut products = [[[0.0; LANES]; MAX_TOKENS]; 2];
         for block in blocks {
-            // SAFETY: the caller's; views have the lengths of their layouts, what was prepared T rows from the first.
-            unsafe {
-                let mut products = [[V::zero(); T]; 2];
-                let factors = [inside.gate, inside.up];
-                let skipped = usize::from(!inside.is_gated());
-                let parts = products.iter_mut().zip(factors).zip(&inside.prepared).skip(skipped);
-                for ((products, factors), prepared) in parts {
-                    let layout = factors.view.layout;
-                    let weights = factors.view.block(factors.block(expert, block)).as_ptr();
-                    *products = gemv::products::<V, T>(layout, weights, prepared.rows(first, T));
-                }
-                let [gates, ups] = products;
-                for (token, (gate, up)) in gates.into_iter().zip(ups).enumerate() {
-                    inside.finish(expert, first + token, block, gate, up);
+            let parts = products.iter_mut().zip(factors).enumerate().skip(skipped);
+            for (matrix, (products, factors)) in parts {
+                let rows = inside.inputs.rows(matrix, visits.start, visits.len());
+                let weights = factors.block(expert, block);
+                gemv::multiply(inside.isa, &factors.view, weights, rows, &mut products[..visits.len()]);
+            }
+            let [gates, ups] = &products;
+            for (visit, (gate, up)) in visits.clone().zip(gates.iter().zip(ups)) {
+                // SAFETY: the caller's.
+                unsafe {
+                    inside.finish(expert, visit, block, V::load(gate.as_ptr()), V::load(up.as_ptr()));
                 }
             }
         }
@@ -193,7 +181,7 @@ pub(super) struct Outside<'a> {
     /// `[visits, inner]`
     pub(super) x: &'a [f32],
     /// The same for the matrix.
-    pub(super) prepared: Prepared<'a>,
+    pub(super) inputs: Inputs<'a, 1>,
     /// `[L, hidden]`
     pub(super) out: SharedSlice<'a, f32>,
 }
@@ -207,23 +195,9 @@ impl Outside<'_> {
         }
         for (part, block) in few(run).flat_map(|part| blocks.clone().map(move |block| (part.clone(), block)))
         {
-            let visits = &visits[part.clone()];
-            match visits.len() {
-                1 => self.add_few::<1>(visits, part.start, block),
-                2 => self.add_few::<2>(visits, part.start, block),
-                3 => self.add_few::<3>(visits, part.start, block),
-                4 => self.add_few::<4>(visits, part.start, block),
-                5 => self.add_few::<5>(visits, part.start, block),
-                6 => self.add_few::<6>(visits, part.start, block),
-                7 => self.add_few::<7>(visits, part.start, block),
-                _ => self.add_few::<MAX_TOKENS>(visits, part.start, block),
-            }
+            // SAFETY: the block is one worker's; the level was detected.
+            unsafe { self.isa.run(FewOutside { outside: self, visits, part, block }) };
         }
-    }
-
-    fn add_few<const T: usize>(&self, visits: &[Visit], first: usize, block: usize) {
-        // SAFETY: the block is one worker's; the level was detected.
-        unsafe { self.isa.run(FewOutside::<T> { outside: self, visits, first, block }) };
     }
 
     fn add_many(&self, visits: &[Visit], run: &Range<usize>, blocks: Range<usize>) {
@@ -255,28 +229,28 @@ impl Outside<'_> {
     }
 }
 
-struct FewOutside<'a, const T: usize> {
+struct FewOutside<'a> {
     outside: &'a Outside<'a>,
-    /// Of one expert.
     visits: &'a [Visit],
-    first: usize,
+    /// Those of one expert.
+    part: Range<usize>,
     block: usize,
 }
 
-impl<const T: usize> Task for FewOutside<'_, T> {
+impl Task for FewOutside<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let Self { outside, visits, first, block } = self;
-        let view = &outside.down.view;
-        let weights = view.block(outside.down.block(visits[0].expert, block)).as_ptr();
-        // SAFETY: the caller's; the view has the length of its layout, what was prepared T rows from the first.
-        unsafe {
-            let products = gemv::products::<V, T>(view.layout, weights, outside.prepared.rows(first, T));
-            for (visit, products) in visits.iter().zip(products) {
-                outside.finish(visit, block, products);
-            }
+        let Self { outside, visits, part, block } = self;
+        let weights = outside.down.block(visits[part.start].expert, block);
+        let mut products = [[0.0; LANES]; MAX_TOKENS];
+        let products = &mut products[..part.len()];
+        let rows = outside.inputs.rows(0, part.start, part.len());
+        gemv::multiply(outside.isa, &outside.down.view, weights, rows, products);
+        for (visit, products) in visits[part].iter().zip(products) {
+            // SAFETY: the caller's.
+            unsafe { outside.finish(visit, block, V::load(products.as_ptr())) };
         }
     }
 }

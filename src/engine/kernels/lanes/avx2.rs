@@ -27,6 +27,10 @@ impl Lanes for Avx2 {
     const VECTORS: usize = 1;
 
     const IN_PLACE: bool = true;
+    const SUBNORMALS: bool = true;
+    const MASKS: usize = 3;
+    // Eight sums, two words, three masks and what is between would be too many.
+    const CHAINS: usize = 3;
 
     both! {
         add _mm256_add_ps;
@@ -161,6 +165,28 @@ impl Lanes for Avx2 {
                 _mm256_cvtepi32_ps(_mm256_and_si256(words.0, mask)),
                 _mm256_cvtepi32_ps(_mm256_and_si256(words.1, mask)),
             )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn bits_as_float<const BITS: usize>(words: Self::Words, from: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = _mm256_set1_epi32(((1 << BITS) - 1) << from);
+            Self(
+                _mm256_castsi256_ps(_mm256_and_si256(words.0, mask)),
+                _mm256_castsi256_ps(_mm256_and_si256(words.1, mask)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes_as_floats(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let half =
+                |at: usize| _mm256_castsi256_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(at).cast())));
+            Self(half(0), half(8))
         }
     }
 

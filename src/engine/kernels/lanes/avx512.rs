@@ -25,6 +25,8 @@ impl Lanes for Avx512 {
     const TOKENS: usize = 12;
     const VECTORS: usize = 2;
 
+    const SUBNORMALS: bool = true;
+
     binary! {
         add _mm512_add_ps;
         sub _mm512_sub_ps;
@@ -142,6 +144,21 @@ impl Lanes for Avx512 {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn bits_as_float<const BITS: usize>(words: __m512i, from: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = _mm512_set1_epi32(((1 << BITS) - 1) << from);
+            Self(_mm512_castsi512_ps(_mm512_and_si512(words, mask)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes_as_floats(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self(_mm512_castsi512_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))) }
     }
 
     #[inline(always)]

@@ -109,6 +109,25 @@ pub(super) trait Lanes: Copy {
         // SAFETY: the caller's.
         unsafe { Self::low_bits::<BITS>(Self::without(words, from)).mul(Self::splat((1_u32 << from) as f32)) }
     }
+    /// For how many masks there are registers while quants are multiplied.
+    const MASKS: usize = 6;
+    /// How many sums of a token's products with quants there are registers for, at most four.
+    const CHAINS: usize = 4;
+    /// Whether products take quants for subnormal floats where these are quick.
+    const SUBNORMALS: bool = false;
+    /// The `BITS` bits from bit `from` on, none of the highest eight of a word, as the float that they are where they
+    /// lie: the number times 2 to the power of `from - 149`.
+    #[inline(always)]
+    unsafe fn bits_as_float<const BITS: usize>(words: Self::Words, from: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::bits_in_place::<BITS>(words, from).mul(Self::splat(f32::from_bits(1))) }
+    }
+    /// Sixteen bytes as numbers times 2⁻¹⁴⁹.
+    #[inline(always)]
+    unsafe fn load_bytes_as_floats(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::load_bytes(from).mul(Self::splat(f32::from_bits(1))) }
+    }
     /// The numbers at the indexes in the lowest four bits of each word.
     unsafe fn look_up(words: Self::Words, numbers: &[f32; 16]) -> Self;
     /// Without the lowest `count` bits, fewer than 32: the next ones become the lowest.

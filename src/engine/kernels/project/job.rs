@@ -63,12 +63,7 @@ impl<'a> Job<'a> {
             let i = i.min(kernel.count - 1);
             View::new(kernel.layouts[i], buffers.input::<u8>(1 + i))
         });
-        let mut next = 1 + kernel.count;
-        let mut take = |there: bool| {
-            let index = next;
-            next += usize::from(there);
-            there.then(|| buffers.input::<f32>(index))
-        };
+        let mut take = buffers.optional(1 + kernel.count);
         let norm = kernel.norm.and_then(|shape| {
             let weight = take(true)?;
             Some((shape, weight, take(shape.has_bias)))

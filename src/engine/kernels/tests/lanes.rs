@@ -228,6 +228,8 @@ fn half_floats_are_the_nearest_ones_and_never_infinite() {
 struct Words<'a> {
     all: &'a [u32; LANES],
     in_place: &'a mut [f32; LANES],
+    /// Of bits below the highest eight.
+    as_floats: &'a mut [f32; LANES],
     moved: &'a mut [f32; LANES],
     halves: [&'a mut [f32; LANES]; 2],
     float: FloatType,
@@ -243,6 +245,9 @@ impl Task for Words<'_> {
         unsafe {
             let words = V::load_words(self.all.as_ptr().cast());
             V::bits_in_place::<4>(words, self.from).store(self.in_place.as_mut_ptr());
+            if self.from <= 20 {
+                V::bits_as_float::<4>(words, self.from).store(self.as_floats.as_mut_ptr());
+            }
             V::low_bits::<4>(V::without(words, self.from)).store(self.moved.as_mut_ptr());
             let halves = V::load_halves_as(self.float, self.all.as_ptr().cast());
             for (half, to) in halves.into_iter().zip(self.halves) {
@@ -260,10 +265,11 @@ fn words_are_the_same_numbers_however_they_are_read() {
         let words: [u32; LANES] = std::array::from_fn(|_| random.next() as u32 & 0xbfff_bfff);
         for float in [FloatType::F16, FloatType::BF16] {
             for isa in Isa::available() {
-                let [mut in_place, mut moved, mut low, mut high] = [[0.5; LANES]; 4];
+                let [mut in_place, mut as_floats, mut moved, mut low, mut high] = [[0.5; LANES]; 5];
                 let task = Words {
                     all: &words,
                     in_place: &mut in_place,
+                    as_floats: &mut as_floats,
                     moved: &mut moved,
                     halves: [&mut low, &mut high],
                     float,
@@ -276,6 +282,12 @@ fn words_are_the_same_numbers_however_they_are_read() {
                     assert_eq!(moved[lane].to_bits(), number.to_bits(), "{isa:?}, from {from}");
                     let raised = number * (1_u32 << from) as f32;
                     assert_eq!(in_place[lane].to_bits(), raised.to_bits(), "{isa:?}, from {from}");
+                    if from <= 20 {
+                        let lying = word & 15 << from;
+                        assert_eq!(as_floats[lane].to_bits(), lying, "{isa:?}, from {from}");
+                        let units = f32::from_bits(lying) / f32::from_bits(1);
+                        assert_eq!(units.to_bits(), raised.to_bits(), "of so many 2⁻¹⁴⁹");
+                    }
                     for (half, bits) in [(low[lane], *word as u16), (high[lane], (word >> 16) as u16)] {
                         let expected = match float {
                             FloatType::BF16 => bf16::from_bits(bits).to_f32(),
@@ -284,6 +296,43 @@ fn words_are_the_same_numbers_however_they_are_read() {
                         assert_eq!(half.to_bits(), expected.to_bits(), "{isa:?}, {float:?}");
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Bytes as numbers, and as subnormal floats.
+struct Bytes<'a> {
+    all: &'a [u8; LANES],
+    numbers: &'a mut [f32; LANES],
+    as_floats: &'a mut [f32; LANES],
+}
+
+impl Task for Bytes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: whole vectors.
+        unsafe {
+            V::load_bytes(self.all.as_ptr()).store(self.numbers.as_mut_ptr());
+            V::load_bytes_as_floats(self.all.as_ptr()).store(self.as_floats.as_mut_ptr());
+        }
+    }
+}
+
+#[test]
+fn bytes_are_the_same_numbers_however_they_are_read() {
+    for first in (0..=255).step_by(LANES) {
+        let all: [u8; LANES] = std::array::from_fn(|lane| (first + lane) as u8);
+        for isa in Isa::available() {
+            let [mut numbers, mut as_floats] = [[0.5; LANES]; 2];
+            let task = Bytes { all: &all, numbers: &mut numbers, as_floats: &mut as_floats };
+            // SAFETY: the level is available.
+            unsafe { isa.run(task) };
+            for (lane, &byte) in all.iter().enumerate() {
+                assert_eq!(numbers[lane].to_bits(), f32::from(byte).to_bits(), "{isa:?}");
+                assert_eq!(as_floats[lane].to_bits(), u32::from(byte), "{isa:?}");
             }
         }
     }

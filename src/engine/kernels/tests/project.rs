@@ -3,7 +3,7 @@ use mlx_rs::{Array, fast, ops};
 use super::{ACTIVATIONS, Random, affine, assert_close, dense};
 use crate::engine::config::style::Activation;
 use crate::engine::format::weight::WeightData;
-use crate::engine::kernels::isa::forced;
+use crate::engine::kernels::isa::{Isa, forced};
 use crate::engine::kernels::{
     Epilogue, HeadNorms, Norm, PackedMatrix, embed, norm_heads, norm_onto, project,
 };
@@ -30,6 +30,50 @@ fn weight(random: &mut Random, rows: usize, columns: usize) -> (WeightData, Arra
 
 fn pack(weight: &WeightData) -> PackedMatrix {
     PackedMatrix::pack(weight).unwrap()
+}
+
+/// The results of each level, by their bits; of what is no number, only that.
+fn results(x: &Array, packed: &PackedMatrix) -> Vec<(Isa, Vec<u32>)> {
+    let mut all = Vec::new();
+    forced::each(|isa| {
+        let y: Array = project(x, None, &[packed], None, Epilogue::None).unwrap();
+        let bits = |y: &f32| if y.is_nan() { f32::NAN.to_bits() } else { y.to_bits() };
+        all.push((isa, y.as_slice::<f32>().iter().map(bits).collect()));
+    });
+    all
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn subnormal_quants_change_no_bit_of_a_product() {
+    let mut random = Random(91);
+    let levels = Isa::available().filter(|isa| isa.subnormals()).count();
+    assert!(levels > 0, "a processor without AVX2");
+    for round in 0..200 {
+        let columns = random.pick(&[32, 64, 96, 576]);
+        let bits = random.pick(&[2, 3, 4, 5, 6, 8]);
+        let tokens = 1 + random.below(8);
+        let rows = 1 + random.below(40);
+        let packed = pack(&affine(&mut random, rows, columns, 32, bits).0);
+        let mut x: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+        // From products that would be too small to be right, if they were not made larger, to those that are too large.
+        let size = random.pick(&[1.0, 0.0, 1e-20, 1e-3, 40.0, 1e9, 1e29, 1e32, 1e38]);
+        for x in &mut x {
+            *x *= size;
+        }
+        let odd = random.pick(&[None, None, None, Some(f32::INFINITY), Some(f32::NAN), Some(3e5)]);
+        if let Some(odd) = odd {
+            let at = random.below(x.len());
+            x[at] = odd;
+        }
+        let results = results(&Array::from_slice(&x, &[tokens as i32, columns as i32]), &packed);
+        let pairs = results.windows(2).filter(|pair| pair[1].0.subnormals());
+        let what = format!("{round}: {tokens} x {rows} x {columns}, {bits} bits, {size}, {odd:?}");
+        assert_eq!(pairs.clone().count(), levels);
+        for pair in pairs {
+            assert!(pair[0].1 == pair[1].1, "{:?}, {what}", pair[1].0);
+        }
+    }
 }
 
 #[test]
