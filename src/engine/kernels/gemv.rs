@@ -18,8 +18,8 @@ pub(super) const MAX_TOKENS: usize = 8;
 /// it would be compiled for each of these places.
 pub(super) fn multiply(isa: Isa, view: &View<'_>, block: usize, rows: Rows<'_>, to: &mut [[f32; LANES]]) {
     let layout = view.layout;
-    let sums = layout.element.group().map_or(0, |group| to.len() * layout.columns / group);
-    let fits = rows.x.len() == to.len() * layout.columns && rows.sums.len() == sums;
+    let summed = layout.element.group().is_none_or(|group| rows.sums.len() * group == rows.x.len());
+    let fits = rows.x.len() == to.len() * layout.columns && summed;
     assert!(fits && (1..=MAX_TOKENS).contains(&to.len()), "products of rows that do not fit");
     let block = view.block(block);
     match to.len() {

@@ -86,16 +86,19 @@ impl Task for Powers {
 struct Prepared<'a> {
     x: &'a [f32],
     columns: usize,
+    /// Sums of a row.
+    groups: usize,
     wanted: Form,
-    /// `x`, where numbers are too large, with each column as much smaller.
+    /// `x` with each column made smaller, or larger, by what numbers are too large, or too small, by.
     lowered: Option<Scratch>,
     /// As in [`Rows`].
     sums: Scratch,
     subnormal: Option<f32>,
 }
 
-/// What is left below the largest float when a subnormal number, which is 2⁻¹⁴⁹ or a multiple of it, is multiplied
-/// with a float of nearly 2¹²⁷, as a power of two.
+/// Products with subnormal numbers, multiples of 2⁻¹⁴⁹, are too small by 2 to the power of this when what they are
+/// multiplied with was between 1 and 2 and is made 2¹²⁶ times as large: the largest there is, so that they are not
+/// subnormal themselves.
 const SUBNORMAL_PRODUCT: i32 = SUBNORMAL - 126;
 
 impl<'a> Prepared<'a> {
@@ -108,7 +111,8 @@ impl<'a> Prepared<'a> {
         };
         let is_raised = form.powers.iter().any(|&power| power != 0);
         let mut lowered = is_raised.then(|| Scratch::new(x.len()));
-        let mut sums = Scratch::new(form.group.map_or(0, |group| x.len() / group));
+        let groups = form.group.map_or(0, |group| layout.columns / group);
+        let mut sums = Scratch::new(x.len() / layout.columns * groups);
         if let Some(group) = form.group {
             let task = Prepare {
                 x,
@@ -123,14 +127,13 @@ impl<'a> Prepared<'a> {
             unsafe { isa.run(task) };
         }
         let subnormal = exponent.map(|_| power_of_two(product));
-        Self { x, columns: layout.columns, wanted, lowered, sums, subnormal }
+        Self { x, columns: layout.columns, groups, wanted, lowered, sums, subnormal }
     }
 
     fn rows(&self, first: usize, count: usize) -> Rows<'_> {
         let x = self.lowered.as_deref().unwrap_or(self.x);
-        let groups = self.wanted.group.map_or(0, |group| self.columns / group);
         let x = &x[first * self.columns..][..count * self.columns];
-        let sums = &self.sums[first * groups..][..count * groups];
+        let sums = &self.sums[first * self.groups..][..count * self.groups];
         Rows { x, sums, subnormal: self.subnormal }
     }
 }
@@ -141,7 +144,7 @@ fn power_of_two(power: i32) -> f32 {
 }
 
 /// The exponent of the largest number of `x`, or what is nearest to it among those whose powers of two are floats in
-/// all that follows. `None` if a number is no number or so large that products with subnormal ones might not be.
+/// all that follows. `None` if one is infinite, or so large that products with subnormal numbers might become so.
 fn exponent(isa: Isa, x: &[f32]) -> Option<i32> {
     const MOST: i32 = 100;
     // SAFETY: the level was detected.
