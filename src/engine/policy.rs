@@ -145,12 +145,18 @@ pub struct CachePlan {
     pub options: CacheOptions,
     /// Type in which keys and values are computed.
     pub dtype: FloatType,
+    pub backend: Backend,
 }
 
 impl CachePlan {
     /// Bytes for so many tokens.
     pub fn bytes(&self, tokens: usize) -> u64 {
-        cache::bytes(&self.layers, tokens, self.dtype.size(), &self.options)
+        let step = match self.backend {
+            // Room that is not used yet takes no memory.
+            Backend::Kernels => 1,
+            Backend::Stock => self.options.step,
+        };
+        cache::bytes(&self.layers, tokens, self.dtype.size(), &CacheOptions { step, ..self.options })
     }
 }
 
@@ -240,12 +246,13 @@ pub fn decide(machine: &Machine, options: &LoadOptions, demand: &Demand) -> Resu
         Device::Gpu => demand.dtype,
         Device::Cpu => FloatType::F32,
     };
-    let kernels = Backend::of(device == Device::Gpu) == Backend::Kernels;
+    let backend = Backend::of(device == Device::Gpu);
+    let kernels = backend == Backend::Kernels;
     let draft = demand.draft.as_deref();
     options.cache.check(&demand.cache)?;
-    let cache = CachePlan { layers: demand.cache.clone(), options: options.cache, dtype };
+    let cache = CachePlan { layers: demand.cache.clone(), options: options.cache, dtype, backend };
     let of_draft = |draft: &Demand| DraftNeeds {
-        cache: CachePlan { layers: draft.cache.clone(), options: options.cache.of_draft(), dtype },
+        cache: CachePlan { layers: draft.cache.clone(), options: options.cache.of_draft(), dtype, backend },
         context: draft.context,
     };
     let sequences = options.sequences.unwrap_or(1).max(1);
@@ -520,8 +527,9 @@ mod tests {
             values: Values::Own(128),
             window: None,
         })];
+        // A context of whole steps.
         let decide = |cache| {
-            let options = LoadOptions { cache, ..asked(100_000) };
+            let options = LoadOptions { cache, ..asked(102_400) };
             decide(&machine(100, true), &options, &small)
         };
         let plain = decide(CacheOptions::AS_COMPUTED).unwrap().cache_bytes;
@@ -534,7 +542,7 @@ mod tests {
         let half = CacheOptions { half: true, ..CacheOptions::AS_COMPUTED };
         assert_eq!(decide(half).unwrap().cache_bytes, plain);
         let on_cpu = |cache| {
-            let options = LoadOptions { cache, device: DeviceChoice::Cpu, ..asked(100_000) };
+            let options = LoadOptions { cache, device: DeviceChoice::Cpu, ..asked(102_400) };
             super::decide(&machine(100, true), &options, &small).unwrap().cache_bytes
         };
         assert_eq!((on_cpu(half), on_cpu(CacheOptions { half: false, ..half })), (plain, 2 * plain));

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::engine::cache::KvCache;
-use crate::engine::ffi::array;
+use crate::engine::ffi::{array, heap};
 use crate::engine::format::adapter::Adapter;
 use crate::engine::format::checkpoint::Checkpoint;
 use crate::engine::generate::draft::{DraftModel, Drafter, Source};
@@ -282,7 +282,12 @@ fn load(
     }
     let backend = Backend::of(policy.device == Device::Gpu);
     let (model, text) = thread::scope(|scope| {
-        let text = scope.spawn(|| load_text(&checkpoint));
+        let text = scope.spawn(|| {
+            let text = load_text(&checkpoint);
+            // The weights are still to come: what making it took is not to be there beside them.
+            heap::give_back();
+            text
+        });
         let dtype = array::dtype(policy.dtype);
         let model =
             models::load_adapted(&checkpoint, adapter.as_ref(), backend, dtype, policy.context, progress);

@@ -77,9 +77,9 @@ fn the_estimate_of_embedding_is_near_the_peak() {
     let path = sandbox.home().join("texts.txt");
     std::fs::write(&path, texts.join("\n")).expect("texts");
     let model = model.to_str().expect("UTF-8");
-    // A third of what is computed at once at most.
+    // A third of what is computed at once at most, which is counted as if no two results shared a place.
     let share = estimated(&sandbox, &["embed", model, "-i", path.to_str().expect("UTF-8")], TABLE);
-    assert!((0.9..1.25).contains(&share), "{share}");
+    assert!((0.9..1.3).contains(&share), "{share}");
     is_within_a_tenth(&sandbox, &["embed", model, "one short text"]);
 }
 

@@ -6,12 +6,13 @@
 //! where some are kept.
 
 use half::f16;
-use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
+use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
 use super::layout::{CacheOptions, CacheShape, TokenShape};
 use super::quantized::KvQuantization;
-use crate::engine::ffi::{Operand, Tensor};
+use crate::engine::ffi::{self, Operand, Tensor, array};
+use crate::engine::layers::Backend;
 use crate::error::Result;
 
 /// Keys and values of a layer. Each part is `[heads, capacity, width]`.
@@ -20,6 +21,7 @@ pub struct TokenCache {
     shape: TokenShape,
     /// Type in which keys and values are computed.
     dtype: Dtype,
+    backend: Backend,
     options: CacheOptions,
     window: Option<usize>,
     /// First tokens that stay in sight.
@@ -44,6 +46,7 @@ impl TokenCache {
         Self {
             shape,
             dtype: model.dtype,
+            backend: model.backend,
             options: *options,
             window,
             keep,
@@ -157,17 +160,22 @@ impl TokenCache {
         let mut grown = Vec::with_capacity(moved.len());
         for (index, (width, dtype)) in self.sizes().into_iter().enumerate() {
             let sizes = [self.shape.heads as i32, capacity as i32, width as i32];
-            let mut fresh = ops::zeros_dtype(&sizes, dtype)?;
-            if let Some(part) = moved.get(index).filter(|_| stay > 0) {
-                fresh.try_index_mut((.., 0..stay as i32, ..), part)?;
-            }
-            grown.push(Tensor::from(fresh));
+            let part = moved.get(index).filter(|_| stay > 0);
+            grown.push(Tensor::from(self.with_room(part, sizes, dtype)?));
         }
         self.parts = grown;
         self.capacity = capacity;
         self.held = stay;
         self.dropped += out_of_sight;
         Ok(true)
+    }
+
+    /// A buffer of this shape that begins with these entries. Nobody reads more than is held.
+    fn with_room(&self, entries: Option<&Array>, sizes: [i32; 3], dtype: Dtype) -> Result<Array> {
+        Ok(match self.backend {
+            Backend::Kernels => ffi::with_room(entries, sizes, dtype)?,
+            Backend::Stock => array::with_zeros(entries, sizes, dtype)?,
+        })
     }
 
     /// Whether there is room for `more` entries, and nothing is to be packed before.

@@ -1,6 +1,8 @@
 //! MLX arrays from file bytes.
 
-use mlx_rs::{Array, Dtype};
+use mlx_rs::error::Exception;
+use mlx_rs::ops::indexing::TryIndexMutOp;
+use mlx_rs::{Array, Dtype, ops};
 
 use crate::engine::format::weight::{FloatType, Floats};
 use crate::error::{Error, Result};
@@ -28,6 +30,15 @@ pub fn from_floats(values: &Floats, shape: &[usize]) -> Result<Array> {
     // SAFETY: the buffer holds exactly the bytes that shape and dtype ask for (checked above), and
     // MLX copies them before the call returns.
     Ok(unsafe { Array::from_raw_data(values.bytes.as_ptr().cast(), &shape, dtype(values.dtype)) })
+}
+
+/// An array of this shape, whose first rows are `rows` in each of the first dimension's parts, and all others zeros.
+pub fn with_zeros(rows: Option<&Array>, shape: [i32; 3], dtype: Dtype) -> Result<Array, Exception> {
+    let mut all = ops::zeros_dtype(&shape, dtype)?;
+    if let Some(rows) = rows {
+        all.try_index_mut((.., 0..rows.dim(1), ..), rows)?;
+    }
+    Ok(all)
 }
 
 /// A shape as MLX counts it.

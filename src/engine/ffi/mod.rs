@@ -20,11 +20,15 @@ mod region;
 #[cfg(target_os = "linux")]
 mod repeat;
 #[cfg(target_os = "linux")]
+mod room;
+#[cfg(target_os = "linux")]
 pub mod scratch;
 #[cfg(target_os = "linux")]
 mod slots;
 mod tensor;
 
+#[cfg(not(target_os = "linux"))]
+pub use array::with_zeros as with_room;
 #[cfg(target_os = "linux")]
 pub use buffer::{aligned, aligned_bytes, end_sharing};
 #[cfg(target_os = "linux")]
@@ -37,6 +41,8 @@ pub use mapping::Mapping;
 pub use region::Region;
 #[cfg(target_os = "linux")]
 pub use repeat::Repeat;
+#[cfg(target_os = "linux")]
+pub use room::with_room;
 #[cfg(target_os = "linux")]
 pub use slots::{Buffers, SharedSlice};
 #[cfg(target_os = "linux")]

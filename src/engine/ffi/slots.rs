@@ -63,6 +63,17 @@ impl<'a> Buffers<'a> {
         }
     }
 
+    /// The bytes of input `index`, whatever its elements are; none where it was not given.
+    ///
+    /// # Panics
+    /// On a defect of the kernel: the input is updated in place.
+    pub fn optional_bytes(&self, index: usize) -> &'a [u8] {
+        let Some(slot) = self.inputs.get(index).filter(|slot| slot.count > 0) else { return &[] };
+        assert!(!slot.in_place, "wrong use of input {index}");
+        // SAFETY: promised to `new`; nothing in place overlaps because of the assertion above.
+        unsafe { std::slice::from_raw_parts(slot.data.cast_const().cast(), slot.count * slot.item_size) }
+    }
+
     /// The elements of output `index`, to be written.
     ///
     /// # Panics

@@ -3,7 +3,7 @@ use mlx_rs::{Array, Dtype, fast, ops};
 
 use super::{Random, assert_close};
 use crate::engine::config::style::Growth;
-use crate::engine::ffi::{Operand, Tensor};
+use crate::engine::ffi::{Operand, Tensor, with_room};
 use crate::engine::kernels::isa::forced;
 use crate::engine::kernels::{Attention, Place, attention, attention_together};
 
@@ -102,9 +102,14 @@ fn stored(side: &Array, layer: &Attention, is_half: bool) -> Vec<Array> {
     vec![numbers, scales, biases]
 }
 
-/// Caches of their own, for kernels to update.
-fn copies(caches: &[Array]) -> Vec<Tensor> {
-    caches.iter().map(|cache| Tensor::from(cache.deep_clone())).collect()
+/// Caches of their own with the first `held` entries, for kernels to update.
+fn copies(caches: &[Array], held: usize) -> Vec<Tensor> {
+    let copy = |cache: &Array| {
+        let &[heads, capacity, width] = cache.shape() else { panic!("{:?}", cache.shape()) };
+        let rows = (held > 0).then(|| cache.index((.., ..held as i32, ..)));
+        Tensor::from(with_room(rows.as_ref(), [heads, capacity, width], cache.dtype()).unwrap())
+    };
+    caches.iter().map(copy).collect()
 }
 
 fn arrays(caches: &[Tensor]) -> Vec<Array> {
@@ -192,7 +197,7 @@ fn attention_equals_mlx_over_random_shapes() {
         mlx_rs::transforms::eval(all.iter().chain([&out]).chain(&caches)).unwrap();
         forced::each(|isa| {
             // Each level starts with caches of its own, filled up to the new tokens.
-            let caches = copies(&caches);
+            let caches = copies(&caches, layer.held);
             let ours = attention(&qkv, &caches, Some(&vectors), &layer).unwrap();
             let what = format!("{isa:?}, {round}: {tokens} tokens, half {is_half}, {layer:?}");
             // Angles of some hundred radians carry an error of 1e-5, which scores multiply, and which may
@@ -245,7 +250,8 @@ fn sequences_together_are_as_each_alone() {
         let rows: Vec<&Array> = sequences.iter().map(|(qkv, ..)| qkv).collect();
         let rows = ops::concatenate(&rows, 0).unwrap();
         forced::each(|isa| {
-            let copied: Vec<Vec<Tensor>> = sequences.iter().map(|(.., caches)| copies(caches)).collect();
+            let copied: Vec<Vec<Tensor>> =
+                sequences.iter().map(|(.., held, caches)| copies(caches, *held)).collect();
             let places: Vec<Place> = sequences
                 .iter()
                 .zip(&copied)
@@ -263,7 +269,7 @@ fn sequences_together_are_as_each_alone() {
             for (qkv, offset, held, caches) in &sequences {
                 let what = format!("{isa:?}, {round}: {count} sequences, {layer:?}");
                 let alone = Attention { offset: *offset, held: *held, ..layer };
-                let alone = attention(qkv, &copies(caches), vectors, &alone).unwrap();
+                let alone = attention(qkv, &copies(caches, *held), vectors, &alone).unwrap();
                 let end = start + qkv.dim(0);
                 assert_close(&together.output.index((start..end, ..)), &alone.output, 1e-4, &what);
                 let filled = *held as i32 + qkv.dim(0);
@@ -294,8 +300,8 @@ fn a_cache_of_half_floats_is_one_of_rounded_numbers() {
         let wide: Vec<Array> = rounded.iter().map(|half| half.as_dtype(Dtype::Float32).unwrap()).collect();
         mlx_rs::transforms::eval(rounded.iter().chain(&wide)).unwrap();
         forced::each(|isa| {
-            let halves = attention(&queries, &copies(&rounded), None, &layer).unwrap();
-            let floats = attention(&queries, &copies(&wide), None, &layer).unwrap();
+            let halves = attention(&queries, &copies(&rounded, capacity), None, &layer).unwrap();
+            let floats = attention(&queries, &copies(&wide, capacity), None, &layer).unwrap();
             let same = halves.output.eq(&floats.output).unwrap().all(None).unwrap();
             assert!(same.item_exact::<bool>(), "{isa:?}, {round}: {tokens} tokens, {layer:?}");
         });
@@ -324,7 +330,7 @@ fn rows_are_packed_as_mlx_packs_them() {
         let from = 2 * width as i32;
         let expected = stored(&qkv.index((.., from..)).expand_dims(0).unwrap(), &layer, false);
         mlx_rs::transforms::eval(caches.iter().chain(&expected)).unwrap();
-        let ours = attention(&qkv, &copies(&caches), None, &layer).unwrap();
+        let ours = attention(&qkv, &copies(&caches, layer.held), None, &layer).unwrap();
         mlx_rs::transforms::eval([&ours.output]).unwrap();
         let made = arrays(&ours.caches);
         let numbers = |array: &Array| array.as_slice::<u32>().to_vec();
