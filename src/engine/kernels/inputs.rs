@@ -166,7 +166,8 @@ impl Task for Largest<'_> {
             let mut largest = V::zero();
             for x in self.0.chunks_exact(LANES) {
                 let x = V::load(x.as_ptr());
-                largest = largest.max(x).max(V::zero().sub(x));
+                // The second operand is the result when one is NaN: what was found before it stays.
+                largest = V::zero().sub(x).max(x.max(largest));
             }
             largest.largest()
         }
@@ -207,6 +208,23 @@ impl Task for Prepare<'_> {
                 }
                 *sum = total.sum() * self.sum_factor;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_hides_no_large_one() {
+        let mut x = [1.0; 4 * LANES];
+        (x[3], x[LANES + 3], x[2 * LANES + 5]) = (-1e30, f32::NAN, f32::NAN);
+        for isa in Isa::available() {
+            assert_eq!(exponent(isa, &x), Some(99), "{isa:?}");
+            let mut infinite = x;
+            infinite[5] = f32::NEG_INFINITY;
+            assert_eq!(exponent(isa, &infinite), None, "{isa:?}");
         }
     }
 }
