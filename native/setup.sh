@@ -41,7 +41,8 @@ stamp=$(
   {
     printf '%s\n' "$MLX_WHEEL" "$native" "$triple"
     cd "$root" && sha256sum native/setup.sh native/*.cpp native/*.h native/CMakeLists.txt \
-      native/compat/* native/requirements-*.txt native/bindgen/src/main.rs native/bindgen/Cargo.lock
+      native/compat/* native/requirements-*.txt native/bindgen/src/main.rs native/bindgen/headers/* \
+      native/bindgen/Cargo.lock
     grep -A 2 '^name = "mlx-sys"' Cargo.lock || true
   } | sha256sum | cut -d ' ' -f 1
 )
@@ -145,9 +146,10 @@ if [ -z "${LIBCLANG_PATH:-}" ] && ! ldconfig -p 2>/dev/null | grep -q 'libclang[
   export LIBCLANG_PATH="$native/libclang/clang/native"
 fi
 say "generating the bindings"
-# The libclang wheel has no headers of its own: the C compiler's serve.
+# The libclang wheel has no headers of its own: the C compiler's serve, but for those that only it can read.
 (cd "$root/native/bindgen" && cargo run --quiet --locked --target-dir "$native/bindgen" -- \
-  "$mlx_c" "$native/bindings/bindings.rs" "-I$(cc -print-file-name=include)") ||
+  "$mlx_c" "$native/bindings/bindings.rs" \
+  "-I$root/native/bindgen/headers" "-I$(cc -print-file-name=include)") ||
   die "the bindings could not be generated"
 
 # ---- cargo's side ----

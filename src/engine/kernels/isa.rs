@@ -25,7 +25,7 @@ pub(super) enum Isa {
     Avx512 { subnormals: bool },
     /// Advanced SIMD, which every 64-bit ARM processor under Linux has.
     #[cfg(target_arch = "aarch64")]
-    Neon,
+    Neon { subnormals: bool },
 }
 
 /// How often the quickest of what is compared is looked for.
@@ -84,7 +84,9 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         Self::Avx512 { subnormals: true },
         #[cfg(target_arch = "aarch64")]
-        Self::Neon,
+        Self::Neon { subnormals: false },
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon { subnormals: true },
     ];
 
     /// What this machine can do, best last if subnormal floats are quick.
@@ -111,7 +113,7 @@ impl Isa {
             }
             // Part of the target's baseline: everything is compiled for it.
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => cfg!(target_feature = "neon"),
+            Self::Neon { .. } => cfg!(target_feature = "neon"),
         }
     }
 
@@ -126,11 +128,13 @@ impl Isa {
 
     /// Whether products take quants for subnormal floats, which need no conversion then.
     pub(super) fn subnormals(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        if let Self::Avx2 { subnormals } | Self::Avx512 { subnormals } = self {
-            return subnormals;
+        match self {
+            Self::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 { subnormals } | Self::Avx512 { subnormals } => subnormals,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon { subnormals } => subnormals,
         }
-        false
     }
 
     /// Whether the processor multiplies subnormal floats, if products would have it do so, right and as quickly as
@@ -170,7 +174,7 @@ impl Isa {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512 { .. } => task.with_avx512(),
                 #[cfg(target_arch = "aarch64")]
-                Self::Neon => task.with_neon(),
+                Self::Neon { .. } => task.with_neon(),
             }
         }
     }
@@ -234,28 +238,49 @@ pub(super) mod forced {
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use std::arch::asm;
 
     use super::Isa;
 
+    /// Of the control register of the vector unit.
+    #[cfg(target_arch = "x86_64")]
+    const SUBNORMALS_ARE_ZEROS: u64 = 1 << 6;
+    #[cfg(target_arch = "aarch64")]
+    const SUBNORMALS_ARE_ZEROS: u64 = 1 << 24;
+
     /// The control register of the vector unit.
-    fn control() -> u32 {
-        let mut control = 0_u32;
+    fn control() -> u64 {
+        let mut control = 0_u64;
         // SAFETY: it is stored where there is room for it.
-        unsafe { asm!("stmxcsr [{0}]", in(reg) &raw mut control) };
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            asm!("stmxcsr [{0}]", in(reg) &raw mut control);
+        }
+        // SAFETY: it is stored where there is room for it.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            asm!("mrs {0}, fpcr", "str {0}, [{1}]", out(reg) _, in(reg) &raw mut control);
+        }
         control
     }
 
-    fn set_control(control: u32) {
+    fn set_control(control: u64) {
         // SAFETY: a setting of this thread, which the test puts back.
-        unsafe { asm!("ldmxcsr [{0}]", in(reg) &raw const control) };
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            asm!("ldmxcsr [{0}]", in(reg) &raw const control);
+        }
+        // SAFETY: a setting of this thread, which the test puts back.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            asm!("msr fpcr, {0}", in(reg) control);
+        }
     }
 
     #[test]
     fn where_subnormal_floats_are_zeros_no_level_takes_quants_for_them() {
-        const SUBNORMALS_ARE_ZEROS: u32 = 1 << 6;
         let before = control();
         assert_eq!(before & SUBNORMALS_ARE_ZEROS, 0);
         set_control(before | SUBNORMALS_ARE_ZEROS);

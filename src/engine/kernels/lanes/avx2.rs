@@ -29,7 +29,7 @@ impl Lanes for Avx2 {
     const IN_PLACE: bool = true;
     const SUBNORMALS: bool = true;
     const MASKS: usize = 3;
-    // Eight sums, two words, three masks and what is between would be too many.
+    // Of 16 registers six are sums, two words and three masks; a fourth sum would leave too few for what is between.
     const CHAINS: usize = 3;
 
     both! {

@@ -48,6 +48,8 @@ impl Lanes for Neon {
     const TOKENS: usize = 6;
     const VECTORS: usize = 1;
 
+    const SUBNORMALS: bool = true;
+
     all! {
         add vaddq_f32;
         sub vsubq_f32;
@@ -163,6 +165,24 @@ impl Lanes for Neon {
     unsafe fn low_bits<const BITS: usize>(words: Self::Words) -> Self {
         // SAFETY: the caller's.
         unsafe { Self::of(|i| vcvtq_f32_u32(vandq_u32(words[i], vdupq_n_u32((1 << BITS) - 1)))) }
+    }
+
+    #[inline(always)]
+    unsafe fn bits_as_float<const BITS: usize>(words: Self::Words, from: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = vdupq_n_u32(((1 << BITS) - 1) << from);
+            Self::of(|i| vreinterpretq_f32_u32(vandq_u32(words[i], mask)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes_as_floats(from: *const u8) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let numbers = widened(from);
+            Self::of(|i| vreinterpretq_f32_u32(numbers[i]))
+        }
     }
 
     #[inline(always)]

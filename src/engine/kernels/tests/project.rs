@@ -43,12 +43,12 @@ fn results(x: &Array, packed: &PackedMatrix) -> Vec<(Isa, Vec<u32>)> {
     all
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[test]
 fn subnormal_quants_change_no_bit_of_a_product() {
     let mut random = Random(91);
     let levels = Isa::available().filter(|isa| isa.subnormals()).count();
-    assert!(levels > 0, "a processor without AVX2");
+    assert!(levels > 0, "a processor without AVX2 or NEON");
     for round in 0..200 {
         let columns = random.pick(&[32, 64, 96, 576]);
         let bits = random.pick(&[2, 3, 4, 5, 6, 8]);
