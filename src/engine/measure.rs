@@ -49,9 +49,16 @@ impl Trial {
     /// Tokens that must fit the context.
     pub fn tokens(&self) -> usize {
         match self.work {
-            Work::Prompt(tokens) => self.depth + tokens + 1,
-            Work::Generate(tokens) => self.depth.max(1) + tokens + 1,
+            Work::Prompt(tokens) | Work::Generate(tokens) => self.before() + tokens + 1,
             Work::Embed(tokens) => tokens,
+        }
+    }
+
+    /// Tokens that are computed before: what is generated follows one at least.
+    fn before(&self) -> usize {
+        match self.work {
+            Work::Generate(_) => self.depth.max(1),
+            Work::Prompt(_) | Work::Embed(_) => self.depth,
         }
     }
 
@@ -87,16 +94,19 @@ impl Synthetic {
 
 impl Generator {
     /// Does the work and gives the seconds that it took; `None` when told to stop before its end.
-    /// The conversation in the cache is lost.
+    /// The conversation in the cache is lost. What comes before the work stays for the next one, where the cache can
+    /// go back there.
     ///
     /// # Errors
     /// INVALID_REQUEST if the work is nothing or does not fit the context.
     pub fn measure(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
         trial.check(self.context)?;
-        self.clear();
+        self.last_prompt = None;
         let measured =
             if trial.batch == 1 { self.timed(trial, channel) } else { self.timed_together(trial, channel) };
-        self.clear();
+        if !matches!(measured, Ok(Some(_))) {
+            self.clear();
+        }
         measured
     }
 
@@ -115,11 +125,9 @@ impl Generator {
             )
             .hint("measure fewer sequences at once, or shorter ones"));
         }
+        self.clear();
         let mut synthetic = Synthetic::new(self.vocabulary);
-        let before = match trial.work {
-            Work::Generate(_) => trial.depth.max(1),
-            Work::Prompt(_) | Work::Embed(_) => trial.depth,
-        };
+        let before = trial.before();
         let mut members = Vec::with_capacity(trial.batch);
         for _ in 0..trial.batch {
             let mut cache = self.empty_cache()?;
@@ -172,13 +180,13 @@ impl Generator {
 
     fn timed(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
         let mut synthetic = Synthetic::new(self.vocabulary);
-        let before = match trial.work {
-            Work::Generate(_) => trial.depth.max(1),
-            Work::Prompt(_) | Work::Embed(_) => trial.depth,
-        };
+        let before = synthetic.tokens(trial.before());
+        let common = self.held.iter().zip(&before).take_while(|(held, wanted)| held == wanted).count();
+        // The last of them is computed each time: what follows it is wanted.
+        let held = self.rewind(common.min(before.len().saturating_sub(1)));
         let mut pending = None;
-        if before > 0 {
-            let Some(ready) = self.prefill(&synthetic.tokens(before), true, channel)? else {
+        if !before.is_empty() {
+            let Some(ready) = self.prefill(&before[held..], true, channel)? else {
                 return Ok(None);
             };
             ready.wait()?;

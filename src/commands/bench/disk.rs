@@ -89,9 +89,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<(BenchEnvironment, Ben
         bar.advance(1);
     }
     drop(bar);
-    if let Some(fewer) = rounds.fewer() {
-        context.output.note(fewer);
-    }
+    rounds.end(context);
     let results = tests.into_iter().map(|test| result(NAME, test.name, test.unit, test.samples)).collect();
     let model = BenchModel {
         reference: NAME.to_owned(),

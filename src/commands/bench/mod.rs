@@ -87,7 +87,7 @@ impl Run<'_> {
     fn measure(&mut self, model: &Resolved, probed: &Probe) -> Result<()> {
         let Self { args, context, options, report, .. } = self;
         let measured_at = Timestamp::now();
-        let mut subject = Subject::load(model, probed, options, Rounds::repeat(args), context)?;
+        let mut subject = Subject::load(model, probed, options, Rounds::new(args).repeat(), context)?;
         let embedding =
             subject.longest_text().map(|longest| trials::of_embedding(args, longest)).transpose()?;
         let trials = embedding.as_deref().unwrap_or(&self.generating);

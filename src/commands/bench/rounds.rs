@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cli::bench::BenchArgs;
+use crate::context::Context;
 
 /// Rounds that are measured unless a flag tells, if they do not take long.
 const USUAL: u32 = 5;
@@ -14,7 +15,9 @@ const LONG: Duration = Duration::from_secs(45);
 /// Rounds of all tests, one after the other.
 pub struct Rounds {
     warmup: u32,
-    repeat: Option<u32>,
+    repeat: u32,
+    /// Whether that is what a flag asks for.
+    is_asked: bool,
     begun: Instant,
     /// Those that began.
     count: u32,
@@ -22,17 +25,22 @@ pub struct Rounds {
 
 impl Rounds {
     pub fn new(args: &BenchArgs) -> Self {
-        Self { warmup: args.warmup, repeat: args.repeat, begun: Instant::now(), count: 0 }
+        Self::of(args.warmup, args.repeat)
+    }
+
+    fn of(warmup: u32, asked: Option<u32>) -> Self {
+        let repeat = asked.unwrap_or(USUAL);
+        Self { warmup, repeat, is_asked: asked.is_some(), begun: Instant::now(), count: 0 }
     }
 
     /// How often each test is measured at most.
-    pub fn repeat(args: &BenchArgs) -> u32 {
-        args.repeat.unwrap_or(USUAL)
+    pub fn repeat(&self) -> u32 {
+        self.repeat
     }
 
     /// How many rounds there are at most.
     pub fn most(&self) -> u32 {
-        self.warmup + self.repeat.unwrap_or(USUAL)
+        self.warmup + self.repeat
     }
 
     /// Begins the next round; whether it counts. `None` when there is none.
@@ -42,26 +50,22 @@ impl Rounds {
 
     fn begin_after(&mut self, taken: Duration) -> Option<bool> {
         let foreseen = taken + taken / self.count.max(1);
-        let enough = match self.repeat {
-            Some(_) => self.count >= self.most(),
-            None => self.count >= self.most() || self.measured() >= FEWEST && foreseen > LONG,
-        };
-        if enough {
+        let is_long = !self.is_asked && self.measured() >= FEWEST && foreseen > LONG;
+        if is_long || self.count >= self.most() {
             return None;
         }
         self.count += 1;
         Some(self.count > self.warmup)
     }
 
-    /// How often each test has been measured, if that is less often than is usual.
-    pub fn fewer(&self) -> Option<String> {
-        let measured = self.measured();
-        (self.count < self.most()).then(|| {
-            let taken = self.begun.elapsed().as_secs();
-            format!(
+    /// Says so if each test has been measured less often than is usual.
+    pub fn end(&self, context: &Context) {
+        if self.count < self.most() {
+            let (measured, taken) = (self.measured(), self.begun.elapsed().as_secs());
+            context.output.note(format!(
                 "each test was measured {measured} times, in {taken} s; -r {USUAL} measures it {USUAL} times"
-            )
-        })
+            ));
+        }
     }
 
     fn measured(&self) -> u32 {
@@ -75,12 +79,12 @@ mod tests {
 
     /// How often is measured, with rounds of so many seconds.
     fn measured(warmup: u32, repeat: Option<u32>, seconds: u64) -> u32 {
-        let mut rounds = Rounds { warmup, repeat, begun: Instant::now(), count: 0 };
+        let mut rounds = Rounds::of(warmup, repeat);
         let mut counted = 0;
         while let Some(counts) = rounds.begin_after(Duration::from_secs(seconds) * rounds.count) {
             counted += u32::from(counts);
         }
-        assert_eq!((counted, rounds.fewer().is_some()), (rounds.measured(), counted < repeat.unwrap_or(5)));
+        assert_eq!(counted, rounds.measured());
         counted
     }
 

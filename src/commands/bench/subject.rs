@@ -207,9 +207,7 @@ impl<'a> Subject<'a> {
             }
         }
         drop(bar);
-        if let Some(fewer) = rounds.fewer() {
-            context.output.note(fewer);
-        }
+        rounds.end(context);
         Ok(())
     }
 

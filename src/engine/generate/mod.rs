@@ -178,7 +178,7 @@ impl Generator {
     }
 
     /// Goes back to the first `tokens` tokens held, or to the beginning where the cache cannot; where it is.
-    fn rewind(&mut self, tokens: usize) -> usize {
+    pub(super) fn rewind(&mut self, tokens: usize) -> usize {
         let reached = if self.cache.truncate(tokens).is_ok() { tokens } else { 0 };
         if reached == 0 {
             self.cache.clear();

@@ -29,6 +29,8 @@ enum Manner {
     Answers(&'static str),
     /// Tells no counters, from this time on.
     Silent(usize),
+    /// Ends every answer after so many tokens at most.
+    Brief(u64),
 }
 
 impl Double {
@@ -90,7 +92,8 @@ fn serve(stream: TcpStream, manner: Manner, asked: &Mutex<Vec<Value>>) -> bool {
                 return false;
             }
             let words = body["prompt"].as_str().expect("a prompt").split(' ').count() as u64;
-            let (read, made) = (words * 3 / 2, body["options"]["num_predict"].as_u64().expect("a number"));
+            let (read, wanted) = (words * 3 / 2, body["options"]["num_predict"].as_u64().expect("a number"));
+            let made = if let Manner::Brief(most) = manner { wanted.min(most) } else { wanted };
             let load = if asked.len() == 1 { 2_500_000_000_u64 } else { 1_000_000 };
             let counted = json!({
                 "response": "…", "done": true, "load_duration": load,
@@ -203,6 +206,27 @@ fn when_it_stops_in_the_middle_what_was_measured_is_kept() {
         result(&history[0]["results"], "some/tiny", "tg4")["samples"].as_array().map(Vec::len),
         Some(3)
     );
+}
+
+#[test]
+fn answers_that_end_soon_count_together() {
+    let sandbox = with_tiny();
+    let measured = |brief: u64, args: &[&str]| {
+        let double = Double::new(Manner::Brief(brief));
+        let args = [&["-p", "0", "-r", "1", "--warmup", "0", "--against", "ollama:small:1b"], args].concat();
+        let outcome = finish(&mut double.cmd(&sandbox, &args));
+        assert_eq!(outcome.status, 0, "{}{}", outcome.stdout, outcome.stderr);
+        let data = envelope(&outcome.stdout)["data"].clone();
+        let test = if args.contains(&"--depth") { "tg40@d9" } else { "tg40" };
+        assert_eq!(result(&data["results"], "ollama:small:1b", test)["samples"], json!([100.0]));
+        let asked = double.asked();
+        let wanted = asked.iter().skip(1).map(|it| it["options"]["num_predict"].as_u64().expect("a number"));
+        (wanted.collect::<Vec<_>>(), outcome.stderr.contains("its speed is that of fewer"))
+    };
+    assert_eq!(measured(15, &["-g", "40"]), (vec![40, 25, 10], false));
+    assert_eq!(measured(1, &["-g", "40"]), ((25..=40).rev().collect(), true), "not without an end");
+    // A filled cache is filled once.
+    assert_eq!(measured(15, &["-g", "40", "--depth", "9"]), (vec![40], true));
 }
 
 #[test]
