@@ -181,9 +181,7 @@ impl Generator {
     fn timed(&mut self, trial: Trial, channel: &mut Channel) -> Result<Option<f64>> {
         let mut synthetic = Synthetic::new(self.vocabulary);
         let before = synthetic.tokens(trial.before());
-        let common = self.held.iter().zip(&before).take_while(|(held, wanted)| held == wanted).count();
-        // The last of them is computed each time: what follows it is wanted.
-        let held = self.rewind(common.min(before.len().saturating_sub(1)));
+        let held = self.rewind_to_common(&before);
         let mut pending = None;
         if !before.is_empty() {
             let Some(ready) = self.prefill(&before[held..], true, channel)? else {

@@ -51,7 +51,7 @@ impl Rounds {
     fn begin_after(&mut self, taken: Duration) -> Option<bool> {
         let foreseen = taken + taken / self.count.max(1);
         let is_long = !self.is_asked && self.measured() >= FEWEST && foreseen > LONG;
-        if is_long || self.count >= self.most() {
+        if is_long || !self.is_short() {
             return None;
         }
         self.count += 1;
@@ -60,12 +60,17 @@ impl Rounds {
 
     /// Says so if each test has been measured less often than is usual.
     pub fn end(&self, context: &Context) {
-        if self.count < self.most() {
+        if self.is_short() {
             let (measured, taken) = (self.measured(), self.begun.elapsed().as_secs());
             context.output.note(format!(
                 "each test was measured {measured} times, in {taken} s; -r {USUAL} measures it {USUAL} times"
             ));
         }
+    }
+
+    /// Whether rounds are missing.
+    fn is_short(&self) -> bool {
+        self.count < self.most()
     }
 
     fn measured(&self) -> u32 {
@@ -84,7 +89,7 @@ mod tests {
         while let Some(counts) = rounds.begin_after(Duration::from_secs(seconds) * rounds.count) {
             counted += u32::from(counts);
         }
-        assert_eq!(counted, rounds.measured());
+        assert_eq!((counted, rounds.is_short()), (rounds.measured(), counted < repeat.unwrap_or(5)));
         counted
     }
 

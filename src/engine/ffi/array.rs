@@ -1,4 +1,4 @@
-//! MLX arrays from file bytes.
+//! MLX arrays from file bytes, and with room for more.
 
 use mlx_rs::error::Exception;
 use mlx_rs::ops::indexing::TryIndexMutOp;

@@ -178,13 +178,19 @@ impl Generator {
     }
 
     /// Goes back to the first `tokens` tokens held, or to the beginning where the cache cannot; where it is.
-    pub(super) fn rewind(&mut self, tokens: usize) -> usize {
+    fn rewind(&mut self, tokens: usize) -> usize {
         let reached = if self.cache.truncate(tokens).is_ok() { tokens } else { 0 };
         if reached == 0 {
             self.cache.clear();
         }
         self.held.truncate(reached);
         reached
+    }
+
+    /// Goes back to where the tokens held are no longer these, before the last of these at most; where it is.
+    pub(super) fn rewind_to_common(&mut self, tokens: &[u32]) -> usize {
+        let common = self.held.iter().zip(tokens).take_while(|(held, new)| held == new).count();
+        self.rewind(common.min(tokens.len().saturating_sub(1)))
     }
 
     /// Goes back to the end of the last prompt if `tokens` are that prompt; the logits that followed it.
@@ -202,12 +208,7 @@ impl Generator {
 
         // The same prompt again needs nothing; else at least one token is computed for its logits.
         let again = self.again(&tokens);
-        let cached = if again.is_some() {
-            tokens.len()
-        } else {
-            let common = self.held.iter().zip(&tokens).take_while(|(held, new)| held == new).count();
-            self.rewind(common.min(tokens.len() - 1))
-        };
+        let cached = if again.is_some() { tokens.len() } else { self.rewind_to_common(&tokens) };
         (channel.emit)(Event::Prompt { text: prompt.clone(), tokens: tokens.len(), cached_tokens: cached });
 
         course.compute(cached);
